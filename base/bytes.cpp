@@ -1,0 +1,42 @@
+#include "base/bytes.h"
+
+#include <fmt/core.h>
+
+#include <cctype>
+#include <cmath>
+#include <cstdlib>
+
+#include "base/error.h"
+
+namespace caravan {
+
+std::string to_string(Bytes bytes) {
+  static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+  double value = static_cast<double>(bytes.count);
+  int unit = 0;
+  while (value >= 999.5 && unit < 6) value /= 1024, ++unit;
+  if (unit == 0) return fmt::format("{} B", bytes.count);
+  return fmt::format("{:.3g} {}", value, kUnits[unit]);
+}
+
+Bytes parse_bytes(std::string_view text) {
+  const std::string copy(text);
+  char* end = nullptr;
+  const double value = std::strtod(copy.c_str(), &end);
+  std::string unit;
+  for (; *end; ++end)
+    if (!std::isspace(static_cast<unsigned char>(*end)))
+      unit += static_cast<char>(std::tolower(static_cast<unsigned char>(*end)));
+  double factor = 0;
+  if (unit.empty() || unit == "b") factor = 1;
+  for (int i = 0; i < 5; ++i) {
+    const char prefix = "kmgtp"[i];
+    if (unit == std::string{prefix} || unit == std::string{prefix} + "ib") factor = std::pow(1024.0, i + 1);
+    if (unit == std::string{prefix} + "b") factor = std::pow(1000.0, i + 1);
+  }
+  if (end == copy.c_str() || factor == 0 || !(value >= 0) || value * factor > 9e18)
+    fail(ErrorCode::kInvalidArgument, "\"{}\" is no size; write it like 512MiB or 2GiB", copy);
+  return {static_cast<uint64_t>(value * factor)};
+}
+
+}  // namespace caravan

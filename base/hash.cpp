@@ -1,0 +1,48 @@
+#include "base/hash.h"
+
+#include <openssl/evp.h>
+#include <xxhash.h>
+
+#include "base/check.h"
+
+namespace caravan {
+
+struct Sha256::State {
+  EVP_MD_CTX* context = EVP_MD_CTX_new();
+  ~State() { EVP_MD_CTX_free(context); }
+};
+
+Sha256::Sha256() : state_(std::make_unique<State>()) {
+  CHECK(EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr) == 1);
+}
+
+Sha256::~Sha256() = default;
+
+Sha256& Sha256::update(std::span<const std::byte> bytes) {
+  CHECK(EVP_DigestUpdate(state_->context, bytes.data(), bytes.size()) == 1);
+  return *this;
+}
+
+Sha256& Sha256::update(uint64_t value) {
+  std::byte bytes[8];
+  for (int i = 0; i < 8; ++i) bytes[i] = static_cast<std::byte>(value >> (8 * i));
+  return update(std::span<const std::byte>(bytes));
+}
+
+Hash256 Sha256::finish() {
+  Hash256 hash;
+  unsigned size = 0;
+  CHECK(EVP_DigestFinal_ex(state_->context, hash.bytes.data(), &size) == 1);
+  CHECK(size == hash.bytes.size());
+  return hash;
+}
+
+Hash256 sha256(std::span<const std::byte> bytes) {
+  return Sha256().update(bytes).finish();
+}
+
+uint64_t xxh3(std::span<const std::byte> bytes, uint64_t seed) {
+  return XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
+}
+
+}  // namespace caravan

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// Every limit has a name here. Sizes read from a file, a socket or a user are compared with these before
+// anything is allocated; relations between limits are asserted at the end.
+namespace caravan::limits {
+
+// Models.
+inline constexpr uint32_t kMaxLayers = 512;
+inline constexpr uint32_t kMaxWidth = 1u << 16;        // hidden size
+inline constexpr uint32_t kMaxFeedForward = 1u << 18;  // feed-forward width
+inline constexpr uint32_t kMaxHeads = 1024;
+inline constexpr uint32_t kMaxHeadWidth = 1024;
+inline constexpr uint32_t kMaxExperts = 1024;  // per layer
+inline constexpr uint32_t kMaxExpertsPerToken = 64;
+inline constexpr uint32_t kMaxVocabulary = 1u << 20;
+inline constexpr uint32_t kMaxContext = 1u << 24;  // positions of one sequence
+inline constexpr uint32_t kMaxTensors = 1u << 17;  // in one model
+inline constexpr uint32_t kMaxTensorDimensions = 4;
+
+// Files.
+inline constexpr uint64_t kMaxMetadataEntries = 1u << 16;
+inline constexpr uint64_t kMaxMetadataArray = 1u << 24;  // elements of one array
+inline constexpr uint64_t kMaxMetadataDepth = 4;         // arrays of arrays
+inline constexpr uint64_t kMaxStringBytes = 1u << 24;    // one string in a file
+inline constexpr uint64_t kMaxJsonBytes = 256ull << 20;  // config.json, tokenizer.json, safetensors headers
+inline constexpr uint32_t kMaxJsonDepth = 64;
+inline constexpr uint32_t kMaxShardFiles = 4096;
+
+// Steps.
+inline constexpr uint32_t kKvBlockPositions = 32;    // positions of one KV block
+inline constexpr uint32_t kMixPiecePositions = 256;  // positions of one softmax piece (law 3)
+inline constexpr uint32_t kMaxRowsPerStep = 512;
+inline constexpr uint32_t kMaxRangesPerStep = 256;       // row ranges (one a sequence)
+inline constexpr uint32_t kMaxOperationsPerStep = 1024;  // sequence operations
+inline constexpr uint32_t kMaxStepsInFlight = 64;        // of one ring
+inline constexpr uint32_t kMaxSequences = 1024;          // open on one stage
+inline constexpr uint32_t kMaxCandidates = 256;          // of one answer
+inline constexpr uint32_t kMaxStopStrings = 16;
+inline constexpr uint32_t kMaxStopBytes = 1024;
+
+// The wire.
+inline constexpr size_t kMaxHeaderBytes = 64u << 10;           // a Cap'n Proto header
+inline constexpr size_t kMaxRowBytes = size_t{4} * kMaxWidth;  // one f32 row
+inline constexpr size_t kMaxFrameBytes = 160u << 20;           // encoded rows of one step
+inline constexpr uint32_t kMaxPeers = 256;                     // of one ring
+inline constexpr uint32_t kMaxNameBytes = 256;                 // of a peer, ring or model
+inline constexpr uint32_t kMaxQueuedMessages = 1024;           // towards one neighbour
+
+// HTTP and templates.
+inline constexpr size_t kMaxHttpHeaderBytes = 16u << 10;
+inline constexpr size_t kMaxHttpBodyBytes = 16u << 20;
+inline constexpr uint32_t kMaxHttpConnections = 256;
+inline constexpr size_t kMaxTemplateBytes = 1u << 20;
+inline constexpr size_t kMaxTemplateOutputBytes = 64u << 20;
+inline constexpr uint64_t kMaxTemplateSteps = 20'000'000;
+inline constexpr uint32_t kMaxTemplateDepth = 128;
+
+static_assert(kMixPiecePositions % kKvBlockPositions == 0);
+static_assert(kMaxRangesPerStep <= kMaxRowsPerStep);
+static_assert(size_t{kMaxRowsPerStep} * kMaxRowBytes <= kMaxFrameBytes, "a whole f32 step fits one frame");
+static_assert(kMaxTemplateOutputBytes >= kMaxHttpBodyBytes);
+
+}  // namespace caravan::limits

@@ -1,0 +1,100 @@
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "base/budget.h"
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/mailbox.h"
+#include "base/progress.h"
+#include "base/random.h"
+#include "base/source.h"
+
+namespace caravan {
+namespace {
+
+TEST(Bytes, ReadsAndPrintsSizes) {
+  EXPECT_EQ(parse_bytes("2GiB").count, 2ull << 30);
+  EXPECT_EQ(parse_bytes("512 MiB").count, 512ull << 20);
+  EXPECT_EQ(parse_bytes("1.5k").count, 1536u);
+  EXPECT_EQ(parse_bytes("3MB").count, 3'000'000u);
+  EXPECT_EQ(to_string(Bytes{1536}), "1.5 KiB");
+  EXPECT_EQ(to_string(Bytes{999}), "999 B");
+  for (const char* bad : {"", "GiB", "-1", "1x", "nan", "1e30", "2 GiB more"})
+    EXPECT_THROW(parse_bytes(bad), Error) << bad;
+}
+
+TEST(Budget, RefusesWhatDoesNotFitAndTakesBackWhatIsDropped) {
+  Budget budget("ram", Bytes{100});
+  Reservation first = budget.reserve(MemoryTag::kWeights, Bytes{70});
+  EXPECT_EQ(budget.try_reserve(MemoryTag::kState, Bytes{31}).bytes().count, 0u);
+  try {
+    budget.reserve(MemoryTag::kState, Bytes{31});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kOutOfMemory);
+    EXPECT_NE(error.message().find("state"), std::string::npos);
+  }
+  { Reservation moved = std::move(first); }
+  EXPECT_EQ(budget.used().count, 0u);
+  Reservation other = budget.reserve(MemoryTag::kState, Bytes{100});
+  other = budget.try_reserve(MemoryTag::kState, Bytes{1});
+  EXPECT_EQ(budget.used().count, 0u);
+}
+
+TEST(Check, EndsTheProcessAndPrintsBothValues) {
+  const int a = 3, b = 4;
+  EXPECT_DEATH(CHECK(a == b), "3 against 4");
+  CHECK(a < b);
+}
+
+TEST(Random, IsAFunctionOfItsSeed) {
+  SeededRandom one(7), same(7), other(8);
+  const uint64_t value = one.next();
+  EXPECT_EQ(value, same.next());
+  EXPECT_NE(value, other.next());
+  for (int i = 0; i < 1000; ++i) EXPECT_LT(one.below(10), 10u);
+}
+
+TEST(Hash, GivesThePublishedSha256OfAbc) {
+  EXPECT_EQ(to_string(Sha256().update(std::string_view("abc")).finish()),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+TEST(Mailbox, IsBoundedAndDrainsAfterClosing) {
+  Mailbox<int> box(2);
+  EXPECT_TRUE(box.try_post(1));
+  EXPECT_TRUE(box.try_post(2));
+  EXPECT_FALSE(box.try_post(3));
+  box.close();
+  EXPECT_FALSE(box.post(4));
+  EXPECT_EQ(box.take(), 1);
+  EXPECT_EQ(box.take(), 2);
+  EXPECT_EQ(box.take(), std::nullopt);
+}
+
+TEST(Source, RefusesReadsPastTheEnd) {
+  MemorySource source({std::vector<std::byte>(10)});
+  std::byte out[4];
+  EXPECT_NO_THROW(source.read(0, 6, out));
+  EXPECT_THROW(source.read(0, 7, out), Error);
+  EXPECT_THROW(source.mapped({0, UINT64_MAX, 2}), Error);
+  EXPECT_THROW(FileSource({"/nonexistent/file"}), Error);
+}
+
+TEST(Progress, IsQuietForShortWorkAndShowsRateAndTimeLeftForLong) {
+  ManualClock clock;
+  std::string out;
+  Progress progress(clock, "load", Progress::Unit::kBytes, 4096, false,
+                    [&](std::string_view text) { out += text; });
+  progress.advance(1024);
+  EXPECT_EQ(out, "");
+  clock.advance(std::chrono::seconds(1));
+  progress.advance(1024);
+  EXPECT_EQ(out, "load: 2 KiB of 4 KiB (50 %), 2 KiB/s, 1 s left\n");
+}
+
+}  // namespace
+}  // namespace caravan
