@@ -23,6 +23,7 @@ Bytes parse_bytes(std::string_view text) {
   const std::string copy(text);
   char* end = nullptr;
   const double value = std::strtod(copy.c_str(), &end);
+  const bool number = end != copy.c_str();
   std::string unit;
   for (; *end; ++end)
     if (!std::isspace(static_cast<unsigned char>(*end)))
@@ -34,7 +35,7 @@ Bytes parse_bytes(std::string_view text) {
     if (unit == std::string{prefix} || unit == std::string{prefix} + "ib") factor = std::pow(1024.0, i + 1);
     if (unit == std::string{prefix} + "b") factor = std::pow(1000.0, i + 1);
   }
-  if (end == copy.c_str() || factor == 0 || !(value >= 0) || value * factor > 9e18)
+  if (!number || factor == 0 || !(value >= 0) || value * factor > 9e18)
     fail(ErrorCode::kInvalidArgument, "\"{}\" is no size; write it like 512MiB or 2GiB", copy);
   return {static_cast<uint64_t>(value * factor)};
 }
