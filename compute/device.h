@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "base/bytes.h"
+
+namespace caravan {
+
+// Memory of a device, owned by a DeviceBuffer. Addresses are the device's own.
+using DeviceAddress = std::byte*;
+// A point in a device's queue of work; 0 has always passed.
+using DeviceEvent = uint64_t;
+
+// One place with memory and arithmetic: the CPU, a GPU, a fake with faults. One thread, but `passed` from
+// any.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual std::string name() const = 0;
+  // At least 64-byte aligned, zeroed. Throws kOutOfMemory.
+  virtual DeviceAddress allocate(Bytes bytes) = 0;
+  virtual void release(DeviceAddress address, Bytes bytes) = 0;
+  virtual void copy_in(DeviceAddress to, std::span<const std::byte> from) = 0;
+  virtual void copy_out(std::span<std::byte> to, const std::byte* from) = 0;
+  // After everything issued so far.
+  virtual DeviceEvent record() = 0;
+  virtual bool passed(DeviceEvent event) const = 0;
+  virtual void wait(DeviceEvent event) = 0;
+};
+
+class DeviceBuffer {
+ public:
+  DeviceBuffer() = default;
+  DeviceBuffer(Device& device, Bytes bytes)
+      : device_(&device), bytes_(bytes), address_(device.allocate(bytes)) {}
+  DeviceBuffer(DeviceBuffer&& other) noexcept { swap(other); }
+  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  ~DeviceBuffer() {
+    if (device_) device_->release(address_, bytes_);
+  }
+  DeviceAddress address() const { return address_; }
+  Bytes bytes() const { return bytes_; }
+
+ private:
+  void swap(DeviceBuffer& other) noexcept {
+    std::swap(device_, other.device_);
+    std::swap(bytes_, other.bytes_);
+    std::swap(address_, other.address_);
+  }
+  Device* device_ = nullptr;
+  Bytes bytes_;
+  DeviceAddress address_ = nullptr;
+};
+
+}  // namespace caravan
