@@ -1,0 +1,93 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/ids.h"
+#include "model/sampler.h"
+
+namespace caravan {
+
+enum class FinishReason : uint8_t { kStop, kLength };
+
+struct GenerationOptions {
+  SamplingOptions sampling;
+  uint32_t max_tokens = 0;        // 0: until the context is full
+  std::vector<std::string> stop;  // at most limits::kMaxStopStrings
+  bool logprobs = false;          // of every generated token
+  uint32_t top_logprobs = 0;      // alternatives beside it, at most 20
+  bool ignore_end = false;        // go on past the end token
+};
+
+struct GeneratedToken {
+  TokenId id = 0;
+  std::string bytes;  // the token's own bytes, perhaps part of a UTF-8 character
+  float logprob = 0;  // when asked for
+  std::vector<Candidate> top;
+  double milliseconds = 0;  // since the token before (the first: since the request was accepted)
+};
+
+struct Usage {
+  uint32_t prompt_tokens = 0;
+  uint32_t completion_tokens = 0;
+};
+
+// What a running generation says, in order. `text` is valid UTF-8 with stop strings taken out and may be
+// empty for a while when a character or a possible stop string is held back. Exactly one last event has
+// `finish` or `error`.
+struct GenerationEvent {
+  std::string text;
+  std::vector<GeneratedToken> tokens;
+  std::optional<FinishReason> finish;
+  std::optional<Error> error;
+  Usage usage;
+};
+
+struct StageStatus {
+  std::string peer;  // name
+  std::string key;   // short hexadecimal of the public key; empty for this process
+  std::string address;
+  uint32_t first_unit = 0, last_unit = 0;  // [first, last)
+  std::string state;                       // "ready", "joining", "lost", or the reason why the edge fails
+  double round_trip_ms = 0;
+  double layer_ms = 0;  // measured time of one layer for one row
+  uint64_t kv_blocks = 0, kv_blocks_free = 0;
+  uint64_t bytes_in = 0, bytes_out = 0;
+  bool measured = false;  // whether the times above were measured yet
+};
+
+struct ServiceStatus {
+  bool ready = false;
+  std::string not_ready_reason;  // names the failing edge
+  std::string model;             // the API's id
+  std::string family, fingerprint, codec, ring;
+  uint64_t epoch = 0;
+  bool exact = true;     // every cut is lossless and every peer of one numerics class
+  uint32_t context = 0;  // positions of one sequence
+  uint32_t requests_running = 0, requests_waiting = 0;
+  uint64_t prompt_tokens = 0, generated_tokens = 0;                    // since the start
+  double prefill_tokens_per_second = 0, decode_tokens_per_second = 0;  // over the last minute
+  uint64_t wire_bytes = 0;
+  int64_t started_unix = 0;
+  std::vector<StageStatus> stages;
+};
+
+// Text generation as the API and the command line see it. One thread (the control thread); callbacks come on
+// it, never from inside start(). Throws kInvalidArgument for a prompt that is empty, too long or holds
+// foreign ids, kUnavailable when the ring is not ready, kLimit when too many requests wait.
+class GenerationService {
+ public:
+  using Callback = std::function<void(const GenerationEvent&)>;
+  virtual ~GenerationService() = default;
+  virtual RequestId start(std::vector<TokenId> prompt, GenerationOptions options, Callback callback) = 0;
+  // No event comes after this returns. Unknown or ended ids are ignored.
+  virtual void cancel(RequestId request) = 0;
+  virtual ServiceStatus status() const = 0;
+};
+
+}  // namespace caravan
