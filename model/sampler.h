@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "base/ids.h"
+
+namespace caravan {
+
+struct SamplingOptions {
+  float temperature = 1.0f;         // 0 is greedy
+  uint32_t top_k = 0;               // 0 keeps all
+  float top_p = 1.0f;               // 1 keeps all
+  float min_p = 0.0f;               // of the best token's probability; 0 keeps all
+  float repetition_penalty = 1.0f;  // 1 is none
+  float presence_penalty = 0.0f;    // taken off the logit of a token that occurred
+  float frequency_penalty = 0.0f;   // for every time it occurred
+  uint32_t penalty_window = 64;     // how many last tokens the penalties look at; 0 is all
+  std::vector<std::pair<TokenId, float>> logit_bias;
+  uint64_t seed = 0;
+};
+
+// Throws kInvalidArgument naming the field that is out of range.
+void validate(const SamplingOptions& options);
+
+struct Candidate {
+  TokenId id = 0;
+  float logit = 0;
+  float logprob = 0;  // natural, over all logits, before penalties and temperature
+};
+
+// Buffers kept between calls so that sampling allocates nothing in the long run. One thread.
+struct SamplerScratch {
+  std::vector<float> logits;
+  std::vector<std::pair<float, TokenId>> kept;
+  std::vector<TokenId> recent;
+};
+
+// The next token after `history` (prompt and answer so far). What is drawn is a function of the logits, the
+// options, the history and `position` alone. The lower id wins a tie; NaN is never chosen unless all are NaN,
+// which is kInvalidArgument.
+TokenId sample(std::span<const float> logits, const SamplingOptions& options,
+               std::span<const TokenId> history, uint64_t position, SamplerScratch& scratch);
+
+// The largest logit's id; the lower id wins a tie, NaN loses.
+TokenId greedy(std::span<const float> logits);
+
+// The `count` best, best first.
+std::vector<Candidate> top_logprobs(std::span<const float> logits, size_t count);
+// The log-probability of one token.
+float logprob(std::span<const float> logits, TokenId id);
+
+}  // namespace caravan
