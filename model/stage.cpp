@@ -1,0 +1,225 @@
+#include "model/stage.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "base/limits.h"
+#include "compute/rope.h"
+
+namespace caravan {
+
+namespace {
+
+// The layers of a span of units, as indices.
+uint32_t first_layer(const ModelSpec& spec, UnitSpan span) {
+  return std::clamp(span.first, 1u, spec.layer_count() + 1) - 1;
+}
+uint32_t last_layer(const ModelSpec& spec, UnitSpan span) {
+  return std::max(first_layer(spec, span), std::clamp(span.last, 1u, spec.layer_count() + 1) - 1);
+}
+
+std::vector<KvLayerShape> kv_shapes(const ModelSpec& spec, UnitSpan span) {
+  std::vector<KvLayerShape> shapes;
+  for (uint32_t i = first_layer(spec, span); i < last_layer(spec, span); ++i)
+    shapes.push_back({spec.layers[i].attention.shape.kv_heads, spec.layers[i].attention.shape.head_width});
+  return shapes;
+}
+
+// The widest need of any layer of the span, a row.
+struct Widths {
+  size_t query = 0, kv = 0, heads = 0, experts_per_token = 0;
+};
+
+Widths widths(const ModelSpec& spec, uint32_t first, uint32_t last) {
+  Widths most;
+  for (uint32_t i = first; i < last; ++i) {
+    const HeadShape& shape = spec.layers[i].attention.shape;
+    most.query = std::max<size_t>(most.query, size_t{shape.heads} * shape.head_width);
+    most.kv = std::max<size_t>(most.kv, size_t{shape.kv_heads} * shape.head_width);
+    most.heads = std::max<size_t>(most.heads, shape.heads);
+    most.experts_per_token =
+        std::max<size_t>(most.experts_per_token, spec.layers[i].feed_forward.experts_per_token);
+  }
+  return most;
+}
+
+// Floats rounded up to a cache line.
+size_t aligned(size_t floats) {
+  return (floats + 15) / 16 * 16;
+}
+
+size_t scratch_floats(const ModelSpec& spec, const Widths& most, size_t rows) {
+  return 3 * aligned(rows * most.query) + 2 * aligned(rows * most.kv) + 2 * aligned(rows * most.heads) +
+         (most.experts_per_token == 0
+              ? 0
+              : aligned(rows * spec.width) + aligned(rows * most.experts_per_token * spec.width) +
+                    aligned(rows * most.experts_per_token));
+}
+
+}  // namespace
+
+Stage::Stage(const ModelSpec& spec, const ModelWeights& weights, Backend& backend, Device& device,
+             Budget& budget, StageOptions options)
+    : spec_(spec),
+      weights_(weights),
+      backend_(backend),
+      options_(options),
+      first_layer_(first_layer(spec, options.span)),
+      last_layer_(last_layer(spec, options.span)),
+      cache_(device, budget, kv_shapes(spec, options.span), options.kv_type, options.kv_blocks) {
+  if (first_layer_ == last_layer_) return;
+  const Widths most = widths(spec, first_layer_, last_layer_);
+  const size_t rows = options.max_rows;
+  const std::vector<float> pairs =
+      rope_pairs(spec.rope.inverse_frequencies, spec.rope.magnitude, options.context);
+  const Bytes rope_bytes{pairs.size() * sizeof(float)};
+  const Bytes scratch_bytes{scratch_floats(spec, most, rows) * sizeof(float)};
+  reservation_ = budget.reserve(MemoryTag::kScratch, rope_bytes + scratch_bytes);
+  rope_pairs_ = DeviceBuffer(device, rope_bytes);
+  device.copy_in(rope_pairs_.address(), std::as_bytes(std::span(pairs)));
+  rope_ = {reinterpret_cast<const float*>(rope_pairs_.address()), options.context, spec.rope.width};
+  scratch_ = DeviceBuffer(device, scratch_bytes);
+  queries_ = scratch(rows * most.query);
+  mixed_ = scratch(rows * most.query);
+  mix_state_.values = scratch(rows * most.query);
+  keys_ = scratch(rows * most.kv);
+  values_ = scratch(rows * most.kv);
+  mix_state_.maximum = scratch(rows * most.heads);
+  mix_state_.sum = scratch(rows * most.heads);
+  if (most.experts_per_token > 0) {
+    normed_ = scratch(rows * spec.width);
+    parts_ = scratch(rows * most.experts_per_token * spec.width);
+    expert_weights_ = scratch(rows * most.experts_per_token);
+    expert_ids_.resize(rows * most.experts_per_token);
+    slots_.resize(rows * most.experts_per_token);
+  }
+}
+
+float* Stage::scratch(size_t floats) {
+  float* start = reinterpret_cast<float*>(scratch_.address()) + scratch_used_;
+  scratch_used_ += aligned(floats);
+  CHECK(scratch_used_ * sizeof(float) <= scratch_.bytes().count);
+  return start;
+}
+
+void Stage::embed(std::span<const TokenId> ids, float* rows) {
+  for (TokenId id : ids)
+    if (id >= spec_.vocabulary)
+      fail(ErrorCode::kInvalidArgument, "token {} is not among the {} of the vocabulary", id,
+           spec_.vocabulary);
+  const GroupLease lease = weights_.acquire({GroupId::Kind::kEmbed, 0, 0});
+  backend_.embed(lease[Role::kEmbedding], ids, spec_.embedding_scale, rows);
+}
+
+void Stage::run(std::span<const StageRange> ranges, float* rows) {
+  admit(ranges);
+  for (uint32_t i = first_layer_; i < last_layer_; ++i) {
+    fill_row_states(ranges, i - first_layer_);
+    attention(spec_.layers[i], i, rows);
+    feed_forward(spec_.layers[i], i, rows);
+  }
+}
+
+// All ranges are checked and all blocks counted before any state changes.
+void Stage::admit(std::span<const StageRange> ranges) {
+  uint64_t rows = 0, blocks = 0;
+  for (const StageRange& range : ranges) {
+    const uint32_t have = cache_.positions(range.sequence);
+    if (range.first_position != have || range.count == 0)
+      fail(ErrorCode::kInvalidArgument, "sequence {} has {} positions; {} rows from {} do not continue it",
+           range.sequence.value, have, range.count, range.first_position);
+    if (uint64_t{range.first_position} + range.count > options_.context)
+      fail(ErrorCode::kLimit, "sequence {} would grow to {} positions, over the context of {}",
+           range.sequence.value, uint64_t{range.first_position} + range.count, options_.context);
+    const auto blocks_for = [](uint64_t positions) {
+      return (positions + limits::kKvBlockPositions - 1) / limits::kKvBlockPositions;
+    };
+    blocks += blocks_for(uint64_t{have} + range.count) - blocks_for(have);
+    rows += range.count;
+  }
+  if (rows > options_.max_rows)
+    fail(ErrorCode::kLimit, "{} rows in one step, over {}", rows, options_.max_rows);
+  if (first_layer_ != last_layer_ && blocks > cache_.blocks_free())
+    fail(ErrorCode::kOutOfMemory, "{} KV blocks are needed, {} of {} are free", blocks, cache_.blocks_free(),
+         cache_.block_count());
+  for (const StageRange& range : ranges) cache_.extend(range.sequence, range.first_position + range.count);
+}
+
+void Stage::fill_row_states(std::span<const StageRange> ranges, uint32_t cache_layer) {
+  row_states_.clear();
+  for (const StageRange& range : ranges) {
+    const KvBlock* blocks = cache_.blocks(range.sequence, cache_layer);
+    for (uint32_t i = 0; i < range.count; ++i) row_states_.push_back({range.first_position + i, blocks});
+  }
+}
+
+void Stage::attention(const LayerSpec& layer, uint32_t index, float* rows) {
+  const AttentionSpec& spec = layer.attention;
+  const uint32_t count = row_count();
+  const GroupLease lease = weights_.acquire({GroupId::Kind::kAttention, index, 0});
+  const Projection projections[] = {{lease[Role::kQuery], lease[Role::kQueryBias], queries_},
+                                    {lease[Role::kKey], lease[Role::kKeyBias], keys_},
+                                    {lease[Role::kValue], lease[Role::kValueBias], values_}};
+  backend_.norm_project(rows, count, norm(lease[Role::kAttentionNorm]), projections);
+  backend_.prepare_attention({spec.shape, norm(lease[Role::kQueryNorm]), norm(lease[Role::kKeyNorm]),
+                              spec.rope, rope_, options_.kv_type, queries_, keys_, values_, row_states_});
+
+  uint32_t last_position = 0;
+  for (const RowState& row : row_states_) last_position = std::max(last_position, row.position);
+  const uint32_t pieces = last_position / limits::kMixPiecePositions + 1;
+  backend_.mix_begin(spec.shape, count, mix_state_);
+  for (uint32_t piece = 0; piece < pieces; piece += options_.pieces_per_mix)
+    backend_.mix({spec.shape, options_.kv_type, spec.scale, spec.window, queries_, row_states_, piece,
+                  std::min(pieces, piece + options_.pieces_per_mix)},
+                 mix_state_);
+  backend_.mix_end(spec.shape, count, mix_state_, mixed_);
+  backend_.project_add(mixed_, count, lease[Role::kAttentionOutput], lease[Role::kAttentionOutputBias],
+                       {rows, norm(lease[Role::kAttentionPostNorm]), layer.residual_scale});
+}
+
+void Stage::feed_forward(const LayerSpec& layer, uint32_t index, float* rows) {
+  const GroupLease lease = weights_.acquire({GroupId::Kind::kFeedForward, index, 0});
+  const Norm before = norm(lease[Role::kFeedForwardNorm]);
+  const ResidualAdd add{rows, norm(lease[Role::kFeedForwardPostNorm]), layer.residual_scale};
+  if (layer.feed_forward.experts > 0) return experts(layer, index, lease[Role::kRouter], before, add, rows);
+  backend_.feed_forward(
+      rows, row_count(),
+      {before, lease[Role::kGate], lease[Role::kUp], lease[Role::kDown], layer.feed_forward.activation}, add);
+}
+
+// The router speaks first; then each chosen expert is leased once and runs all rows that chose it.
+void Stage::experts(const LayerSpec& layer, uint32_t index, const Matrix& router, const Norm& before,
+                    const ResidualAdd& add, const float* rows) {
+  const FeedForwardSpec& spec = layer.feed_forward;
+  const uint32_t count = row_count(), top_k = spec.experts_per_token;
+  backend_.route(rows, count, {before, router, {}, top_k, spec.normalise}, normed_, expert_ids_.data(),
+                 expert_weights_);
+
+  rows_of_expert_.assign(spec.experts, {});
+  for (uint32_t i = 0; i < count * top_k; ++i) rows_of_expert_[expert_ids_[i]].push_back(i);
+  uint32_t part = 0;
+  std::vector<uint32_t> row_index;
+  for (uint32_t expert = 0; expert < spec.experts; ++expert) {
+    const std::vector<uint32_t>& chosen = rows_of_expert_[expert];
+    if (chosen.empty()) continue;
+    row_index.clear();
+    for (uint32_t slot : chosen) row_index.push_back(slot / top_k);
+    const GroupLease lease = weights_.acquire({GroupId::Kind::kExpert, index, expert});
+    backend_.run_expert(normed_, row_index,
+                        {{}, lease[Role::kGate], lease[Role::kUp], lease[Role::kDown], spec.activation},
+                        parts_ + size_t{part} * spec_.width);
+    for (uint32_t slot : chosen) slots_[slot] = part++;
+  }
+  backend_.combine(parts_, std::span(slots_).first(size_t{count} * top_k), expert_weights_, count, top_k,
+                   spec_.width, add);
+}
+
+void Stage::output(const float* rows, uint32_t count, float* logits) {
+  const GroupLease lease = weights_.acquire({GroupId::Kind::kOutput, 0, 0});
+  backend_.output(rows, count, {norm(lease[Role::kOutputNorm]), lease[Role::kOutput], spec_.logit_scale},
+                  logits);
+}
+
+}  // namespace caravan

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/budget.h"
+#include "cache/kv_cache.h"
+#include "compute/backend.h"
+#include "compute/device.h"
+#include "model/spec.h"
+#include "model/weights.h"
+
+namespace caravan {
+
+struct StageOptions {
+  UnitSpan span;  // any units; layers among them have state
+  KvType kv_type = KvType::kF32;
+  uint32_t context = 0;         // positions of one sequence
+  uint32_t kv_blocks = 0;       // of all sequences
+  uint32_t max_rows = 0;        // of one call
+  uint32_t pieces_per_mix = 8;  // softmax pieces that attention takes at a time
+};
+
+// Consecutive rows of one sequence.
+struct StageRange {
+  SequenceId sequence;
+  uint32_t first_position = 0;
+  uint32_t count = 0;
+};
+
+// The stage loop: runs a span of units over rows of many sequences. Weights come by lease, layer by layer;
+// state lies in its KvCache. The device's compute thread owns it.
+class Stage {
+ public:
+  // Everything handed in outlives the stage. Throws kOutOfMemory when the budget has no room for state or
+  // scratch.
+  Stage(const ModelSpec& spec, const ModelWeights& weights, Backend& backend, Device& device, Budget& budget,
+        StageOptions options);
+
+  KvCache& sequences() { return cache_; }
+  const StageOptions& options() const { return options_; }
+
+  // Unit 0: rows [ids.size(), width].
+  void embed(std::span<const TokenId> ids, float* rows);
+  // The layers of the span, in place on rows [sum of counts, width], in the ranges' order. Each range
+  // continues its open sequence (kInvalidArgument otherwise). Throws kOutOfMemory when no KV block is free;
+  // nothing has changed then.
+  void run(std::span<const StageRange> ranges, float* rows);
+  // Unit L+1: logits [count, vocabulary].
+  void output(const float* rows, uint32_t count, float* logits);
+
+ private:
+  void admit(std::span<const StageRange> ranges);
+  void fill_row_states(std::span<const StageRange> ranges, uint32_t cache_layer);
+  void attention(const LayerSpec& layer, uint32_t index, float* rows);
+  void feed_forward(const LayerSpec& layer, uint32_t index, float* rows);
+  void experts(const LayerSpec& layer, uint32_t index, const Matrix& router, const Norm& norm,
+               const ResidualAdd& add, const float* rows);
+  uint32_t row_count() const { return static_cast<uint32_t>(row_states_.size()); }
+  Norm norm(const Matrix& weight) const { return {weight, spec_.norm_epsilon}; }
+  float* scratch(size_t floats);
+
+  const ModelSpec& spec_;
+  const ModelWeights& weights_;
+  Backend& backend_;
+  const StageOptions options_;
+  const uint32_t first_layer_, last_layer_;  // layer indices, [first, last)
+  KvCache cache_;
+  Reservation reservation_;
+  DeviceBuffer rope_pairs_;
+  RopeTable rope_;
+  DeviceBuffer scratch_;
+  size_t scratch_used_ = 0;  // floats, while the constructor hands them out
+  float *queries_ = nullptr, *keys_ = nullptr, *values_ = nullptr, *mixed_ = nullptr;
+  MixState mix_state_;
+  float *normed_ = nullptr, *parts_ = nullptr, *expert_weights_ = nullptr;
+  std::vector<uint32_t> expert_ids_, slots_;
+  std::vector<std::vector<uint32_t>> rows_of_expert_;
+  std::vector<RowState> row_states_;
+};
+
+}  // namespace caravan

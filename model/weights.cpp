@@ -1,0 +1,158 @@
+#include "model/weights.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "base/check.h"
+#include "base/error.h"
+
+namespace caravan {
+
+namespace {
+
+// The tensors that a group needs under a spec, with their shapes.
+struct Expected {
+  Role role;
+  uint32_t rows;
+  uint32_t columns;
+  bool optional = false;
+  uint32_t other_columns = 0;  // another width that is as right (a norm over the whole projection)
+};
+
+std::vector<Expected> expected_attention(const ModelSpec& spec, const LayerSpec& layer) {
+  const AttentionSpec& attention = layer.attention;
+  const HeadShape& shape = attention.shape;
+  const uint32_t query_width = shape.heads * shape.head_width, kv_width = shape.kv_heads * shape.head_width;
+  std::vector<Expected> expected = {
+      {Role::kQuery, query_width, spec.width},
+      {Role::kKey, kv_width, spec.width},
+      {Role::kValue, kv_width, spec.width},
+      {Role::kAttentionOutput, spec.width, query_width},
+  };
+  if (layer.pre_norm) expected.push_back({Role::kAttentionNorm, 1, spec.width});
+  if (layer.post_norm) expected.push_back({Role::kAttentionPostNorm, 1, spec.width});
+  if (attention.bias) {
+    expected.push_back({Role::kQueryBias, 1, query_width});
+    expected.push_back({Role::kKeyBias, 1, kv_width});
+    expected.push_back({Role::kValueBias, 1, kv_width});
+  }
+  if (attention.output_bias) expected.push_back({Role::kAttentionOutputBias, 1, spec.width});
+  if (attention.head_norm) {
+    expected.push_back({Role::kQueryNorm, 1, shape.head_width, false, query_width});
+    expected.push_back({Role::kKeyNorm, 1, shape.head_width, false, kv_width});
+  }
+  return expected;
+}
+
+std::vector<Expected> expected_experts_or_dense(const ModelSpec& spec, const FeedForwardSpec& feed_forward) {
+  return {{Role::kGate, feed_forward.width, spec.width},
+          {Role::kUp, feed_forward.width, spec.width},
+          {Role::kDown, spec.width, feed_forward.width}};
+}
+
+std::vector<Expected> expected_feed_forward(const ModelSpec& spec, const LayerSpec& layer) {
+  std::vector<Expected> expected;
+  if (layer.feed_forward.experts > 0)
+    expected.push_back({Role::kRouter, layer.feed_forward.experts, spec.width});
+  else
+    expected = expected_experts_or_dense(spec, layer.feed_forward);
+  if (layer.pre_norm) expected.push_back({Role::kFeedForwardNorm, 1, spec.width});
+  if (layer.post_norm) expected.push_back({Role::kFeedForwardPostNorm, 1, spec.width});
+  return expected;
+}
+
+std::vector<std::pair<GroupId, std::vector<Expected>>> expected_groups(const ModelSpec& spec, UnitSpan span) {
+  using Kind = GroupId::Kind;
+  std::vector<std::pair<GroupId, std::vector<Expected>>> groups;
+  for (uint32_t unit = span.first; unit < span.last; ++unit) {
+    if (unit == 0) {
+      groups.push_back({{Kind::kEmbed, 0, 0},
+                        {{Role::kEmbedding, spec.vocabulary, spec.width},
+                         {Role::kRopeFactors, 1, spec.rope.width / 2, true}}});
+    } else if (unit == spec.layer_count() + 1) {
+      groups.push_back({{Kind::kOutput, 0, 0},
+                        {{Role::kOutputNorm, 1, spec.width}, {Role::kOutput, spec.vocabulary, spec.width}}});
+    } else {
+      const uint32_t index = unit - 1;
+      const LayerSpec& layer = spec.layers[index];
+      groups.push_back({{Kind::kAttention, index, 0}, expected_attention(spec, layer)});
+      groups.push_back({{Kind::kFeedForward, index, 0}, expected_feed_forward(spec, layer)});
+      for (uint32_t expert = 0; expert < layer.feed_forward.experts; ++expert)
+        groups.push_back(
+            {{Kind::kExpert, index, expert}, expected_experts_or_dense(spec, layer.feed_forward)});
+    }
+  }
+  return groups;
+}
+
+void check_group(const Manifest& manifest, const std::string& family, const WeightGroup& group,
+                 const std::vector<Expected>& expected) {
+  for (const Expected& want : expected) {
+    const Tensor* tensor = group.find(want.role);
+    if (!tensor) {
+      if (want.optional) continue;
+      fail(ErrorCode::kMalformed, "{}: {} has no {} tensor, which family {} needs", manifest.path,
+           to_string(group.id), name(want.role), family);
+    }
+    const bool columns =
+        tensor->columns == want.columns || (want.other_columns && tensor->columns == want.other_columns);
+    if (tensor->rows != want.rows || !columns)
+      fail(ErrorCode::kMalformed, "{}: tensor {} is {} x {}, not {} x {}", manifest.path, tensor->name,
+           tensor->rows, tensor->columns, want.rows, want.columns);
+  }
+  for (const Tensor& tensor : group.tensors) {
+    const bool used = std::any_of(expected.begin(), expected.end(),
+                                  [&](const Expected& want) { return want.role == tensor.role; });
+    if (!used)
+      fail(ErrorCode::kUnsupported, "{}: tensor {} has no place in family {}", manifest.path, tensor.name,
+           family);
+  }
+}
+
+}  // namespace
+
+Matrix GroupLease::operator[](Role role) const {
+  const auto index = static_cast<size_t>(role);
+  if (binding_->extent[index] < 0) return {};
+  Matrix matrix = binding_->shape[index];
+  matrix.data = lease_.extent(static_cast<size_t>(binding_->extent[index])).data();
+  return matrix;
+}
+
+ModelWeights::ModelWeights(const Manifest& manifest, const ModelSpec& spec, UnitSpan span) {
+  std::vector<PageSpec> pages;
+  for (const auto& [id, expected] : expected_groups(spec, span)) {
+    const WeightGroup* group = manifest.find(id);
+    if (!group) fail(ErrorCode::kMalformed, "{}: weight group {} is missing", manifest.path, to_string(id));
+    check_group(manifest, spec.family, *group, expected);
+    GroupLease::Binding binding;
+    binding.page = PageId{static_cast<uint32_t>(pages.size())};
+    binding.extent.fill(-1);
+    PageSpec page{to_string(id), {}};
+    for (const Tensor& tensor : group->tensors) {
+      const auto index = static_cast<size_t>(tensor.role);
+      binding.extent[index] = static_cast<int16_t>(page.extents.size());
+      binding.shape[index] = {tensor.type, tensor.rows, tensor.columns, nullptr};
+      page.extents.push_back(tensor.extent);
+    }
+    pages.push_back(std::move(page));
+    bindings_.emplace(id, binding);
+  }
+  pager_ = std::make_unique<Pager>(manifest.source, std::move(pages));
+}
+
+GroupLease ModelWeights::acquire(GroupId id) const {
+  const auto found = bindings_.find(id);
+  if (found == bindings_.end())
+    fail(ErrorCode::kNotFound, "weight group {} is not hosted here", to_string(id));
+  return GroupLease(found->second, pager_->acquire(found->second.page));
+}
+
+uint64_t ModelWeights::bytes() const {
+  uint64_t sum = 0;
+  for (uint32_t i = 0; i < pager_->page_count(); ++i) sum += pager_->page_bytes(PageId{i});
+  return sum;
+}
+
+}  // namespace caravan
