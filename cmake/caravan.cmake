@@ -45,8 +45,9 @@ caravan_system(SODIUM libsodium)
 caravan_system(PCRE2 libpcre2-8)
 caravan_system(UTF8PROC libutf8proc)
 caravan_system(PROMETHEUS prometheus-cpp-core)
-caravan_system(GTEST gtest)
-caravan_system(BENCHMARK benchmark)
+# Only the tests and benchmarks need these; ./start builds without.
+pkg_check_modules(GTEST QUIET IMPORTED_TARGET GLOBAL gtest)
+pkg_check_modules(BENCHMARK QUIET IMPORTED_TARGET GLOBAL benchmark)
 
 # caravan_library(NAME DEPS a b SYSTEM PkgConfig::X): every .cpp of the folder; DEPS are caravan folders.
 function(caravan_library name)
