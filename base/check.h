@@ -18,53 +18,53 @@ void print(std::ostream& out, const T& value) {
   }
 }
 
-template <class L, class R>
-struct Comparison {
+// Values are printed at once, while the temporaries of the expression still live.
+struct Result {
   bool ok;
-  const L& left;
-  const R& right;
-  explicit operator bool() const { return ok; }
-  std::string values() const {
-    std::ostringstream out;
-    print(out, left);
-    out << " against ";
-    print(out, right);
-    return out.str();
-  }
+  std::string values;
 };
+
+template <class T>
+std::string printed(const T& value) {
+  std::ostringstream out;
+  print(out, value);
+  return out.str();
+}
 
 template <class L>
 struct Operand {
   const L& left;
-  explicit operator bool() const { return static_cast<bool>(left); }
-  std::string values() const {
-    std::ostringstream out;
-    print(out, left);
-    return out.str();
+  operator Result() const {
+    const bool ok = static_cast<bool>(left);
+    return {ok, ok ? std::string() : printed(left)};
   }
   template <class R>
-  Comparison<L, R> operator==(const R& right) const {
-    return {left == right, left, right};
+  Result judge(bool ok, const R& right) const {
+    return {ok, ok ? std::string() : printed(left) + " against " + printed(right)};
   }
   template <class R>
-  Comparison<L, R> operator!=(const R& right) const {
-    return {left != right, left, right};
+  Result operator==(const R& right) const {
+    return judge(left == right, right);
   }
   template <class R>
-  Comparison<L, R> operator<(const R& right) const {
-    return {left < right, left, right};
+  Result operator!=(const R& right) const {
+    return judge(left != right, right);
   }
   template <class R>
-  Comparison<L, R> operator<=(const R& right) const {
-    return {left <= right, left, right};
+  Result operator<(const R& right) const {
+    return judge(left < right, right);
   }
   template <class R>
-  Comparison<L, R> operator>(const R& right) const {
-    return {left > right, left, right};
+  Result operator<=(const R& right) const {
+    return judge(left <= right, right);
   }
   template <class R>
-  Comparison<L, R> operator>=(const R& right) const {
-    return {left >= right, left, right};
+  Result operator>(const R& right) const {
+    return judge(left > right, right);
+  }
+  template <class R>
+  Result operator>=(const R& right) const {
+    return judge(left >= right, right);
   }
 };
 
@@ -77,8 +77,10 @@ struct Decomposer {
 
 }  // namespace caravan::check_detail
 
-#define CHECK(...)                                                                                    \
-  do {                                                                                                \
-    if (auto check_result = (::caravan::check_detail::Decomposer{} << __VA_ARGS__); !check_result)    \
-      ::caravan::check_detail::check_failed(__FILE__, __LINE__, #__VA_ARGS__, check_result.values()); \
+#define CHECK(...)                                                                                  \
+  do {                                                                                              \
+    if (const ::caravan::check_detail::Result check_result = ::caravan::check_detail::Decomposer{}  \
+                                                             << __VA_ARGS__;                        \
+        !check_result.ok)                                                                           \
+      ::caravan::check_detail::check_failed(__FILE__, __LINE__, #__VA_ARGS__, check_result.values); \
   } while (false)
