@@ -9,7 +9,7 @@
 #include "compute/backend.h"
 #include "model/spec.h"
 #include "offload/pager.h"
-#include "proto/messages.h"
+#include "base/unit_span.h"
 #include "shards/manifest.h"
 
 namespace caravan {
