@@ -49,6 +49,9 @@ inline constexpr uint32_t kMaxPeers = 256;                     // of one ring
 inline constexpr uint32_t kMaxNameBytes = 256;                 // of a peer, ring or model
 inline constexpr uint32_t kMaxQueuedMessages = 1024;           // towards one neighbour
 
+inline constexpr uint32_t kMaxReasonBytes = 1024;              // why a peer refuses or fails
+inline constexpr uint32_t kMaxEndpoints = 8;                   // of one peer
+
 // HTTP and templates.
 inline constexpr size_t kMaxHttpHeaderBytes = 16u << 10;
 inline constexpr size_t kMaxHttpBodyBytes = 16u << 20;

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/unit_span.h"
+#include "proto/messages.h"
+
+namespace caravan {
+
+// What a stage needs to run a span of an epoch.
+struct StagePlan {
+  RingId ring;
+  EpochId epoch;
+  uint32_t stage = 0;
+  UnitSpan span;
+  bool last = false;  // results are the answered rows alone
+  CodecId codec = CodecId::kF32;
+  uint8_t kv_type = 0;  // KvType of compute/backend.h
+  uint32_t context = 0;
+  uint32_t max_sequences = 0;
+  uint32_t max_rows = 0;  // of one step
+};
+
+// Completions, delivered to the control thread as events.
+struct StagePrepared {
+  RingId ring;
+  EpochId epoch;
+  uint64_t kv_blocks = 0;
+  std::string error;  // empty: it worked
+};
+struct StepDone {
+  RingId ring;
+  EpochId epoch;
+  StepId step;
+  Rows rows;  // encoded: one for each row of the step, or for each answered row when the plan says `last`
+  uint64_t compute_ns = 0;
+  uint64_t queue_ns = 0;
+  uint64_t kv_blocks_free = 0;
+  std::string error;  // empty: it worked; otherwise the stage is unfit until the next prepare
+};
+
+// Runs the layers of a stage: model/stage on a compute thread, or HashModel in tests. Calls return at once
+// and never throw; work is done in the order of the calls. Steps of one submit may run as one batch.
+class StageRunner {
+ public:
+  virtual ~StageRunner() = default;
+  // Drops what was there before and makes the plan's stage; StagePrepared follows.
+  virtual void prepare(const StagePlan& plan) = 0;
+  // For the plan last prepared, in order; a StepDone follows for each, in order, unless release() comes first
+  // (then it may). Operations of a step are done before its rows.
+  virtual void submit(std::vector<Step> steps) = 0;
+  // Frees all state of the epoch and of older ones.
+  virtual void release(RingId ring, EpochId epoch) = 0;
+};
+
+}  // namespace caravan

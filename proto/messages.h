@@ -1,0 +1,220 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/codec_id.h"
+#include "base/ids.h"
+#include "base/unit_span.h"
+
+// What peers say to each other, as plain structs: docs/PROTOCOL.md is the text to them. Who sent a message is
+// known from the link's key and never written inside. Every string is at most limits::kMaxNameBytes long
+// (reasons: kMaxReasonBytes); the decoder checks every count against base/limits.h before it allocates.
+namespace caravan {
+
+// Raised whenever a peer of the version before could misread a message.
+inline constexpr uint32_t kProtocolVersion = 1;
+
+using SharedBytes = std::shared_ptr<const std::vector<std::byte>>;
+
+// Encoded activation rows. The bytes travel in a frame of their own and are shared, never copied, between a
+// queue, the wire and the journal. No rows: count 0 and no bytes.
+struct Rows {
+  CodecId codec = CodecId::kF32;
+  uint32_t width = 0;  // values of a row
+  uint32_t count = 0;
+  SharedBytes bytes;
+
+  size_t byte_count() const { return bytes ? bytes->size() : 0; }
+};
+
+// --- Joining: a peer and its head ---
+
+// Peer to head, first on every connection.
+struct Hello {
+  uint32_t protocol = kProtocolVersion;
+  std::string name;            // for people
+  std::string build;           // version of the program
+  std::string numerics_class;  // whatever can change a bit on this peer
+  Hash256 model;               // fingerprint of the model it can read
+  uint32_t layers = 0;         // of that model
+  uint64_t incarnation = 0;    // random, new with every start of the process
+  uint64_t memory_bytes = 0;   // offered for weights and state
+  uint64_t layer_ns = 0;       // measured: one layer, one row; 0: not measured
+  uint32_t threads = 0;
+  std::vector<std::string> endpoints;  // where other peers reach it
+};
+
+// Head to peer: admitted. The peer sends heartbeats from now on.
+struct Welcome {
+  uint32_t protocol = kProtocolVersion;
+  RingId ring;
+  std::string name;  // of the head
+  uint32_t heartbeat_ms = 0;
+  uint32_t peer_timeout_ms = 0;
+};
+
+// Head to peer: not admitted; the head closes the connection.
+struct Refuse {
+  std::string reason;
+};
+
+// Either way; the other side answers with its own time echoed, which gives the round trip.
+struct Heartbeat {
+  uint64_t sent_ns = 0;  // sender's clock
+  uint64_t echo_ns = 0;  // `sent_ns` of the heartbeat that this one answers, or 0
+  uint64_t kv_blocks = 0, kv_blocks_free = 0;
+  uint32_t open_sequences = 0;
+  uint32_t queued_steps = 0;
+};
+
+// The sender leaves in order.
+struct Goodbye {
+  std::string reason;
+};
+
+// --- Forming a ring ---
+
+struct RouteStage {
+  PeerKey peer;
+  std::string name;
+  std::string numerics_class;
+  std::vector<std::string> endpoints;
+  UnitSpan span;
+};
+
+// Head to every stage: the route of a new epoch. The stage of the receiver is route[stage]; what comes before
+// stage 0 and after the last one is the head.
+struct Assign {
+  RingId ring;
+  EpochId epoch;
+  Hash256 model;
+  uint32_t stage = 0;
+  std::vector<RouteStage> route;
+  CodecId codec = CodecId::kF32;  // of every edge
+  uint8_t kv_type = 0;            // KvType of compute/backend.h
+  uint32_t context = 0;           // positions of one sequence
+  uint32_t max_sequences = 0;     // open at once
+  uint32_t max_rows = 0;          // of one step
+};
+
+// Between the two ends of an edge, both ways: what each believes the contract to be, computed from its own
+// model, version and numerics class and the assignment. `matched`: the sender has compared the other's hash
+// and found it equal; such a message is not answered.
+struct Contract {
+  RingId ring;
+  EpochId epoch;
+  Hash256 hash;
+  bool matched = false;
+};
+
+// Stage to head: weights are there and both neighbours agree.
+struct Ready {
+  RingId ring;
+  EpochId epoch;
+  uint64_t kv_blocks = 0;  // that this stage can hold for the ring
+};
+
+// Stage to head, at any time of an epoch: the stage cannot serve. `edge` e lies before stage e; a failure of
+// the stage itself names the edge before it and says so.
+struct NotReady {
+  RingId ring;
+  EpochId epoch;
+  uint32_t edge = 0;
+  std::string reason;
+};
+
+// Head to stage: drop everything of this epoch and older ones.
+struct Release {
+  RingId ring;
+  EpochId epoch;
+  std::string reason;
+};
+
+// --- Steps ---
+
+enum class OperationKind : uint8_t { kOpen, kFork, kMark, kTruncate, kClose };
+
+struct SequenceOperation {
+  OperationKind kind = OperationKind::kOpen;
+  SequenceId sequence;
+  uint64_t number = 0;     // the sequence's running number, shared with its row ranges; open or fork is 1
+  SequenceId source;       // fork: where the first `positions` positions come from
+  uint32_t positions = 0;  // fork, truncate: positions that stay
+};
+
+// 1 to 16 rows of a matrix product, or more: the head sets it, a stage never derives it.
+enum class KernelClass : uint8_t { kFew, kMany };
+
+enum class AnswerKind : uint8_t {
+  kNothing,
+  kRow,         // the last stage's row
+  kCandidates,  // the best tokens with log-sum-exp (where unit L+1 lies on a peer)
+  kLogits,
+};
+
+// Consecutive rows of one sequence; its rows lie in Step::rows in the order of the ranges.
+struct RowRange {
+  SequenceId sequence;
+  uint64_t number = 0;
+  uint32_t first_position = 0;
+  uint32_t count = 0;
+  KernelClass kernel_class = KernelClass::kMany;
+  AnswerKind answer = AnswerKind::kNothing;
+  uint32_t answer_count = 0;  // how many of the last rows are answered; 0 exactly with kNothing
+};
+
+// What one stage did for one step.
+struct StageCounters {
+  uint32_t stage = 0;
+  uint32_t rows = 0;
+  uint64_t compute_ns = 0;
+  uint64_t queue_ns = 0;  // from arrival to the start of compute
+  uint64_t bytes_in = 0, bytes_out = 0;
+};
+
+// Travels the ring once. All operations come before all rows.
+struct Step {
+  RingId ring;
+  EpochId epoch;
+  StepId step;
+  bool canary = false;  // sent before the ring is ready, to prove the way
+  std::vector<SequenceOperation> operations;
+  std::vector<RowRange> ranges;
+  Rows rows;
+  std::vector<StageCounters> counters;  // of the stages it has passed, in order
+};
+
+// Last stage to head: every step is answered, one without answered rows with none.
+struct Answer {
+  RingId ring;
+  EpochId epoch;
+  StepId step;
+  bool canary = false;
+  Rows rows;  // the answered rows of all ranges, in order
+  std::vector<StageCounters> counters;
+};
+
+// Stage to head: the step cannot be done here (no memory, bytes that do not decode). The epoch is lost.
+struct StepFailed {
+  RingId ring;
+  EpochId epoch;
+  StepId step;
+  uint32_t stage = 0;
+  std::string reason;
+};
+
+using Message = std::variant<Hello, Welcome, Refuse, Heartbeat, Goodbye, Assign, Contract, Ready, NotReady,
+                             Release, Step, Answer, StepFailed>;
+
+// "step", for logs.
+std::string_view name(const Message& message);
+// Bytes that count against queues: the rows, and a flat amount for the header.
+size_t queue_bytes(const Message& message);
+
+}  // namespace caravan
