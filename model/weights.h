@@ -6,10 +6,10 @@
 #include <memory>
 #include <vector>
 
+#include "base/unit_span.h"
 #include "compute/backend.h"
 #include "model/spec.h"
 #include "offload/pager.h"
-#include "base/unit_span.h"
 #include "shards/manifest.h"
 
 namespace caravan {
