@@ -71,6 +71,8 @@ struct Heartbeat {
   uint64_t kv_blocks = 0, kv_blocks_free = 0;
   uint32_t open_sequences = 0;
   uint32_t queued_steps = 0;
+  EpochId epoch;     // that the sender serves
+  StepId last_step;  // of that epoch that the sender has finished: tells where a lost step stopped
 };
 
 // The sender leaves in order.
@@ -109,6 +111,8 @@ struct Assign {
 struct Contract {
   RingId ring;
   EpochId epoch;
+  uint32_t edge = 0;     // edge e lies before stage e
+  bool to_head = false;  // which of the two at the receiver's address is meant: its head or its stage
   Hash256 hash;
   bool matched = false;
 };
@@ -214,6 +218,8 @@ using Message = std::variant<Hello, Welcome, Refuse, Heartbeat, Goodbye, Assign,
 
 // "step", for logs.
 std::string_view name(const Message& message);
+// Whether a process that has both a head and a stage hands the message to its head.
+bool is_for_head(const Message& message);
 // Bytes that count against queues: the rows, and a flat amount for the header.
 size_t queue_bytes(const Message& message);
 
