@@ -49,8 +49,14 @@ inline constexpr uint32_t kMaxPeers = 256;                     // of one ring
 inline constexpr uint32_t kMaxNameBytes = 256;                 // of a peer, ring or model
 inline constexpr uint32_t kMaxQueuedMessages = 1024;           // towards one neighbour
 
-inline constexpr uint32_t kMaxReasonBytes = 1024;              // why a peer refuses or fails
-inline constexpr uint32_t kMaxEndpoints = 8;                   // of one peer
+inline constexpr uint32_t kMaxReasonBytes = 1024;  // why a peer refuses or fails
+inline constexpr uint32_t kMaxEndpoints = 8;       // of one peer
+
+// Tokenizers.
+inline constexpr size_t kMaxPatternBytes = 64u << 10;   // one regular expression
+inline constexpr size_t kMaxSplitSteps = 64;            // of a normalizer or a pre-tokenizer
+inline constexpr size_t kMaxEncodedBytes = 256u << 20;  // a text to encode, also once it is normalized
+inline constexpr size_t kMaxTokenBytes = 1u << 16;      // one token's text
 
 // HTTP and templates.
 inline constexpr size_t kMaxHttpHeaderBytes = 16u << 10;
@@ -70,5 +76,6 @@ static_assert(kMixPiecePositions % kKvBlockPositions == 0);
 static_assert(kMaxRangesPerStep <= kMaxRowsPerStep);
 static_assert(size_t{kMaxRowsPerStep} * kMaxRowBytes <= kMaxFrameBytes, "a whole f32 step fits one frame");
 static_assert(kMaxTemplateOutputBytes >= kMaxHttpBodyBytes);
+static_assert(kMaxEncodedBytes >= kMaxTemplateOutputBytes, "every prompt can be encoded");
 
 }  // namespace caravan::limits

@@ -51,7 +51,7 @@ struct SplitStep {
   enum class Kind : uint8_t {
     kPattern,      // at the matches of the regular expression `pattern`
     kLiteral,      // at the occurrences of `pattern`
-    kPrefixSpace,  // no cut: a space before every piece that does not begin with white space
+    kPrefixSpace,  // no cut: a space before every piece that does not begin with one
     kMetaspace,    // spaces become `pattern`, which also opens the text as `prefix` says; cut before it if
                    // `cut`
   };
@@ -68,6 +68,9 @@ struct SplitStep {
 // A tokenizer as data, read from GGUF metadata (model/vocabulary_gguf.h) or from tokenizer.json
 // (model/tokenizer_json.h).
 struct Vocabulary {
+  struct Merge {
+    std::string left, right;
+  };
   enum class Model : uint8_t {
     kSentencePiece,  // pieces of text with byte fallback; merged by `merges`, or by score where there are
                      // none
@@ -78,7 +81,7 @@ struct Vocabulary {
   std::string
       pre;  // GGUF's tokenizer.ggml.pre, such as "llama-bpe"; empty when the cutting came from elsewhere
   std::vector<VocabularyToken> tokens;  // by id
-  std::vector<std::string> merges;      // "left right", the earlier the better
+  std::vector<Merge> merges;            // the earlier the better
   std::vector<NormalizerStep> normalizer;
   std::vector<SplitStep> splits;
 
