@@ -25,7 +25,9 @@ inline constexpr uint64_t kMaxMetadataEntries = 1u << 16;
 inline constexpr uint64_t kMaxMetadataArray = 1u << 24;  // elements of one array
 inline constexpr uint64_t kMaxMetadataDepth = 4;         // arrays of arrays
 inline constexpr uint64_t kMaxStringBytes = 1u << 24;    // one string in a file
+inline constexpr uint64_t kMaxKeyBytes = 1024;           // a metadata key or a tensor's name
 inline constexpr uint64_t kMaxJsonBytes = 256ull << 20;  // config.json, tokenizer.json, safetensors headers
+inline constexpr uint64_t kMaxConfigBytes = 16u << 20;   // config.json and the small files beside it
 inline constexpr uint32_t kMaxJsonDepth = 64;
 inline constexpr uint32_t kMaxShardFiles = 4096;
 

@@ -79,6 +79,7 @@ struct Manifest {
   std::string architecture;  // general.architecture or model_type
   Metadata metadata;         // config.json flattened, or all GGUF metadata
   // Texts of a Hugging Face folder, empty when absent (GGUF keeps the same facts in its metadata).
+  // `chat_template` is that of chat_template.jinja, else of chat_template.json or tokenizer_config.json.
   std::string tokenizer_json, tokenizer_config_json, generation_config_json, chat_template;
   std::vector<WeightGroup> groups;   // sorted by id; none in a vocabulary-only file
   std::vector<std::string> ignored;  // tensors that no role fits
@@ -87,8 +88,8 @@ struct Manifest {
 
   const WeightGroup* find(GroupId id) const;
   Bytes bytes() const;  // of all groups, tied extents counted once
-  // SHA-256 over the hyper-parameters and every group's tensors (role, type, shape, name), not the bytes of
-  // weights.
+  // SHA-256 over the hyper-parameters, every group's tensors (role, type, shape, name), and the first bytes
+  // of each tensor that is no expert's, so that a model and one trained further from it differ.
   Hash256 fingerprint() const;
 };
 

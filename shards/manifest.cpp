@@ -1,0 +1,191 @@
+#include "shards/manifest.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <filesystem>
+#include <set>
+#include <system_error>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "shards/gguf.h"
+#include "shards/groups.h"
+#include "shards/hugging_face.h"
+
+namespace caravan {
+
+namespace {
+
+constexpr std::array<std::string_view, 22> kRoleNames = {"embedding",
+                                                         "output_norm",
+                                                         "output",
+                                                         "rope_factors",
+                                                         "attention_norm",
+                                                         "attention_post_norm",
+                                                         "query",
+                                                         "key",
+                                                         "value",
+                                                         "query_bias",
+                                                         "key_bias",
+                                                         "value_bias",
+                                                         "query_norm",
+                                                         "key_norm",
+                                                         "attention_output",
+                                                         "attention_output_bias",
+                                                         "feed_forward_norm",
+                                                         "feed_forward_post_norm",
+                                                         "router",
+                                                         "gate",
+                                                         "up",
+                                                         "down"};
+
+// Of a tensor's bytes the fingerprint takes so many: enough to tell a model from one trained further, little
+// enough to touch one page a tensor.
+constexpr uint64_t kSampleBytes = 256;
+
+class Fingerprint {
+ public:
+  void add(std::string_view text) { hash_.update(uint64_t{text.size()}).update(text); }
+  void add(uint64_t value) { hash_.update(value); }
+  void add(int64_t value) { hash_.update(static_cast<uint64_t>(value)); }
+  void add(double value) {
+    uint64_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    hash_.update(bits);
+  }
+  void add(bool value) { hash_.update(uint64_t{value}); }
+  template <class T>
+  void add(const std::vector<T>& values) {
+    hash_.update(uint64_t{values.size()});
+    for (const auto& value : values) add(static_cast<const T&>(value));
+  }
+  void add_bytes(std::span<const std::byte> bytes) { hash_.update(bytes); }
+  Hash256 finish() { return hash_.finish(); }
+
+ private:
+  Sha256 hash_;
+};
+
+std::string stem_of(const std::string& path, bool folder) {
+  std::error_code error;
+  std::filesystem::path absolute = std::filesystem::absolute(path, error).lexically_normal();
+  if (!absolute.has_filename()) absolute = absolute.parent_path();
+  return folder ? absolute.filename().string() : absolute.stem().string();
+}
+
+Manifest read_gguf_manifest(const std::string& path) {
+  auto source = std::make_shared<FileSource>(std::vector<std::string>{path});
+  GgufFile file = read_gguf(source->mapped({0, 0, source->file_bytes(0)}), path);
+  Manifest manifest;
+  manifest.origin = Manifest::Origin::kGguf;
+  manifest.path = path;
+  const auto architecture = file.metadata.text("general.architecture");
+  if (!architecture) fail(ErrorCode::kMalformed, "{}: key general.architecture is missing", path);
+  manifest.architecture = *architecture;
+  if (file.metadata.integer("split.count").value_or(1) > 1)
+    fail(ErrorCode::kUnsupported, "{}: one part of a split model; merge the parts into one file first", path);
+  std::vector<FileTensor> tensors;
+  tensors.reserve(file.tensors.size());
+  for (GgufTensor& tensor : file.tensors)
+    tensors.push_back({std::move(tensor.name), tensor.type, std::string(name(tensor.type)),
+                       std::move(tensor.dimensions), Extent{0, tensor.offset, tensor.bytes}});
+  manifest.metadata = std::move(file.metadata);
+  manifest.source = std::move(source);
+  assign_groups(manifest, tensors, false);
+  return manifest;
+}
+
+}  // namespace
+
+std::string_view name(Role role) {
+  return kRoleNames[static_cast<size_t>(role)];
+}
+
+std::string to_string(GroupId id) {
+  switch (id.kind) {
+    case GroupId::Kind::kEmbed:
+      return "embed";
+    case GroupId::Kind::kAttention:
+      return fmt::format("layer.{}.attn", id.layer);
+    case GroupId::Kind::kFeedForward:
+      return fmt::format("layer.{}.ffn", id.layer);
+    case GroupId::Kind::kExpert:
+      return fmt::format("layer.{}.expert.{}", id.layer, id.expert);
+    case GroupId::Kind::kOutput:
+      break;
+  }
+  return "output";
+}
+
+Bytes WeightGroup::bytes() const {
+  Bytes sum;
+  for (const Tensor& tensor : tensors) sum += Bytes{tensor.extent.length};
+  return sum;
+}
+
+const Tensor* WeightGroup::find(Role role) const {
+  for (const Tensor& tensor : tensors)
+    if (tensor.role == role) return &tensor;
+  return nullptr;
+}
+
+const WeightGroup* Manifest::find(GroupId id) const {
+  const auto found =
+      std::lower_bound(groups.begin(), groups.end(), id,
+                       [](const WeightGroup& group, GroupId wanted) { return group.id < wanted; });
+  return found != groups.end() && found->id == id ? &*found : nullptr;
+}
+
+Bytes Manifest::bytes() const {
+  std::set<std::pair<uint32_t, uint64_t>> counted;
+  Bytes sum;
+  for (const WeightGroup& group : groups)
+    for (const Tensor& tensor : group.tensors)
+      if (counted.insert({tensor.extent.file, tensor.extent.offset}).second)
+        sum += Bytes{tensor.extent.length};
+  return sum;
+}
+
+Hash256 Manifest::fingerprint() const {
+  Fingerprint hash;
+  hash.add(std::string_view("caravan manifest 1"));
+  hash.add(uint64_t{origin == Origin::kGguf});
+  hash.add(architecture);
+  hash.add(uint64_t{metadata.values().size()});
+  for (const auto& [key, value] : metadata.values()) {
+    hash.add(key);
+    hash.add(uint64_t{value.index()});
+    std::visit([&hash](const auto& held) { hash.add(held); }, value);
+  }
+  hash.add(uint64_t{groups.size()});
+  for (const WeightGroup& group : groups) {
+    hash.add(to_string(group.id));
+    hash.add(uint64_t{group.tensors.size()});
+    for (const Tensor& tensor : group.tensors) {
+      hash.add(caravan::name(tensor.role));
+      hash.add(caravan::name(tensor.type));
+      hash.add(uint64_t{tensor.rows});
+      hash.add(uint64_t{tensor.columns});
+      hash.add(tensor.name);
+      if (group.id.kind == GroupId::Kind::kExpert || !source) continue;
+      std::array<std::byte, kSampleBytes> sample{};
+      const auto length = std::min(kSampleBytes, tensor.extent.length);
+      source->read(tensor.extent.file, tensor.extent.offset, std::span(sample).first(length));
+      hash.add_bytes(sample);
+    }
+  }
+  return hash.finish();
+}
+
+Manifest read_manifest(const std::string& path) {
+  std::error_code error;
+  const bool folder = std::filesystem::is_directory(path, error);
+  if (!folder && !std::filesystem::exists(path, error))
+    fail(ErrorCode::kNotFound, "{}: there is no such file or folder", path);
+  Manifest manifest = folder ? read_hugging_face(path) : read_gguf_manifest(path);
+  manifest.name = stem_of(path, folder);
+  return manifest;
+}
+
+}  // namespace caravan
