@@ -1,5 +1,6 @@
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -54,7 +55,14 @@ void quantize(TensorType type, std::span<const float> values, std::span<std::byt
 // IEEE half and bfloat16, round to nearest even.
 float half_to_float(uint16_t half);
 uint16_t float_to_half(float value);
-float bfloat16_to_float(uint16_t value);
-uint16_t float_to_bfloat16(float value);
+inline float bfloat16_to_float(uint16_t value) {
+  return std::bit_cast<float>(static_cast<uint32_t>(value) << 16);
+}
+inline uint16_t float_to_bfloat16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  const uint32_t quiet = bits >> 16 | 0x40u;  // a NaN stays one
+  return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
+}
 
 }  // namespace caravan
