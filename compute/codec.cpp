@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <vector>
 
@@ -20,9 +21,10 @@ constexpr uint32_t kGroup = 64;  // values under one scale
 constexpr uint32_t kWidthPerOutlier = 256;
 constexpr uint32_t kMagnitude = 0x7fffffffu;  // all bits of a float but its sign
 constexpr uint32_t kInfinity = 0x7f800000u;
+static_assert(kGroup <= kWidthPerOutlier, "a row has as many groups as channels set aside, or more");
 static_assert(limits::kMaxWidth <= 1u << 16, "channel numbers travel as 16 bits");
 
-uint32_t group_count(uint32_t width) {
+constexpr uint32_t group_count(uint32_t width) {
   return (width + kGroup - 1) / kGroup;
 }
 
@@ -79,25 +81,27 @@ std::array<float, kGroup> load_group(const float* row, uint32_t width, uint32_t 
   return values;
 }
 
-// The `count` largest channels of a row, in the order of their numbers. A heap keeps the largest so far, the
-// least of them on top; a group without any larger one is passed over.
-void find_outliers(const float* row, uint32_t width, uint32_t count, std::vector<Channel>& heap) {
-  heap.clear();
-  for (uint32_t group = 0; group < group_count(width); ++group) {
-    const std::array<float, kGroup> values = load_group(row, width, group);
-    if (heap.size() == count && largest_bits(values) <= heap.front().bits) continue;
-    for (uint32_t i = 0; i < std::min(kGroup, width - group * kGroup); ++i) {
-      const Channel channel{magnitude_bits(values[i]), group * kGroup + i};
-      if (heap.size() == count) {
-        if (channel.bits <= heap.front().bits) continue;
-        std::pop_heap(heap.begin(), heap.end(), larger);
-        heap.pop_back();
-      }
-      heap.push_back(channel);
-      std::push_heap(heap.begin(), heap.end(), larger);
-    }
+// The `count` largest channels of a row, in the order of their numbers. As many groups have a largest value
+// of at least the count-th largest of these, so no channel below that need be looked at.
+void find_outliers(const float* row, uint32_t width, uint32_t count, std::vector<Channel>& found) {
+  const uint32_t groups = group_count(width);
+  std::array<int32_t, group_count(limits::kMaxWidth)> largest, sorted;
+  for (uint32_t group = 0; group < groups; ++group)
+    largest[group] = largest_bits(load_group(row, width, group));
+  std::copy_n(largest.begin(), groups, sorted.begin());
+  std::nth_element(sorted.begin(), sorted.begin() + (count - 1), sorted.begin() + groups, std::greater<>());
+  const int32_t least = sorted[count - 1];
+  found.clear();
+  for (uint32_t group = 0; group < groups; ++group) {
+    if (largest[group] < least) continue;
+    const uint32_t begin = group * kGroup, end = std::min(begin + kGroup, width);
+    for (uint32_t i = begin; i < end; ++i)
+      if (const int32_t bits = magnitude_bits(row[i]); bits >= least) found.push_back({bits, i});
   }
-  std::sort(heap.begin(), heap.end(), [](const Channel& a, const Channel& b) { return a.number < b.number; });
+  std::nth_element(found.begin(), found.begin() + (count - 1), found.end(), larger);
+  found.resize(count);
+  std::sort(found.begin(), found.end(),
+            [](const Channel& a, const Channel& b) { return a.number < b.number; });
 }
 
 // The least bfloat16 that is not below largest / 127: no value then needs more than 127 steps.
@@ -218,7 +222,7 @@ void encode_rows(CodecId codec, const float* values, uint32_t rows, uint32_t wid
   } else {
     const Int8Row layout(width);
     std::vector<Channel> channels;
-    channels.reserve(layout.outliers + 1);
+    channels.reserve(width);
     for (size_t row = 0; row < rows; ++row)
       encode_int8(layout, values + row * width, channels, out + row * row_bytes);
   }
