@@ -40,7 +40,11 @@ struct QuantizedRows {
   int8_t* q = nullptr;          // [rows][columns]
   float* scale = nullptr;       // [rows][columns / 32]
   float* scaled_sum = nullptr;  // [rows][columns / 32]: scale * float(sum of q)
-  int32_t* half_sum = nullptr;  // [rows][columns / 16]: sums of q
+  // Where the integer sums of formats with an offset start: minus the offset times the sum of q.
+  int32_t* start8 = nullptr;        // [rows][columns / 32]
+  int32_t* start16 = nullptr;       // [rows][columns / 32]
+  int32_t* start128 = nullptr;      // [rows][columns / 32]
+  int32_t* half_start32 = nullptr;  // [rows][columns / 16]
 };
 
 // out[r][o] = weights[o] . x[r]
