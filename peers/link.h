@@ -17,12 +17,13 @@ class Link {
   virtual ~Link() = default;
   // Connects, and connects again after a loss, until disconnect(). The endpoints are tried in turn.
   virtual void connect(const PeerKey& peer, const std::vector<std::string>& endpoints) = 0;
-  // Ends the connection; no event follows.
+  // Gives up what connect() made, without an event; a connection that the other side made stays.
   virtual void disconnect(const PeerKey& peer) = 0;
   // False when there is no connection or its queue holds limits::kMaxQueuedMessages; the message is dropped.
   virtual bool send(const PeerKey& peer, Message message) = 0;
 };
 
+// The first connection with a peer stands, and the last one is gone.
 struct LinkUp {
   PeerKey peer;
 };

@@ -1,0 +1,308 @@
+#include "daemon/head.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/limits.h"
+#include "base/log.h"
+
+namespace caravan {
+
+Head::Head(HeadOptions options)
+    : options_(std::move(options)),
+      members_(options_.members),
+      ring_(options_.ring),
+      scheduler_(options_.scheduler) {}
+
+RequestId Head::submit(TokenRequest request, Time now) {
+  if (!ready()) fail(ErrorCode::kUnavailable, "the ring is not ready: {}", ring_.reason());
+  const RequestId id = scheduler_.submit(std::move(request));
+  pump(now);
+  return id;
+}
+
+void Head::cancel(RequestId request, Time now) {
+  scheduler_.cancel(request);
+  pump(now);
+}
+
+void Head::on(const LinkEvent& event, Time now) {
+  if (const auto* down = std::get_if<LinkDown>(&event)) {
+    if (const auto left = members_.leave(down->peer, down->reason)) lost(*left, now);
+  } else if (const auto* received = std::get_if<Received>(&event)) {
+    receive(received->from, received->message, now);
+  }
+  pump(now);
+}
+
+void Head::receive(const PeerKey& from, Message message, Time now) {
+  if (const auto* hello = std::get_if<Hello>(&message)) return handle(from, *hello, now);
+  if (!members_.heard(from, now)) return;  // it must greet first
+  if (const auto* heartbeat = std::get_if<Heartbeat>(&message)) {
+    if (const auto answer = members_.on(from, *heartbeat, now))
+      actions_.emplace_back(SendMessage{from, *answer});
+  } else if (const auto* goodbye = std::get_if<Goodbye>(&message)) {
+    if (const auto left = members_.leave(from, "it left: " + goodbye->reason)) lost(*left, now);
+  } else if (const auto* contract = std::get_if<Contract>(&message)) {
+    ring_.on(from, *contract);
+  } else if (const auto* stage_ready = std::get_if<Ready>(&message)) {
+    ring_.on(from, *stage_ready);
+  } else if (const auto* not_ready = std::get_if<NotReady>(&message)) {
+    handle(from, *not_ready, now);
+  } else if (const auto* failed = std::get_if<StepFailed>(&message)) {
+    handle(from, *failed, now);
+  } else if (auto* answer = std::get_if<Answer>(&message)) {
+    const bool is_last = pipeline_ && ring_.stage_of(from) == ring_.assignment()->route.size() - 1;
+    if (is_last) pipeline_->on(std::move(*answer), now);
+  }
+}
+
+void Head::on(EmbedDone done, Time now) {
+  if (pipeline_) pipeline_->on(std::move(done));
+  pump(now);
+}
+
+void Head::on(OutputDone done, Time now) {
+  if (pipeline_) pipeline_->on(std::move(done));
+  pump(now);
+}
+
+void Head::tick(Time now) {
+  for (const Membership::Lost& gone : members_.tick(now)) lost(gone, now);
+  ring_.tick(now);
+  check_overdue(now);
+  pump(now);
+}
+
+Time Head::next_tick() const {
+  Time next = std::min(members_.next_tick(), ring_.next_tick());
+  if (pipeline_)
+    if (const auto overdue = pipeline_->travelling()) next = std::min(next, overdue->since + step_limit());
+  return next;
+}
+
+// --- Peers ---
+
+void Head::handle(const PeerKey& from, const Hello& hello, Time now) {
+  Membership::Greeting greeting = members_.greet(from, hello, now);
+  if (greeting.was_member) lost({from, hello.name, "it lost its connection or started anew"}, now);
+  if (const auto* refuse = std::get_if<Refuse>(&greeting.reply))
+    log_warning("peer_refused peer={} name={} reason=\"{}\"", short_string(from), hello.name, refuse->reason);
+  if (greeting.is_new)
+    log_info("peer_joined peer={} name={} memory={}", short_string(from), hello.name, hello.memory_bytes);
+  actions_.emplace_back(SendMessage{from, std::move(greeting.reply)});
+}
+
+void Head::lost(const Membership::Lost& gone, Time now) {
+  log_warning("peer_lost peer={} name={} reason=\"{}\"", short_string(gone.key), gone.name, gone.reason);
+  if (!ring_.stage_of(gone.key)) return;
+  fail_ring(fmt::format("peer {} ({}) was lost: {}", gone.name, short_string(gone.key), gone.reason), now,
+            gone.key);
+}
+
+void Head::handle(const PeerKey& from, const NotReady& message, Time now) {
+  const auto stage = ring_.stage_of(from);
+  if (!stage || !ring_.is_current(message.ring, message.epoch)) return;
+  const auto& route = ring_.assignment()->route;
+  // A stage speaks for its own two edges alone.
+  const uint32_t edge = std::clamp(message.edge, *stage, *stage + 1);
+  fail_ring(fmt::format("{}: {} says: {}", ring_.describe_edge(edge), route[*stage].name, message.reason),
+            now);
+}
+
+void Head::handle(const PeerKey& from, const StepFailed& message, Time now) {
+  const auto stage = ring_.stage_of(from);
+  if (!stage || !ring_.is_current(message.ring, message.epoch)) return;
+  fail_ring(fmt::format("peer {} failed at step {}: {}", ring_.assignment()->route[*stage].name,
+                        message.step.value, message.reason),
+            now);
+}
+
+void Head::fail_ring(std::string reason, Time now, std::optional<PeerKey> gone) {
+  if (ring_.state() == Ring::State::kNone) return;
+  pipeline_.reset();
+  canaries_ = 0;
+  scheduler_.close_ring(Error(ErrorCode::kUnavailable, reason));
+  ring_.fail(std::move(reason), now, gone);
+}
+
+std::string Head::where_it_stopped(StepId step) const {
+  const auto& assign = ring_.assignment();
+  for (uint32_t stage = 0; stage < assign->route.size(); ++stage) {
+    const Member* member = members_.find(assign->route[stage].peer);
+    if (member == nullptr || member->last.epoch != assign->epoch || member->last.last_step < step)
+      return ring_.describe_edge(stage);
+  }
+  return ring_.describe_edge(static_cast<uint32_t>(assign->route.size()));
+}
+
+void Head::check_overdue(Time now) {
+  if (!pipeline_) return;
+  const auto overdue = pipeline_->travelling();
+  const Duration limit = step_limit();
+  if (!overdue || now - overdue->since < limit) return;
+  fail_ring(fmt::format("{}: {} {} did not come back within {:.1f} s", where_it_stopped(overdue->step),
+                        canaries_ > 0 ? "canary" : "step", overdue->step.value, seconds(limit)),
+            now);
+}
+
+// --- Steps ---
+
+uint32_t Head::window() const {
+  const auto stages = static_cast<uint32_t>(ring_.assignment()->route.size());
+  return std::clamp(options_.window != 0 ? options_.window : stages + 2, 1u, limits::kMaxStepsInFlight);
+}
+
+void Head::pump(Time now) {
+  if (!ring_.broken().empty()) fail_ring(ring_.broken(), now);
+  if (pipeline_) {
+    for (Pipeline::Finished& finished : pipeline_->take_finished())
+      if (pipeline_) finish(std::move(finished), now);
+    if (pipeline_ && !pipeline_->broken().empty()) fail_ring(pipeline_->broken(), now);
+  }
+  grow_if_idle();
+  if (ring_.state() == Ring::State::kNone) ring_.form(members_.members(), now);
+  if (ring_.state() == Ring::State::kAgreed && !pipeline_) start_canary(now);
+  while (ready() && pipeline_->in_flight() < window()) {
+    std::optional<StepPlan> plan = scheduler_.plan();
+    if (!plan) break;
+    prompt_tokens_ += plan->prompt_rows;
+    if (plan->prompt_rows > 0) prompt_rate_.add(plan->prompt_rows, now);
+    pipeline_->add(std::move(*plan), false, now);
+  }
+  collect_actions();
+}
+
+// A peer that joined late takes part once nobody waits for an answer.
+void Head::grow_if_idle() {
+  if (!ready() || members_.joined() == considered_ || !scheduler_.idle() || pipeline_->in_flight() > 0)
+    return;
+  considered_ = members_.joined();
+  if (!ring_.could_grow(members_.members())) return;
+  scheduler_.close_ring(Error(ErrorCode::kUnavailable, "the ring grows"));
+  pipeline_.reset();
+  ring_.dissolve("the ring grows");
+}
+
+// One row through every stage and unit L+1, and the close of its sequence behind it.
+void Head::start_canary(Time now) {
+  const auto& assign = *ring_.assignment();
+  pipeline_.emplace(assign.ring, assign.epoch, assign.route.front().peer, assign.codec);
+  totals_.assign(assign.route.size(), {});
+  const SequenceId sequence{0};  // requests have theirs from 1
+  StepPlan row;
+  row.operations.push_back({OperationKind::kOpen, sequence, 1, {}, 0});
+  row.ranges.push_back({sequence, 2, 0, 1, KernelClass::kFew, AnswerKind::kRow, 1});
+  row.tokens.push_back(options_.canary_token);
+  row.answered.push_back({RequestId{0}, sequence, 0});
+  row.asked.emplace_back();
+  row.asked.back().sample = true;
+  SamplingOptions greedy;
+  greedy.temperature = 0;
+  row.asked.back().sampling = std::make_shared<const SamplingOptions>(greedy);
+  StepPlan close;
+  close.operations.push_back({OperationKind::kClose, sequence, 3, {}, 0});
+  canaries_ = 2;
+  pipeline_->add(std::move(row), true, now);
+  pipeline_->add(std::move(close), true, now);
+}
+
+void Head::finish(Pipeline::Finished finished, Time now) {
+  count(finished, now);
+  if (!finished.canary)
+    return scheduler_.complete(finished.plan, std::move(finished.results), finished.error);
+  if (!finished.error.empty()) return fail_ring("the canary's row is of no use: " + finished.error, now);
+  if (canaries_ == 0 || --canaries_ > 0) return;
+  const auto& assign = *ring_.assignment();
+  ring_.canary_returned();
+  scheduler_.open_ring({ring_.kv_blocks(), assign.context, assign.max_sequences, assign.max_rows, window()});
+}
+
+void Head::count(const Pipeline::Finished& finished, Time now) {
+  const auto& route = ring_.assignment()->route;
+  for (const OutputRow& asked : finished.plan.asked) {
+    if (!asked.sample || finished.canary || !finished.error.empty()) continue;
+    ++generated_tokens_;
+    token_rate_.add(1, now);
+  }
+  PeerKey before = options_.ring.self;
+  for (const StageCounters& counters : finished.counters) {
+    if (counters.stage >= route.size()) continue;
+    const RouteStage& stage = route[counters.stage];
+    StageTotals& totals = totals_[counters.stage];
+    totals.bytes_in += counters.bytes_in;
+    totals.bytes_out += counters.bytes_out;
+    // A hop inside a process is no wire.
+    if (stage.peer != before) wire_bytes_ += counters.bytes_in;
+    before = stage.peer;
+    if (counters.stage + 1 == route.size() && stage.peer != options_.ring.self)
+      wire_bytes_ += counters.bytes_out;
+    if (counters.rows == 0) continue;
+    const double layer_ns = static_cast<double>(counters.compute_ns) / counters.rows / stage.span.count();
+    totals.layer_ns = totals.layer_ns == 0 ? layer_ns : 0.95 * totals.layer_ns + 0.05 * layer_ns;
+  }
+}
+
+void Head::collect_actions() {
+  for (StageAction& action : ring_.take_actions())
+    if (auto* message = std::get_if<SendMessage>(&action)) actions_.emplace_back(std::move(*message));
+  if (!pipeline_) return;
+  for (HeadAction& action : pipeline_->take_actions()) actions_.emplace_back(std::move(action));
+}
+
+// --- Status ---
+
+StageStatus Head::stage_status(uint32_t index) const {
+  const RouteStage& stage = ring_.assignment()->route[index];
+  StageStatus status;
+  status.peer = stage.name;
+  if (stage.peer != options_.ring.self) status.key = short_string(stage.peer);
+  if (!stage.endpoints.empty()) status.address = stage.endpoints.front();
+  status.first_unit = stage.span.first;
+  status.last_unit = stage.span.last;
+  status.state = ring_.stage_ready(index) ? "ready" : "joining";
+  if (const Member* member = members_.find(stage.peer)) {
+    if (member->round_trip) status.round_trip_ms = seconds(*member->round_trip) * 1e3;
+    status.layer_ms = static_cast<double>(member->hello.layer_ns) * 1e-6;
+    status.kv_blocks = member->last.kv_blocks;
+    status.kv_blocks_free = member->last.kv_blocks_free;
+  } else {
+    status.state = "lost";
+  }
+  if (index < totals_.size()) {
+    const StageTotals& totals = totals_[index];
+    if (totals.layer_ns > 0) status.layer_ms = totals.layer_ns * 1e-6;
+    status.bytes_in = totals.bytes_in;
+    status.bytes_out = totals.bytes_out;
+  }
+  status.measured = status.layer_ms > 0;
+  return status;
+}
+
+ServiceStatus Head::status(Time now) const {
+  ServiceStatus status;
+  status.ready = ready();
+  status.not_ready_reason = ring_.reason();
+  status.fingerprint = to_string(options_.ring.model);
+  status.codec = name(options_.ring.codec);
+  status.ring = to_string(options_.ring.id);
+  status.exact = ring_.exact();
+  status.context = options_.ring.context;
+  status.requests_running = static_cast<uint32_t>(scheduler_.running());
+  status.requests_waiting = static_cast<uint32_t>(scheduler_.waiting());
+  status.prompt_tokens = prompt_tokens_;
+  status.generated_tokens = generated_tokens_;
+  status.prefill_tokens_per_second = prompt_rate_.per_second(now);
+  status.decode_tokens_per_second = token_rate_.per_second(now);
+  status.wire_bytes = wire_bytes_;
+  if (const auto& assign = ring_.assignment()) {
+    status.epoch = assign->epoch.value;
+    for (uint32_t stage = 0; stage < assign->route.size(); ++stage)
+      status.stages.push_back(stage_status(stage));
+  }
+  return status;
+}
+
+}  // namespace caravan

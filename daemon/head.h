@@ -1,0 +1,101 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/ids.h"
+#include "daemon/generation.h"
+#include "daemon/pipeline.h"
+#include "daemon/rate_meter.h"
+#include "daemon/scheduler.h"
+#include "peers/membership.h"
+#include "peers/ring.h"
+
+namespace caravan {
+
+struct HeadOptions {
+  RingOptions ring;
+  MembershipOptions members;
+  SchedulerOptions scheduler;
+  // Steps in flight; 0: one for every stage and two for the head's own units and the way.
+  uint32_t window = 0;
+  Duration step_timeout = std::chrono::seconds(120);  // without any answer while steps are on the ring
+  TokenId canary_token = 0;
+};
+
+// The head of a ring: members, ring, scheduler and the steps on their way, behind one face. A state machine
+// without clock, socket or thread: events go in with their time, actions come out in the order in which they
+// must be done, and request events for whoever asked.
+class Head {
+ public:
+  explicit Head(HeadOptions options);
+
+  // Throws kUnavailable (no ready ring; says why), and as Scheduler::submit.
+  RequestId submit(TokenRequest request, Time now);
+  void cancel(RequestId request, Time now);
+
+  void on(const LinkEvent& event, Time now);
+  void on(EmbedDone done, Time now);
+  void on(OutputDone done, Time now);
+  void tick(Time now);
+  Time next_tick() const;
+  std::vector<HeadAction> take_actions() { return std::exchange(actions_, {}); }
+  std::vector<RequestEvent> take_events() { return scheduler_.take_events(); }
+
+  bool ready() const { return ring_.state() == Ring::State::kReady; }
+  // Why it is not; names the failing edge or peer.
+  const std::string& not_ready_reason() const { return ring_.reason(); }
+  // Everything but the model's names and the time of the start.
+  ServiceStatus status(Time now) const;
+
+  const Ring& ring() const { return ring_; }
+  const Scheduler& scheduler() const { return scheduler_; }
+  const Membership& members() const { return members_; }
+  size_t steps_in_flight() const { return pipeline_ ? pipeline_->in_flight() : 0; }
+
+ private:
+  // What the counters of answers say of a stage.
+  struct StageTotals {
+    double layer_ns = 0;  // one layer, one row: a moving mean
+    uint64_t bytes_in = 0, bytes_out = 0;
+  };
+
+  void receive(const PeerKey& from, Message message, Time now);
+  void handle(const PeerKey& from, const Hello& hello, Time now);
+  void handle(const PeerKey& from, const NotReady& message, Time now);
+  void handle(const PeerKey& from, const StepFailed& message, Time now);
+  void lost(const Membership::Lost& lost, Time now);
+  void fail_ring(std::string reason, Time now, std::optional<PeerKey> lost = std::nullopt);
+  void check_overdue(Time now);
+  // Whatever has become possible: form a ring, send a canary, send steps.
+  void pump(Time now);
+  void grow_if_idle();
+  void start_canary(Time now);
+  void finish(Pipeline::Finished finished, Time now);
+  void count(const Pipeline::Finished& finished, Time now);
+  uint32_t window() const;
+  // How long a step may travel.
+  Duration step_limit() const { return canaries_ > 0 ? options_.members.timeout : options_.step_timeout; }
+  std::string where_it_stopped(StepId step) const;
+  void collect_actions();
+  StageStatus stage_status(uint32_t stage) const;
+
+  const HeadOptions options_;
+  Membership members_;
+  Ring ring_;
+  Scheduler scheduler_;
+  std::optional<Pipeline> pipeline_;  // of the epoch, once the canary goes
+  uint32_t canaries_ = 0;             // on their way
+  uint64_t considered_ = 0;           // how many had joined when growing was last considered
+  std::vector<HeadAction> actions_;
+  std::vector<StageTotals> totals_;  // by stage
+  RateMeter prompt_rate_, token_rate_;
+  uint64_t prompt_tokens_ = 0, generated_tokens_ = 0, wire_bytes_ = 0;
+};
+
+}  // namespace caravan

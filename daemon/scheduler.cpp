@@ -1,0 +1,311 @@
+#include "daemon/scheduler.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/limits.h"
+
+namespace caravan {
+namespace {
+
+uint64_t blocks_of(uint64_t positions) {
+  return (positions + limits::kKvBlockPositions - 1) / limits::kKvBlockPositions;
+}
+
+bool has_penalty(const SamplingOptions& sampling) {
+  return sampling.repetition_penalty != 1.0f || sampling.presence_penalty != 0.0f ||
+         sampling.frequency_penalty != 0.0f;
+}
+
+void drop(std::deque<RequestId>& queue, RequestId id) {
+  queue.erase(std::remove(queue.begin(), queue.end(), id), queue.end());
+}
+
+}  // namespace
+
+void Scheduler::open_ring(const RingCapacity& capacity) {
+  CHECK(!capacity_.has_value());
+  CHECK(requests_.empty());
+  capacity_ = capacity;
+}
+
+void Scheduler::close_ring(const Error& error) {
+  if (!capacity_) return;
+  for (const auto& [id, request] : requests_) emit(id, error);
+  requests_.clear();
+  waiting_.clear();
+  prompts_.clear();
+  ready_.clear();
+  closing_.clear();
+  blocks_used_ = 0;
+  running_ = decoding_ = 0;
+  capacity_.reset();
+}
+
+RequestId Scheduler::submit(TokenRequest asked) {
+  if (!capacity_) fail(ErrorCode::kUnavailable, "the ring is not ready");
+  if (asked.prompt.empty()) fail(ErrorCode::kInvalidArgument, "the prompt has no tokens");
+  const uint64_t room =
+      std::min<uint64_t>(capacity_->context, capacity_->kv_blocks * limits::kKvBlockPositions);
+  if (asked.prompt.size() > room)
+    fail(ErrorCode::kInvalidArgument, "the prompt has {} tokens and the context holds {}",
+         asked.prompt.size(), room);
+  if (waiting_.size() >= options_.max_waiting)
+    fail(ErrorCode::kLimit, "{} requests wait already", waiting_.size());
+  const RequestId id{++last_request_};
+  Request& request = requests_[id];
+  request.id = id;
+  request.tokens = asked.prompt;
+  request.sampling = std::make_shared<const SamplingOptions>(asked.sampling);
+  request.max_positions = static_cast<uint32_t>(room);
+  request.asked = std::move(asked);
+  waiting_.push_back(id);
+  return id;
+}
+
+void Scheduler::cancel(RequestId id) {
+  if (Request* request = find(id)) remove(*request);
+}
+
+Scheduler::Request* Scheduler::find(RequestId id) {
+  const auto found = requests_.find(id);
+  return found == requests_.end() ? nullptr : &found->second;
+}
+
+// --- Planning ---
+
+std::optional<StepPlan> Scheduler::plan() {
+  if (!capacity_) return std::nullopt;
+  StepPlan plan;
+  plan_closes(plan);
+  admit();
+  plan_decodes(plan);
+  plan_prompts(plan);
+  for (auto& [id, request] : requests_) request.planned = false;
+  if (plan.operations.empty() && plan.ranges.empty()) return std::nullopt;
+  return plan;
+}
+
+// Blocks count as free from the moment their close is planned: what takes them comes behind it.
+void Scheduler::plan_closes(StepPlan& plan) {
+  const size_t count = std::min<size_t>(closing_.size(), limits::kMaxOperationsPerStep / 2);
+  for (size_t i = 0; i < count; ++i) {
+    plan.operations.push_back({OperationKind::kClose, closing_[i].sequence, closing_[i].number, {}, 0});
+    blocks_used_ -= closing_[i].blocks;
+  }
+  closing_.erase(closing_.begin(), closing_.begin() + static_cast<ptrdiff_t>(count));
+}
+
+// In order of arrival, for as long as the whole prompt fits with a block to grow for every running sequence.
+void Scheduler::admit() {
+  while (!waiting_.empty() && running_ + closing_.size() < capacity_->max_sequences) {
+    Request& request = *find(waiting_.front());
+    const uint64_t blocks = blocks_of(request.tokens.size());
+    if (blocks + running_ > blocks_free()) return;
+    waiting_.pop_front();
+    request.sequence = SequenceId{++last_sequence_};
+    request.running = true;
+    request.blocks = blocks;
+    blocks_used_ += blocks;
+    ++running_;
+    prompts_.push_back(request.id);
+  }
+}
+
+// Running sequences are spread over as many steps as may be in flight, so that no stage waits for another's
+// sequences to come back.
+void Scheduler::plan_decodes(StepPlan& plan) {
+  const uint64_t wave = (decoding_ + capacity_->window - 1) / capacity_->window;
+  uint64_t room = std::min<uint64_t>({std::max<uint64_t>(wave, 1), limits::kMaxRangesPerStep / 2,
+                                      std::max<uint64_t>(capacity_->max_rows / 2, 1)});
+  for (size_t left = ready_.size(); left > 0 && room > 0 && !ready_.empty(); --left) {
+    Request& request = *find(ready_.front());
+    ready_.pop_front();
+    if (!reserve(plan, request, request.scheduled + 1)) {
+      // Nothing younger to preempt: it gives way itself, unless its turn only comes too early.
+      if (request.running) ready_.push_back(request.id);
+      continue;
+    }
+    add_rows(plan, request, 1);
+    --room;
+  }
+}
+
+void Scheduler::plan_prompts(StepPlan& plan) {
+  const auto planned = static_cast<uint32_t>(plan.tokens.size());
+  uint32_t room = std::min(options_.chunk_rows, capacity_->max_rows - std::min(capacity_->max_rows, planned));
+  for (size_t left = prompts_.size(); left > 0 && room > 0; --left) {
+    if (plan.ranges.size() >= limits::kMaxRangesPerStep ||
+        plan.operations.size() + 1 >= limits::kMaxOperationsPerStep)
+      return;
+    Request& request = *find(prompts_.front());
+    prompts_.pop_front();
+    const auto rest = static_cast<uint32_t>(request.tokens.size()) - request.scheduled;
+    const uint32_t count = std::min(rest, room);
+    if (!request.opened) {
+      plan.operations.push_back({OperationKind::kOpen, request.sequence, request.next_number++, {}, 0});
+      request.opened = true;
+    }
+    add_rows(plan, request, count);
+    room -= count;
+    plan.prompt_rows += count;
+    if (count < rest) {
+      prompts_.push_back(request.id);
+    } else {
+      request.decoding = true;
+      ++decoding_;
+    }
+  }
+}
+
+void Scheduler::add_rows(StepPlan& plan, Request& request, uint32_t count) {
+  const bool decode = request.decoding;
+  const uint32_t first = request.scheduled;
+  const auto end = static_cast<uint32_t>(request.tokens.size());
+  request.scheduled += count;
+  request.planned = true;
+  RowRange range{request.sequence,
+                 request.next_number++,
+                 first,
+                 count,
+                 decode ? KernelClass::kFew : KernelClass::kMany,
+                 AnswerKind::kNothing,
+                 0};
+  const bool last = request.scheduled == end;
+  uint32_t first_answered = last ? end - 1 : request.scheduled;
+  if (request.asked.prompt_logits && first < request.asked.prompt.size())
+    first_answered = std::min(first_answered, std::max(first, request.logits_delivered));
+  range.answer_count = request.scheduled - first_answered;
+  if (range.answer_count > 0) range.answer = AnswerKind::kRow;
+  for (uint32_t position = first_answered; position < request.scheduled; ++position) {
+    plan.answered.push_back({request.id, request.sequence, position});
+    plan.asked.push_back(output_row(request, position, last && position + 1 == end));
+  }
+  plan.tokens.insert(plan.tokens.end(), request.tokens.begin() + first,
+                     request.tokens.begin() + request.scheduled);
+  plan.ranges.push_back(range);
+}
+
+OutputRow Scheduler::output_row(const Request& request, uint32_t position, bool last) const {
+  OutputRow row;
+  row.logits = request.asked.prompt_logits && position < request.asked.prompt.size() &&
+               position >= request.logits_delivered;
+  row.sample = last && request.asked.max_tokens != 0u;
+  if (!row.sample) return row;
+  row.sampling = request.sampling;
+  row.logprob = request.asked.logprobs;
+  row.top_logprobs = request.asked.top_logprobs;
+  row.position = position + 1;
+  if (has_penalty(*request.sampling)) {
+    const size_t window = request.sampling->penalty_window;
+    const size_t size = request.tokens.size();
+    const size_t first = window == 0 || window >= size ? 0 : size - window;
+    row.history.assign(request.tokens.begin() + static_cast<ptrdiff_t>(first), request.tokens.end());
+  }
+  return row;
+}
+
+// --- KV blocks ---
+
+bool Scheduler::reserve(StepPlan& plan, Request& request, uint32_t positions) {
+  const uint64_t needed = blocks_of(positions);
+  while (needed > request.blocks && needed - request.blocks > blocks_free()) {
+    Request* victim = youngest_to_preempt(request);
+    if (victim == nullptr) return false;
+    preempt(*victim);
+    plan_closes(plan);
+    if (victim == &request) return false;
+  }
+  if (needed > request.blocks) {
+    blocks_used_ += needed - request.blocks;
+    request.blocks = needed;
+  }
+  return true;
+}
+
+// The youngest running sequence, perhaps the asking one itself. One that already has rows in the step under
+// construction cannot be closed by it; then the asking one waits for the next step.
+Scheduler::Request* Scheduler::youngest_to_preempt(const Request& asking) {
+  for (auto it = requests_.rbegin(); it != requests_.rend(); ++it) {
+    Request& request = it->second;
+    if (!request.running) continue;
+    if (request.planned || request.id < asking.id) return nullptr;
+    return &request;
+  }
+  return nullptr;
+}
+
+void Scheduler::stop_running(Request& request) {
+  drop(prompts_, request.id);
+  drop(ready_, request.id);
+  if (request.opened) {
+    closing_.push_back({request.sequence, request.next_number, request.blocks});
+  } else {
+    blocks_used_ -= request.blocks;
+  }
+  decoding_ -= request.decoding;
+  --running_;
+  request.running = request.opened = request.decoding = request.planned = false;
+  request.scheduled = 0;
+  request.next_number = 1;
+  request.blocks = 0;
+}
+
+void Scheduler::preempt(Request& request) {
+  stop_running(request);
+  ++preemptions_;
+  // Waiting requests are all younger than those that ran, but for the ones preempted before.
+  waiting_.insert(std::upper_bound(waiting_.begin(), waiting_.end(), request.id), request.id);
+}
+
+// --- Results ---
+
+void Scheduler::complete(const StepPlan& plan, std::vector<OutputResult> results, const std::string& error) {
+  if (error.empty()) CHECK(results.size() == plan.answered.size());
+  for (size_t i = 0; i < plan.answered.size(); ++i) {
+    const StepPlan::Answered& row = plan.answered[i];
+    Request* request = find(row.request);
+    if (request == nullptr || !request->running || request->sequence != row.sequence) continue;
+    if (!error.empty()) {
+      finish(*request, Error(ErrorCode::kUnavailable, error));
+      continue;
+    }
+    if (plan.asked[i].logits && row.position == request->logits_delivered) {
+      ++request->logits_delivered;
+      emit(request->id, PromptLogits{row.position, std::move(results[i].logits)});
+    }
+    if (plan.asked[i].sample) {
+      accept(*request, std::move(results[i]));
+    } else if (row.position + 1 == request->tokens.size()) {
+      finish(*request, FinishReason::kLength);
+    }
+  }
+}
+
+void Scheduler::accept(Request& request, OutputResult result) {
+  const TokenId token = result.token;
+  request.tokens.push_back(token);
+  emit(request.id, TokenEvent{token, result.logprob, std::move(result.top)});
+  const std::vector<TokenId>& ends = request.asked.end_tokens;
+  if (std::find(ends.begin(), ends.end(), token) != ends.end()) return finish(request, FinishReason::kStop);
+  const size_t generated = request.tokens.size() - request.asked.prompt.size();
+  if (generated == request.asked.max_tokens.value_or(~0u) || request.tokens.size() >= request.max_positions)
+    return finish(request, FinishReason::kLength);
+  ready_.push_back(request.id);
+}
+
+void Scheduler::finish(Request& request, std::variant<FinishReason, Error> how) {
+  std::visit([&](auto& what) { emit(request.id, std::move(what)); }, how);
+  remove(request);
+}
+
+void Scheduler::remove(Request& request) {
+  if (request.running) {
+    stop_running(request);
+  } else {
+    drop(waiting_, request.id);
+  }
+  requests_.erase(request.id);
+}
+
+}  // namespace caravan

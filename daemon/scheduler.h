@@ -1,0 +1,172 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "base/error.h"
+#include "base/ids.h"
+#include "daemon/generation.h"
+#include "daemon/head_runner.h"
+#include "model/sampler.h"
+#include "proto/messages.h"
+
+namespace caravan {
+
+// A generation in terms of tokens.
+struct TokenRequest {
+  std::vector<TokenId> prompt;         // at least one
+  std::optional<uint32_t> max_tokens;  // nothing: until the context is full; 0: only the prompt runs
+  SamplingOptions sampling;
+  std::vector<TokenId> end_tokens;  // each ends the generation
+  bool logprobs = false;
+  uint32_t top_logprobs = 0;
+  bool prompt_logits = false;  // all logits of every prompt position
+};
+
+// What happens to a request, in order. FinishReason and Error are last.
+struct TokenEvent {
+  TokenId token = 0;
+  float logprob = 0;
+  std::vector<Candidate> top;
+};
+struct PromptLogits {
+  uint32_t position = 0;
+  std::vector<float> logits;  // [vocabulary]
+};
+struct RequestEvent {
+  RequestId request;
+  std::variant<TokenEvent, PromptLogits, FinishReason, Error> what;
+};
+
+struct SchedulerOptions {
+  uint32_t chunk_rows = 256;  // prompt rows of one step
+  uint32_t max_waiting = 1024;
+};
+
+// What a ready ring offers.
+struct RingCapacity {
+  uint64_t kv_blocks = 0;  // of the stage that has the fewest
+  uint32_t context = 0;
+  uint32_t max_sequences = 0;
+  uint32_t max_rows = 0;  // of one step
+  uint32_t window = 1;    // steps that may be in flight
+};
+
+// The content of a step, and what its answered rows are for.
+struct StepPlan {
+  struct Answered {
+    RequestId request;
+    SequenceId sequence;  // of the time of planning: a row of an older one is stale
+    uint32_t position = 0;
+  };
+  std::vector<SequenceOperation> operations;
+  std::vector<RowRange> ranges;
+  std::vector<TokenId> tokens;  // one a row
+  std::vector<Answered> answered;
+  std::vector<OutputRow> asked;  // beside `answered`
+  uint32_t prompt_rows = 0;
+};
+
+// Continuous batching: turns requests into steps and results into tokens. Counts the KV blocks of all stages
+// exactly, because every stage does the operations in the order in which they are planned here. Blocks are
+// taken as sequences grow; when none is left, the youngest sequence is preempted: closed on the stages and
+// filled again from its tokens later. The oldest is never preempted, so that something always ends.
+// Prompts are cut into chunks that take turns: a new request waits at most one chunk for each running one.
+class Scheduler {
+ public:
+  explicit Scheduler(SchedulerOptions options) : options_(options) {}
+
+  // The ring is ready; sequences start from nothing.
+  void open_ring(const RingCapacity& capacity);
+  // Its state is gone: every request ends with `error`.
+  void close_ring(const Error& error);
+
+  // Throws kInvalidArgument (no tokens, or more than the ring can hold), kLimit (too many wait), kUnavailable
+  // (no ring).
+  RequestId submit(TokenRequest request);
+  // No event follows. Unknown ids are ignored.
+  void cancel(RequestId request);
+
+  // The next step, if there is anything to do now; the caller keeps to the window.
+  std::optional<StepPlan> plan();
+  // One result for each answered row. `error` not empty: the requests of the step's answered rows end with
+  // it.
+  void complete(const StepPlan& plan, std::vector<OutputResult> results, const std::string& error);
+  std::vector<RequestEvent> take_events() { return std::exchange(events_, {}); }
+
+  size_t running() const { return running_; }
+  size_t waiting() const { return waiting_.size(); }
+  uint64_t blocks_used() const { return blocks_used_; }
+  bool idle() const { return requests_.empty() && closing_.empty(); }
+  uint64_t preemptions() const { return preemptions_; }
+
+ private:
+  struct Request {
+    RequestId id;
+    TokenRequest asked;
+    std::shared_ptr<const SamplingOptions> sampling;
+    std::vector<TokenId> tokens;  // prompt and answer: the log from which a sequence is filled again
+    uint32_t max_positions = 0;
+    uint32_t logits_delivered = 0;  // prompt positions
+
+    // Of its sequence while it runs.
+    SequenceId sequence;
+    bool running = false;
+    bool opened = false;     // on the stages
+    bool planned = false;    // has rows in the step under construction
+    bool decoding = false;   // its whole prompt was put into steps
+    uint32_t scheduled = 0;  // positions whose rows were put into steps
+    uint64_t next_number = 1;
+    uint64_t blocks = 0;
+  };
+  struct Closing {
+    SequenceId sequence;
+    uint64_t number = 0;
+    uint64_t blocks = 0;
+  };
+
+  void admit();
+  void plan_closes(StepPlan& plan);
+  void plan_decodes(StepPlan& plan);
+  void plan_prompts(StepPlan& plan);
+  void add_rows(StepPlan& plan, Request& request, uint32_t count);
+  OutputRow output_row(const Request& request, uint32_t position, bool last) const;
+  // Blocks for `positions`; preempts younger sequences. False when that was not enough.
+  bool reserve(StepPlan& plan, Request& request, uint32_t positions);
+  Request* youngest_to_preempt(const Request& asking);
+  void stop_running(Request& request);
+  void preempt(Request& request);
+  void accept(Request& request, OutputResult result);
+  void finish(Request& request, std::variant<FinishReason, Error> how);
+  void remove(Request& request);
+  Request* find(RequestId id);
+  template <class What>
+  void emit(RequestId request, What what) {
+    RequestEvent& event = events_.emplace_back();
+    event.request = request;
+    event.what = std::move(what);
+  }
+  uint64_t blocks_free() const { return capacity_->kv_blocks - blocks_used_; }
+
+  const SchedulerOptions options_;
+  std::optional<RingCapacity> capacity_;
+  // By id, which is the order of arrival. Owned here; the queues hold ids.
+  std::map<RequestId, Request> requests_;
+  std::deque<RequestId> waiting_;  // oldest first
+  std::deque<RequestId> prompts_;  // running, rows of the prompt left; they take turns
+  std::deque<RequestId> ready_;    // running, one token to put into a step
+  std::vector<Closing> closing_;   // to be closed by the next step
+  std::vector<RequestEvent> events_;
+  uint64_t blocks_used_ = 0;
+  size_t running_ = 0, decoding_ = 0;
+  uint64_t last_request_ = 0, last_sequence_ = 0, preemptions_ = 0;
+};
+
+}  // namespace caravan

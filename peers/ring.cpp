@@ -1,0 +1,207 @@
+#include "peers/ring.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/log.h"
+
+namespace caravan {
+namespace {
+
+PeerOffer offer_of(const Member& member) {
+  return {member.hello.memory_bytes, member.hello.layer_ns};
+}
+
+}  // namespace
+
+std::vector<UnitSpan> Ring::cut(const std::vector<PeerOffer>& offers) const {
+  return options_.mode == CutMode::kEven ? cut_evenly(options_.layers, offers)
+                                         : cut_by_cost(options_.layers, offers);
+}
+
+std::vector<RouteStage> Ring::route(const std::vector<const Member*>& members) const {
+  std::vector<PeerOffer> offers;
+  for (const Member* member : members) offers.push_back(offer_of(*member));
+  const std::vector<UnitSpan> spans = cut(offers);
+  std::vector<RouteStage> stages;
+  for (size_t i = 0; i < spans.size(); ++i) {
+    if (spans[i].count() == 0) continue;
+    const Hello& hello = members[i]->hello;
+    stages.push_back({members[i]->key, hello.name, hello.numerics_class, hello.endpoints, spans[i]});
+  }
+  return stages;
+}
+
+void Ring::form(const std::vector<const Member*>& members, Time now) {
+  if (state_ != State::kNone || now < retry_at_) return;
+  if (members.empty() || (!formed_ && members.size() < options_.min_peers)) {
+    reason_ = fmt::format("{} of {} peers are here", members.size(), std::max(options_.min_peers, 1u));
+    return;
+  }
+  Assign assign;
+  assign.route = route(members);
+  if (assign.route.empty()) {
+    reason_ =
+        fmt::format("the memory of {} peers does not hold {} layers", members.size(), options_.layers.size());
+    return;
+  }
+  assign.ring = options_.id;
+  assign.epoch = EpochId{++epoch_.value};
+  assign.model = options_.model;
+  assign.codec = options_.codec;
+  assign.kv_type = options_.kv_type;
+  assign.context = options_.context;
+  assign.max_sequences = options_.max_sequences;
+  assign.max_rows = options_.max_rows;
+  contract_ = contract_hash(assign, {options_.self, options_.model, options_.numerics_class});
+  stages_.assign(assign.route.size(), {});
+  offers_.clear();
+  for (const RouteStage& stage : assign.route)
+    for (const Member* member : members)
+      if (member->key == stage.peer) offers_.push_back(offer_of(*member));
+  first_ = last_ = {};
+  broken_.clear();
+  state_ = State::kForming;
+  reason_ = "the stages load";
+  assign_ = std::move(assign);
+  for (uint32_t stage = 0; stage < assign_->route.size(); ++stage) {
+    Assign copy = *assign_;
+    copy.stage = stage;
+    send(assign_->route[stage].peer, std::move(copy));
+  }
+  send_contract(0);
+  send_contract(last_edge());
+  next_contract_ = now + options_.contract_retry;
+  contract_deadline_ = now + options_.timeout;
+  log_info("ring_forming epoch={} stages={}", epoch_.value, assign_->route.size());
+}
+
+bool Ring::could_grow(const std::vector<const Member*>& members) const {
+  if (state_ != State::kReady) return false;
+  const std::vector<RouteStage> better = route(members);
+  if (better.empty()) return false;
+  if (options_.mode == CutMode::kEven) return better.size() > assign_->route.size();
+  std::vector<PeerOffer> offers;
+  for (const Member* member : members) offers.push_back(offer_of(*member));
+  std::vector<UnitSpan> now;
+  for (const RouteStage& stage : assign_->route) now.push_back(stage.span);
+  return slowest_stage_ns(options_.layers, offers, cut(offers)) <
+         0.9 * slowest_stage_ns(options_.layers, offers_, now);
+}
+
+void Ring::send_contract(uint32_t index) {
+  const RouteStage& stage = index == 0 ? assign_->route.front() : assign_->route.back();
+  send(stage.peer, Contract{assign_->ring, assign_->epoch, index, false, contract_, edge(index).agreed});
+}
+
+bool Ring::on(const PeerKey& from, const Contract& contract) {
+  if (!is_current(contract.ring, contract.epoch) || (contract.edge != 0 && contract.edge != last_edge()))
+    return false;
+  const RouteStage& stage = contract.edge == 0 ? assign_->route.front() : assign_->route.back();
+  if (stage.peer != from) return false;
+  if (contract.hash != contract_) {
+    broken_ = fmt::format(
+        "{}: the contract of {} is {}, the head's is {}: another model, version, numerics "
+        "class or route",
+        describe_edge(contract.edge), stage.name, short_string(contract.hash), short_string(contract_));
+    return true;
+  }
+  Edge& found = edge(contract.edge);
+  found.agreed = true;
+  found.known |= contract.matched;
+  if (!contract.matched) send_contract(contract.edge);
+  agree_if_complete();
+  return true;
+}
+
+bool Ring::on(const PeerKey& from, const Ready& ready) {
+  const auto stage = stage_of(from);
+  if (!stage || !is_current(ready.ring, ready.epoch)) return false;
+  stages_[*stage] = {true, ready.kv_blocks};
+  agree_if_complete();
+  return true;
+}
+
+void Ring::agree_if_complete() {
+  if (state_ != State::kForming || !first_.agreed || !last_.agreed) return;
+  if (!std::all_of(stages_.begin(), stages_.end(), [](const Stage& stage) { return stage.ready; })) return;
+  state_ = State::kAgreed;
+  reason_ = "a canary is under way";
+}
+
+void Ring::tick(Time now) {
+  if (state_ == State::kNone || now < next_contract_) return;
+  next_contract_ = now + options_.contract_retry;
+  for (const uint32_t index : {0u, last_edge()}) {
+    if (!edge(index).known) send_contract(index);
+    if (!edge(index).agreed && now >= contract_deadline_)
+      broken_ = fmt::format("{}: no contract came", describe_edge(index));
+  }
+}
+
+Time Ring::next_tick() const {
+  if (state_ == State::kNone) return retry_at_;
+  return first_.known && last_.known && first_.agreed && last_.agreed ? Time::max() : next_contract_;
+}
+
+void Ring::canary_returned() {
+  CHECK(state_ == State::kAgreed);
+  state_ = State::kReady;
+  reason_.clear();
+  formed_ = true;
+  backoff_ = {};
+  log_info("ring_ready epoch={} stages={}", epoch_.value, assign_->route.size());
+}
+
+void Ring::release(const std::string& reason, std::optional<PeerKey> lost) {
+  for (const RouteStage& stage : assign_->route)
+    if (stage.peer != lost) send(stage.peer, Release{assign_->ring, assign_->epoch, reason});
+  assign_.reset();
+  stages_.clear();
+  broken_.clear();
+  state_ = State::kNone;
+  reason_ = reason;
+}
+
+void Ring::fail(std::string reason, Time now, std::optional<PeerKey> lost) {
+  if (state_ == State::kNone) return;
+  log_warning("ring_failed epoch={} reason=\"{}\"", epoch_.value, reason);
+  release(reason, lost);
+  backoff_ = backoff_ == Duration{} ? options_.first_backoff : std::min(2 * backoff_, options_.last_backoff);
+  retry_at_ = now + backoff_;
+}
+
+void Ring::dissolve(const std::string& reason) {
+  if (state_ != State::kNone) release(reason, std::nullopt);
+}
+
+std::optional<uint32_t> Ring::stage_of(const PeerKey& peer) const {
+  if (!assign_) return std::nullopt;
+  for (uint32_t stage = 0; stage < assign_->route.size(); ++stage)
+    if (assign_->route[stage].peer == peer) return stage;
+  return std::nullopt;
+}
+
+uint64_t Ring::kv_blocks() const {
+  uint64_t least = ~uint64_t{0};
+  for (const Stage& stage : stages_) least = std::min(least, stage.kv_blocks);
+  return stages_.empty() ? 0 : least;
+}
+
+std::string Ring::describe_edge(uint32_t edge) const {
+  const auto& stages = assign_->route;
+  const std::string from = edge == 0 || edge > stages.size() ? "the head" : stages[edge - 1].name;
+  const std::string to = edge >= stages.size() ? "the head" : stages[edge].name;
+  return fmt::format("edge {}, from {} to {}", edge, from, to);
+}
+
+bool Ring::exact() const {
+  if (!assign_ || options_.codec != CodecId::kF32) return false;
+  return std::all_of(assign_->route.begin(), assign_->route.end(), [&](const RouteStage& stage) {
+    return stage.numerics_class == options_.numerics_class;
+  });
+}
+
+}  // namespace caravan

@@ -1,0 +1,127 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/ids.h"
+#include "peers/contract.h"
+#include "peers/cut.h"
+#include "peers/membership.h"
+#include "peers/stage_host.h"
+#include "proto/messages.h"
+
+namespace caravan {
+
+enum class CutMode : uint8_t {
+  kByCost,  // by what peers announce
+  kEven,
+};
+
+struct RingOptions {
+  PeerKey self;  // the head
+  RingId id;
+  Hash256 model;
+  std::string numerics_class;     // of the head
+  std::vector<LayerCost> layers;  // units 1 to L
+  CutMode mode = CutMode::kByCost;
+  uint32_t min_peers = 1;  // that must be there before the first ring
+  CodecId codec = CodecId::kBf16;
+  uint8_t kv_type = 0;
+  uint32_t context = 0;
+  uint32_t max_sequences = 0;
+  uint32_t max_rows = 0;
+  Duration timeout = std::chrono::seconds(10);  // until the head's neighbours must agree
+  Duration contract_retry = std::chrono::milliseconds(100);
+  Duration first_backoff = std::chrono::milliseconds(200);  // after a failure, doubled up to the last
+  Duration last_backoff = std::chrono::seconds(5);
+};
+
+// The head's side of a ring: chooses the route of an epoch from the members, hands out assignments, compares
+// contracts with its two neighbours and knows which stages are ready. A state machine like StageHost.
+class Ring {
+ public:
+  enum class State {
+    kNone,     // no route
+    kForming,  // assigned; stages load and compare contracts
+    kAgreed,   // every stage is ready and the head's neighbours agree: a canary may go
+    kReady,    // the canary came back
+  };
+
+  explicit Ring(RingOptions options) : options_(std::move(options)) {}
+
+  // Makes an epoch if there is none and the members can cover the layers; else keeps the reason.
+  void form(const std::vector<const Member*>& members, Time now);
+  // Whether other members than the route's would make a better ring: more even, or the slowest stage 10 %
+  // faster.
+  bool could_grow(const std::vector<const Member*>& members) const;
+
+  // What stages say. True when it counted (a message of another epoch does not).
+  bool on(const PeerKey& from, const Ready& ready);
+  bool on(const PeerKey& from, const Contract& contract);
+  void tick(Time now);
+  Time next_tick() const;
+
+  void canary_returned();
+  // Releases every stage, `lost` excepted; the next form() waits for the backoff.
+  void fail(std::string reason, Time now, std::optional<PeerKey> lost = std::nullopt);
+  // Ends the epoch without blame, to form another one at once.
+  void dissolve(const std::string& reason);
+
+  State state() const { return state_; }
+  // Why there is no ready ring; empty when it is ready.
+  const std::string& reason() const { return reason_; }
+  // Something the head's own edges found: the epoch must fail. Empty when all is well.
+  const std::string& broken() const { return broken_; }
+  const std::optional<Assign>& assignment() const { return assign_; }  // `stage` means nothing here
+  bool is_current(const RingId& ring, EpochId epoch) const {
+    return assign_ && assign_->ring == ring && assign_->epoch == epoch;
+  }
+  std::optional<uint32_t> stage_of(const PeerKey& peer) const;
+  bool stage_ready(uint32_t stage) const { return stages_[stage].ready; }
+  // Of the stage that has the fewest.
+  uint64_t kv_blocks() const;
+  // "edge 1, from a to b".
+  std::string describe_edge(uint32_t edge) const;
+  bool exact() const;  // every cut is lossless and every peer of one numerics class
+  std::vector<StageAction> take_actions() { return std::exchange(actions_, {}); }
+
+ private:
+  struct Stage {
+    bool ready = false;
+    uint64_t kv_blocks = 0;
+  };
+  struct Edge {
+    bool agreed = false;  // the stage's hash came and is equal
+    bool known = false;   // the stage has seen ours equal
+  };
+  std::vector<RouteStage> route(const std::vector<const Member*>& members) const;
+  std::vector<UnitSpan> cut(const std::vector<PeerOffer>& offers) const;
+  void send_contract(uint32_t edge);
+  void agree_if_complete();
+  void release(const std::string& reason, std::optional<PeerKey> lost);
+  Edge& edge(uint32_t index) { return index == 0 ? first_ : last_; }
+  uint32_t last_edge() const { return static_cast<uint32_t>(assign_->route.size()); }
+  void send(const PeerKey& to, Message message) { actions_.emplace_back(SendMessage{to, std::move(message)}); }
+
+  const RingOptions options_;
+  State state_ = State::kNone;
+  std::string reason_ = "no peers yet", broken_;
+  std::vector<StageAction> actions_;
+  EpochId epoch_;
+  bool formed_ = false;  // once ready: fewer than min_peers may then go on
+  Time retry_at_{};
+  Duration backoff_{};
+
+  std::optional<Assign> assign_;
+  std::vector<PeerOffer> offers_;  // of the route's stages
+  Hash256 contract_;
+  std::vector<Stage> stages_;
+  Edge first_, last_;
+  Time next_contract_{}, contract_deadline_{};
+};
+
+}  // namespace caravan

@@ -1,0 +1,150 @@
+#pragma once
+
+#include <deque>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/ids.h"
+#include "peers/contract.h"
+#include "peers/link.h"
+#include "peers/sequence_table.h"
+#include "peers/stage_runner.h"
+#include "proto/messages.h"
+
+namespace caravan {
+
+// What control objects ask of their driver.
+struct ConnectPeer {
+  PeerKey peer;
+  std::vector<std::string> endpoints;
+};
+struct DisconnectPeer {
+  PeerKey peer;
+};
+struct SendMessage {
+  PeerKey to;
+  Message message;
+};
+struct RunSteps {
+  std::vector<Step> steps;
+};
+struct ReleaseStage {
+  RingId ring;
+  EpochId epoch;
+};
+using StageAction = std::variant<ConnectPeer, DisconnectPeer, SendMessage, StagePlan, RunSteps, ReleaseStage>;
+
+struct StageHostOptions {
+  PeerKey self;
+  PeerKey head;  // pinned; may be `self`
+  std::vector<std::string> head_endpoints;
+  Hello hello;  // its incarnation is the first one, counted up with every connection
+  Duration hello_retry = std::chrono::seconds(1);
+  Duration contract_retry = std::chrono::milliseconds(100);
+};
+
+// A peer's side of a ring: greets the head, takes its assignment, compares contracts with its neighbours,
+// checks every step and passes results on. A state machine without clock, socket or thread: events go in with
+// their time, actions come out in the order in which they must be done.
+class StageHost {
+ public:
+  enum class State {
+    kAlone,     // no connection to the head
+    kGreeting,  // hello sent
+    kIdle,      // welcome, without a ring
+    kForming,   // assigned: weights load, neighbours compare contracts
+    kReady,
+    kFailed,  // this epoch cannot go on here; the head was told and will release it
+    kRefused,
+  };
+
+  explicit StageHost(StageHostOptions options) : options_(std::move(options)) {}
+
+  void start(Time now);
+  void on(const LinkEvent& event, Time now);
+  void on(const StagePrepared& event, Time now);
+  void on(StepDone event, Time now);
+  // The link did not take a message.
+  void send_failed(const PeerKey& to, const Message& message, Time now);
+  void tick(Time now);
+  // When tick() has something to do; Time::max() when never.
+  Time next_tick() const;
+  std::vector<StageAction> take_actions() { return std::exchange(actions_, {}); }
+
+  State state() const { return state_; }
+  // Why it is refused, failed or alone; else empty.
+  const std::string& reason() const { return reason_; }
+  const std::optional<Assign>& assignment() const { return assign_; }
+  size_t open_sequences() const { return sequences_ ? sequences_->size() : 0; }
+  size_t queued_steps() const { return in_flight_.size(); }
+  uint64_t kv_blocks_free() const { return kv_blocks_free_; }
+  // Steps of another ring or epoch, or from a peer that is not the one before: dropped.
+  uint64_t refused_steps() const { return refused_steps_; }
+
+ private:
+  // One end of the stage.
+  struct Edge {
+    uint32_t edge = 0;
+    PeerKey peer;
+    bool to_head = false;
+    bool agreed = false;  // the other's hash came and is equal
+    bool known = false;   // the other has seen ours equal
+  };
+
+  void receive(const PeerKey& from, const Message& message, Time now);
+  void handle(const Welcome& welcome, Time now);
+  void handle(const Refuse& refuse);
+  void handle(const Heartbeat& heartbeat, Time now);
+  void handle(const Assign& assign, Time now);
+  void handle(const PeerKey& from, const Contract& contract);
+  void handle(const Release& release);
+  void handle(const PeerKey& from, const Step& step);
+  void link_down(const LinkDown& event, Time now);
+  void greet(Time now);
+  void reconnect(std::string reason, Time now);
+  void leave_ring();
+  std::optional<std::string> check(const Assign& assign) const;
+  std::optional<std::string> check(const Step& step) const;
+  void send_contract(const Edge& edge);
+  void become_ready_if_agreed();
+  // Tells the head that the epoch cannot go on, and waits for its release.
+  void give_up(uint32_t edge, std::string reason);
+  void fail_step(StepId step, std::string reason);
+  void send_heartbeat(uint64_t echo_ns, Time now);
+  void send(const PeerKey& to, Message message) { actions_.emplace_back(SendMessage{to, std::move(message)}); }
+  bool is_current(const RingId& ring, EpochId epoch) const {
+    return assign_ && assign_->ring == ring && assign_->epoch == epoch;
+  }
+  bool serves() const { return state_ == State::kForming || state_ == State::kReady; }
+  bool is_last() const { return assign_->stage + 1 == assign_->route.size(); }
+
+  const StageHostOptions options_;
+  State state_ = State::kAlone;
+  std::string reason_;
+  std::vector<StageAction> actions_;
+  uint64_t connections_ = 0;
+
+  // Of the head's welcome.
+  RingId ring_;
+  Duration heartbeat_{}, timeout_{};
+  Time heard_{}, next_heartbeat_{}, next_hello_{}, ticked_{};
+
+  // Of the epoch.
+  std::optional<Assign> assign_;
+  Hash256 contract_;
+  Edge upstream_, downstream_;
+  Time next_contract_{}, contract_deadline_{};
+  bool prepared_ = false;
+  uint64_t kv_blocks_ = 0, kv_blocks_free_ = 0;
+  std::optional<SequenceTable> sequences_;
+  std::deque<Step> in_flight_;  // given to the runner, without their rows
+  StepId last_accepted_, last_finished_;
+
+  uint64_t refused_steps_ = 0;
+};
+
+}  // namespace caravan
