@@ -1,0 +1,142 @@
+#include "daemon/api_status.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/limits.h"
+
+using json = nlohmann::ordered_json;
+
+namespace caravan {
+
+namespace {
+
+// One list of the fields, for writing and reading alike.
+template <class Status, class Field>
+void each_stage_field(Status& stage, Field field) {
+  field("peer", stage.peer);
+  field("key", stage.key);
+  field("address", stage.address);
+  field("first_unit", stage.first_unit);
+  field("last_unit", stage.last_unit);
+  field("state", stage.state);
+  field("measured", stage.measured);
+  field("round_trip_ms", stage.round_trip_ms);
+  field("layer_ms", stage.layer_ms);
+  field("kv_blocks", stage.kv_blocks);
+  field("kv_blocks_free", stage.kv_blocks_free);
+  field("bytes_in", stage.bytes_in);
+  field("bytes_out", stage.bytes_out);
+}
+
+template <class Status, class Field>
+void each_field(Status& status, Field field) {
+  field("ready", status.ready);
+  field("not_ready_reason", status.not_ready_reason);
+  field("model", status.model);
+  field("family", status.family);
+  field("fingerprint", status.fingerprint);
+  field("codec", status.codec);
+  field("ring", status.ring);
+  field("epoch", status.epoch);
+  field("exact", status.exact);
+  field("context", status.context);
+  field("requests_running", status.requests_running);
+  field("requests_waiting", status.requests_waiting);
+  field("prompt_tokens", status.prompt_tokens);
+  field("generated_tokens", status.generated_tokens);
+  field("prefill_tokens_per_second", status.prefill_tokens_per_second);
+  field("decode_tokens_per_second", status.decode_tokens_per_second);
+  field("wire_bytes", status.wire_bytes);
+  field("started_unix", status.started_unix);
+}
+
+struct Writer {
+  json& object;
+  template <class T>
+  void operator()(const char* key, const T& value) const {
+    object[key] = value;
+  }
+};
+struct Reader {
+  const json& object;
+  template <class T>
+  void operator()(const char* key, T& value) const {
+    if (const auto found = object.find(key); found != object.end() && !found->is_null())
+      value = found->template get<T>();
+  }
+};
+
+std::string age(int64_t total_seconds) {
+  const int64_t minutes = std::max<int64_t>(total_seconds, 0) / 60;
+  if (minutes < 1) return fmt::format("{} s", std::max<int64_t>(total_seconds, 0));
+  if (minutes < 120) return fmt::format("{} min", minutes);
+  return fmt::format("{} h", minutes / 60);
+}
+
+}  // namespace
+
+std::string status_json(const ServiceStatus& status) {
+  json object = json::object();
+  each_field(status, Writer{object});
+  json& stages = object["stages"] = json::array();
+  for (const StageStatus& stage : status.stages) {
+    json one = json::object();
+    each_stage_field(stage, Writer{one});
+    stages.push_back(std::move(one));
+  }
+  return object.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+ServiceStatus parse_status_json(std::string_view text) {
+  try {
+    const json object = json::parse(text.begin(), text.end());
+    if (!object.is_object()) fail(ErrorCode::kMalformed, "status: not a JSON object");
+    ServiceStatus status;
+    each_field(status, Reader{object});
+    const auto stages = object.find("stages");
+    if (stages == object.end()) return status;
+    if (!stages->is_array() || stages->size() > limits::kMaxPeers + 2)
+      fail(ErrorCode::kMalformed, "status: 'stages' is no array of at most {}", limits::kMaxPeers + 2);
+    for (const json& one : *stages) {
+      if (!one.is_object()) fail(ErrorCode::kMalformed, "status: a stage is no object");
+      StageStatus stage;
+      each_stage_field(stage, Reader{one});
+      status.stages.push_back(std::move(stage));
+    }
+    return status;
+  } catch (const json::exception& error) {
+    fail(ErrorCode::kMalformed, "status: {}", error.what());
+  }
+}
+
+std::string status_table(const ServiceStatus& status, int64_t now_unix) {
+  std::string text = fmt::format("{}  {}  {}\n", status.model, status.family,
+                                 status.ready ? "ready" : "not ready: " + status.not_ready_reason);
+  text += fmt::format("ring {}  epoch {}  codec {} ({})  context {}  up {}\n", status.ring.substr(0, 8),
+                      status.epoch, status.codec, status.exact ? "exact" : "not exact", status.context,
+                      age(now_unix - status.started_unix));
+  text += fmt::format("requests: {} running, {} waiting   tokens: {} read, {} generated   wire: {}\n",
+                      status.requests_running, status.requests_waiting, status.prompt_tokens,
+                      status.generated_tokens, to_string(Bytes{status.wire_bytes}));
+  text += fmt::format("speed, last minute: prefill {:.1f} tokens/s, decode {:.1f} tokens/s\n\n",
+                      status.prefill_tokens_per_second, status.decode_tokens_per_second);
+  text += fmt::format("{:<16} {:<9} {:<22} {:<9} {:>9} {:>9} {:>13} {:>10} {:>10}  {}\n", "peer", "key",
+                      "address", "units", "trip ms", "layer ms", "kv free", "in", "out", "state");
+  for (const StageStatus& stage : status.stages) {
+    const auto time = [&](double ms) {
+      return stage.measured ? fmt::format("{:.2f}", ms) : std::string("-");
+    };
+    text += fmt::format("{:<16} {:<9} {:<22} {:<9} {:>9} {:>9} {:>13} {:>10} {:>10}  {}\n", stage.peer,
+                        stage.key.empty() ? "-" : stage.key, stage.address.empty() ? "-" : stage.address,
+                        fmt::format("{}-{}", stage.first_unit, std::max(stage.last_unit, 1u) - 1),
+                        time(stage.round_trip_ms), time(stage.layer_ms),
+                        fmt::format("{}/{}", stage.kv_blocks_free, stage.kv_blocks),
+                        to_string(Bytes{stage.bytes_in}), to_string(Bytes{stage.bytes_out}), stage.state);
+  }
+  return text;
+}
+
+}  // namespace caravan

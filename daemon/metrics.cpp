@@ -1,0 +1,135 @@
+#include "daemon/metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/family.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <utility>
+#include <vector>
+
+namespace caravan {
+
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+
+// Seconds; about four to a decade.
+const prometheus::Histogram::BucketBoundaries kFirstTokenSeconds{0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+                                                                 1,    2.5,   5,    10,  25,   60};
+const prometheus::Histogram::BucketBoundaries kNextTokenSeconds{0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075,
+                                                                0.1,   0.15,  0.25, 0.5,  1,     2.5};
+
+ClientMetric sample(MetricType type, double value, std::vector<ClientMetric::Label> labels) {
+  ClientMetric metric;
+  metric.label = std::move(labels);
+  (type == MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
+  return metric;
+}
+
+MetricFamily family(std::string name, std::string help, MetricType type, double value) {
+  return {std::move(name), std::move(help), type, {sample(type, value, {})}};
+}
+
+void add_stages(const ServiceStatus& status, std::vector<MetricFamily>& families) {
+  MetricFamily blocks{"caravan_kv_blocks", "KV blocks of a stage", MetricType::Gauge, {}};
+  MetricFamily free{"caravan_kv_blocks_free", "KV blocks of a stage that are free", MetricType::Gauge, {}};
+  MetricFamily ready{"caravan_stage_ready", "1 when the stage is ready", MetricType::Gauge, {}};
+  MetricFamily bytes{
+      "caravan_link_bytes_total", "Bytes of steps on the wire by peer", MetricType::Counter, {}};
+  for (size_t i = 0; i < status.stages.size(); ++i) {
+    const StageStatus& stage = status.stages[i];
+    std::vector<ClientMetric::Label> labels{{"stage", std::to_string(i)}, {"peer", stage.peer}};
+    const auto add = [&](MetricFamily& to, double value) {
+      to.metric.push_back(sample(to.type, value, labels));
+    };
+    add(blocks, static_cast<double>(stage.kv_blocks));
+    add(free, static_cast<double>(stage.kv_blocks_free));
+    add(ready, stage.state == "ready" ? 1 : 0);
+    labels.push_back({"direction", "in"});
+    add(bytes, static_cast<double>(stage.bytes_in));
+    labels.back().value = "out";
+    add(bytes, static_cast<double>(stage.bytes_out));
+  }
+  for (MetricFamily* one : {&blocks, &free, &ready, &bytes})
+    if (!one->metric.empty()) families.push_back(std::move(*one));
+}
+
+std::vector<MetricFamily> service_families(const ServiceStatus& status) {
+  const auto gauge = [](std::string name, std::string help, double value) {
+    return family(std::move(name), std::move(help), MetricType::Gauge, value);
+  };
+  const auto counter = [](std::string name, std::string help, uint64_t value) {
+    return family(std::move(name), std::move(help), MetricType::Counter, static_cast<double>(value));
+  };
+  std::vector<MetricFamily> families{
+      gauge("caravan_ready", "1 when the ring is ready", status.ready ? 1 : 0),
+      gauge("caravan_epoch", "Epoch of the ring's route", static_cast<double>(status.epoch)),
+      gauge("caravan_requests_running", "Requests that generate", status.requests_running),
+      gauge("caravan_requests_waiting", "Requests that wait", status.requests_waiting),
+      gauge("caravan_prefill_tokens_per_second", "Over the last minute", status.prefill_tokens_per_second),
+      gauge("caravan_decode_tokens_per_second", "Over the last minute", status.decode_tokens_per_second),
+      gauge("caravan_start_time_seconds", "Unix time of the start", static_cast<double>(status.started_unix)),
+      counter("caravan_prompt_tokens_total", "Tokens of prompts", status.prompt_tokens),
+      counter("caravan_generated_tokens_total", "Tokens generated", status.generated_tokens),
+      counter("caravan_wire_bytes_total", "Bytes of steps on the wire", status.wire_bytes),
+  };
+  add_stages(status, families);
+  return families;
+}
+
+}  // namespace
+
+struct Metrics::State {
+  std::function<ServiceStatus()> status;
+  prometheus::Registry registry;
+  prometheus::Family<prometheus::Counter>& requests = prometheus::BuildCounter()
+                                                          .Name("caravan_http_requests_total")
+                                                          .Help("HTTP requests by route and status")
+                                                          .Register(registry);
+  prometheus::Histogram& first_token = prometheus::BuildHistogram()
+                                           .Name("caravan_first_token_seconds")
+                                           .Help("From acceptance to the first token")
+                                           .Register(registry)
+                                           .Add({}, kFirstTokenSeconds);
+  prometheus::Histogram& next_token = prometheus::BuildHistogram()
+                                          .Name("caravan_token_seconds")
+                                          .Help("Between two tokens of a request")
+                                          .Register(registry)
+                                          .Add({}, kNextTokenSeconds);
+};
+
+Metrics::Metrics(std::function<ServiceStatus()> status, std::string version)
+    : state_(std::make_unique<State>()) {
+  state_->status = std::move(status);
+  prometheus::BuildGauge()
+      .Name("caravan_build_info")
+      .Help("Always 1; the version is a label")
+      .Register(state_->registry)
+      .Add({{"version", std::move(version)}})
+      .Set(1);
+}
+
+Metrics::~Metrics() = default;
+
+void Metrics::request(std::string_view route, int status) {
+  state_->requests.Add({{"route", std::string(route)}, {"status", std::to_string(status)}}).Increment();
+}
+void Metrics::first_token(double seconds) {
+  state_->first_token.Observe(seconds);
+}
+void Metrics::next_token(double seconds) {
+  state_->next_token.Observe(seconds);
+}
+
+std::string Metrics::text() const {
+  std::vector<MetricFamily> families = state_->registry.Collect();
+  for (MetricFamily& one : service_families(state_->status())) families.push_back(std::move(one));
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+}  // namespace caravan
