@@ -16,26 +16,6 @@ namespace {
 using Kind = GroupId::Kind;
 using Groups = std::map<GroupId, std::vector<Tensor>>;
 
-bool is_vector(Role role) {
-  switch (role) {
-    case Role::kOutputNorm:
-    case Role::kRopeFactors:
-    case Role::kAttentionNorm:
-    case Role::kAttentionPostNorm:
-    case Role::kQueryBias:
-    case Role::kKeyBias:
-    case Role::kValueBias:
-    case Role::kQueryNorm:
-    case Role::kKeyNorm:
-    case Role::kAttentionOutputBias:
-    case Role::kFeedForwardNorm:
-    case Role::kFeedForwardPostNorm:
-      return true;
-    default:
-      return false;
-  }
-}
-
 class Assembler {
  public:
   explicit Assembler(Manifest& manifest) : manifest_(manifest) {}

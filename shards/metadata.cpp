@@ -1,7 +1,5 @@
 #include "shards/metadata.h"
 
-#include <limits>
-
 #include "base/error.h"
 
 namespace caravan {
@@ -19,17 +17,18 @@ const Value* find(const Metadata& metadata, std::string_view key) {
   return found == metadata.values().end() ? nullptr : &found->second;
 }
 
+template <class T>
+bool is_empty(const T&) {
+  return false;
+}
+template <class T>
+bool is_empty(const std::vector<T>& values) {
+  return values.empty();
+}
+
 // An empty array has no kind of its own.
 bool is_empty_array(const Value& value) {
-  return std::visit(
-      [](const auto& held) {
-        if constexpr (requires { held.push_back(held[0]); } &&
-                      !std::is_same_v<std::decay_t<decltype(held)>, std::string>)
-          return held.empty();
-        else
-          return false;
-      },
-      value);
+  return std::visit([](const auto& held) { return is_empty(held); }, value);
 }
 
 template <class To, class From>

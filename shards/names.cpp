@@ -149,6 +149,36 @@ std::optional<Place> place_of(Manifest::Origin origin, std::string_view architec
   return std::nullopt;
 }
 
+bool is_vector(Role role) {
+  switch (role) {
+    case Role::kEmbedding:
+    case Role::kOutput:
+    case Role::kQuery:
+    case Role::kKey:
+    case Role::kValue:
+    case Role::kAttentionOutput:
+    case Role::kRouter:
+    case Role::kGate:
+    case Role::kUp:
+    case Role::kDown:
+      return false;
+    case Role::kOutputNorm:
+    case Role::kRopeFactors:
+    case Role::kAttentionNorm:
+    case Role::kAttentionPostNorm:
+    case Role::kQueryBias:
+    case Role::kKeyBias:
+    case Role::kValueBias:
+    case Role::kQueryNorm:
+    case Role::kKeyNorm:
+    case Role::kAttentionOutputBias:
+    case Role::kFeedForwardNorm:
+    case Role::kFeedForwardPostNorm:
+      break;
+  }
+  return true;
+}
+
 std::optional<uint32_t> layer_of(Manifest::Origin origin, std::string_view name) {
   drop_prefix(name, kModelPrefix);
   uint32_t layer = 0;

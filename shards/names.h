@@ -20,6 +20,9 @@ struct Place {
 // mean other norms by the same names.
 std::optional<Place> place_of(Manifest::Origin origin, std::string_view architecture, std::string_view name);
 
+// Norms, biases and rope factors are vectors; all other roles are matrices.
+bool is_vector(Role role);
+
 // The layer that a name speaks of, whether or not a role fits it.
 std::optional<uint32_t> layer_of(Manifest::Origin origin, std::string_view name);
 

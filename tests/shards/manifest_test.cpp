@@ -8,20 +8,12 @@
 #include <string>
 
 #include "base/error.h"
+#include "fixtures.h"
 
 namespace caravan {
 namespace {
 
 using Kind = GroupId::Kind;
-
-std::string shared_folder() {
-  const char* shared = std::getenv("CARAVAN_SHARED");
-  return shared ? shared : CARAVAN_SOURCE_DIR "/../shared";
-}
-
-std::string demo_gguf() {
-  return CARAVAN_SOURCE_DIR "/configs/demo/demo.gguf";
-}
 
 // Every tensor lies inside its file and has the bytes of its shape.
 void expect_sound(const Manifest& manifest) {
