@@ -236,14 +236,44 @@ uint32_t read_vocabulary(const Manifest& manifest) {
   return table->rows;
 }
 
-bool has_output_bias(const Manifest& manifest, uint32_t layer) {
-  const WeightGroup* group = manifest.find({GroupId::Kind::kAttention, layer, 0});
-  return group && group->find(Role::kAttentionOutputBias);
+// Heads of every layer, and the width they share.
+struct Heads {
+  std::vector<uint32_t> queries, kv;
+  uint32_t width = 0;
+};
+
+Heads read_heads(const Facts& facts, uint32_t layers, uint32_t model_width) {
+  Heads heads;
+  heads.queries = facts.per_layer(kHeads, layers, 0, limits::kMaxHeads);
+  if (heads.queries[0] == 0)
+    fail(ErrorCode::kMalformed, "{}: {} is missing", facts.manifest().path, facts.key(kHeads));
+  heads.kv = facts.per_layer(kKvHeads, layers, 0, limits::kMaxHeads);
+  heads.width = facts.integer(kHeadWidth)
+                    ? facts.required(kHeadWidth, limits::kMaxHeadWidth)
+                    : facts.bounded(kHeadWidth, model_width / heads.queries[0], limits::kMaxHeadWidth);
+  if (facts.integer(kValueWidth).value_or(heads.width) != heads.width)
+    fail(ErrorCode::kUnsupported, "{}: values of another width than keys are not supported",
+         facts.manifest().path);
+  for (uint32_t i = 0; i < layers; ++i) {
+    if (heads.kv[i] == 0) heads.kv[i] = heads.queries[i];
+    if (heads.queries[i] % heads.kv[i] != 0)
+      fail(ErrorCode::kMalformed, "{}: {} heads cannot share {} key/value heads", facts.manifest().path,
+           heads.queries[i], heads.kv[i]);
+  }
+  return heads;
 }
 
-bool has_query_bias(const Manifest& manifest, uint32_t layer) {
-  const WeightGroup* group = manifest.find({GroupId::Kind::kAttention, layer, 0});
-  return group && group->find(Role::kQueryBias);
+AttentionSpec read_attention(const Facts& facts, const Family& family, const Heads& heads, uint32_t layer) {
+  const WeightGroup* group = facts.manifest().find({GroupId::Kind::kAttention, layer, 0});
+  const auto holds = [&](Role role) { return group && group->find(role); };
+  AttentionSpec attention;
+  attention.shape = {heads.queries[layer], heads.kv[layer], heads.width};
+  const double scale = facts.number(kAttentionScale).value_or(0);
+  attention.scale = scale != 0 ? static_cast<float>(scale) : 1 / std::sqrt(static_cast<float>(heads.width));
+  attention.head_norm = family.head_norm;
+  attention.bias = family.qkv_bias || facts.boolean(kBias).value_or(false) || holds(Role::kQueryBias);
+  attention.output_bias = holds(Role::kAttentionOutputBias);
+  return attention;
 }
 
 }  // namespace
@@ -279,37 +309,21 @@ ModelSpec read_spec(const Manifest& manifest) {
   if (!(divisor != 0)) fail(ErrorCode::kMalformed, "{}: {} is 0", manifest.path, facts.key(kLogitDivisor));
   spec.logit_scale = static_cast<float>(1 / divisor);
 
-  const auto heads = facts.per_layer(kHeads, layers, 0, limits::kMaxHeads);
-  if (heads[0] == 0) fail(ErrorCode::kMalformed, "{}: {} is missing", manifest.path, facts.key(kHeads));
-  const auto kv_heads = facts.per_layer(kKvHeads, layers, 0, limits::kMaxHeads);
-  const uint32_t head_width = facts.integer(kHeadWidth)
-                                  ? facts.required(kHeadWidth, limits::kMaxHeadWidth)
-                                  : facts.bounded(kHeadWidth, spec.width / heads[0], limits::kMaxHeadWidth);
-  if (facts.integer(kValueWidth).value_or(head_width) != head_width)
-    fail(ErrorCode::kUnsupported, "{}: values of another width than keys are not supported", manifest.path);
+  const Heads heads = read_heads(facts, layers, spec.width);
   const auto windows = read_windows(facts, *family, layers);
   const auto rope_layers = read_rope_layers(facts, *family, layers);
   const Activation activation = read_activation(manifest);
-  spec.rope = read_rope(manifest, head_width, spec.context);
-
+  spec.rope = read_rope(manifest, heads.width, spec.context);
+  const auto residual_scale = static_cast<float>(facts.number(kResidualScale).value_or(1));
   spec.layers.resize(layers);
   for (uint32_t i = 0; i < layers; ++i) {
     LayerSpec& layer = spec.layers[i];
     layer.pre_norm = family->pre_norm;
     layer.post_norm = family->post_norm;
-    layer.residual_scale = static_cast<float>(facts.number(kResidualScale).value_or(1));
-    AttentionSpec& attention = layer.attention;
-    attention.shape = {heads[i], kv_heads[i] ? kv_heads[i] : heads[i], head_width};
-    if (attention.shape.heads % attention.shape.kv_heads != 0)
-      fail(ErrorCode::kMalformed, "{}: {} heads cannot share {} key/value heads", manifest.path,
-           attention.shape.heads, attention.shape.kv_heads);
-    const double scale = facts.number(kAttentionScale).value_or(0);
-    attention.scale = scale != 0 ? static_cast<float>(scale) : 1 / std::sqrt(static_cast<float>(head_width));
-    attention.window = windows[i];
-    attention.head_norm = family->head_norm;
-    attention.bias = family->qkv_bias || facts.boolean(kBias).value_or(false) || has_query_bias(manifest, i);
-    attention.output_bias = has_output_bias(manifest, i);
-    if (rope_layers[i]) attention.rope = facts.gguf() ? family->gguf_rope : RopeLayout::kHalves;
+    layer.residual_scale = residual_scale;
+    layer.attention = read_attention(facts, *family, heads, i);
+    layer.attention.window = windows[i];
+    if (rope_layers[i]) layer.attention.rope = facts.gguf() ? family->gguf_rope : RopeLayout::kHalves;
     layer.feed_forward = read_feed_forward(facts, *family, activation, i);
   }
   return spec;
