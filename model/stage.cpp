@@ -222,4 +222,9 @@ void Stage::output(const float* rows, uint32_t count, float* logits) {
                   logits);
 }
 
+void Stage::normalise(const float* rows, uint32_t count, float* out) {
+  const GroupLease lease = weights_.acquire({GroupId::Kind::kOutput, 0, 0});
+  backend_.normalise(rows, count, norm(lease[Role::kOutputNorm]), spec_.width, out);
+}
+
 }  // namespace caravan

@@ -49,6 +49,8 @@ class Stage {
   void run(std::span<const StageRange> ranges, float* rows);
   // Unit L+1: logits [count, vocabulary].
   void output(const float* rows, uint32_t count, float* logits);
+  // Its norm alone: what enters the head matrix, [count, width].
+  void normalise(const float* rows, uint32_t count, float* out);
 
  private:
   void admit(std::span<const StageRange> ranges);

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/budget.h"
+#include "compute/cpu/cpu_backend.h"
+#include "compute/cpu/cpu_device.h"
+#include "model/families.h"
+#include "model/stage.h"
+#include "model/weights.h"
+#include "shards/manifest.h"
+
+namespace caravan {
+
+struct TestModelOptions {
+  uint32_t threads = 1;
+  cpu::Isa isa = cpu::Isa::kBest;
+  Activations activations = Activations::kInt8;
+  KvType kv_type = KvType::kF32;
+  uint32_t max_rows = 96;
+  uint32_t context = 256;
+  uint32_t kv_blocks = 64;
+  uint32_t pieces_per_mix = 8;
+};
+
+// A model cut into stages in one process: what a ring computes, without the ring.
+class TestModel {
+ public:
+  // `cuts`: the first layers of the second, third, … stage.
+  TestModel(const Manifest& manifest, std::vector<uint32_t> cuts = {}, TestModelOptions options = {});
+
+  const ModelSpec& spec() const { return spec_; }
+  void open(uint64_t sequence);
+  void close(uint64_t sequence);
+  // Rows of several sequences through all stages; after_stage hears of the rows after each stage.
+  struct Chunk {
+    uint64_t sequence;
+    uint32_t first_position;
+    std::vector<TokenId> ids;
+  };
+  // The last layer's rows, [sum of ids, width].
+  std::vector<float> rows(const std::vector<Chunk>& chunks,
+                          std::vector<std::vector<float>>* after_stage = nullptr);
+  std::vector<float> logits(const std::vector<float>& rows);
+  std::vector<float> final_norm(const std::vector<float>& rows);
+  // The prompt's logits at every position, opening and closing a sequence, in chunks of at most `chunk` rows.
+  std::vector<float> prompt_logits(const std::vector<TokenId>& ids, uint32_t chunk);
+  // Greedy continuation with a cache; the prompt in chunks. `stop` ends before that id.
+  std::vector<TokenId> greedy(const std::vector<TokenId>& prompt, uint32_t count, uint32_t chunk,
+                              std::vector<float>* margins = nullptr);
+  uint32_t kv_blocks_free() const;
+
+ private:
+  const TestModelOptions options_;
+  const ModelSpec spec_;
+  Budget budget_;
+  CpuDevice device_;
+  CpuBackend backend_;
+  std::vector<std::unique_ptr<ModelWeights>> weights_;
+  std::vector<std::unique_ptr<Stage>> stages_;  // layers
+  std::unique_ptr<Stage> embed_, output_;
+};
+
+}  // namespace caravan
