@@ -14,13 +14,9 @@ namespace {
 
 #include "compute/cpu/vector_avx2.inc"
 
+// The address may lie behind the end: it is only a hint.
 inline void prefetch(const void* from, uint64_t distance) {
   _mm_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(from) + distance), _MM_HINT_T0);
-}
-
-inline U load_dwords(const uint32_t* from) {
-  const __m256i* at = reinterpret_cast<const __m256i*>(from);
-  return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
 }
 
 inline const U& stored_bytes(const U& bytes) {

@@ -14,12 +14,9 @@ namespace {
 
 #include "compute/cpu/vector_avx512.inc"
 
+// The address may lie behind the end: it is only a hint.
 inline void prefetch(const void* from, uint64_t distance) {
   _mm_prefetch(reinterpret_cast<const char*>(reinterpret_cast<uintptr_t>(from) + distance), _MM_HINT_T0);
-}
-
-inline U load_dwords(const uint32_t* from) {
-  return _mm512_loadu_si512(from);
 }
 
 // The instruction multiplies unsigned by signed bytes: Q8_0 is moved up by 128.
@@ -43,31 +40,36 @@ inline __m512i broadcast(const int8_t* q) {
   return _mm512_set1_epi32(dword);
 }
 
+// total[r] += the segment's sums of rows r of R. Rows run side by side, since one chain of products is slow.
 template <Sum kSum, uint32_t R>
 void add_segment(const Tile& tile, uint32_t blocks, const RowBlocks* rows, float* total) {
   F sum[R];
   for (uint32_t r = 0; r < R; ++r) sum[r] = set1(0.0f);
   for (uint32_t b = 0; b < blocks; ++b) {
-    __m512i weight[8];
-    for (int c = 0; c < 8; ++c) weight[c] = _mm512_load_si512(tile.q[b][c]);
+    __m512i products[R], high_products[R];
+    for (uint32_t r = 0; r < R; ++r) {
+      if constexpr (kSum == Sum::kHalves) {
+        products[r] = _mm512_set1_epi32(rows[r].start[2 * b]);
+        high_products[r] = _mm512_set1_epi32(rows[r].start[2 * b + 1]);
+      } else {
+        products[r] = kSum == Sum::kStart ? _mm512_set1_epi32(rows[r].start[b]) : _mm512_setzero_si512();
+      }
+    }
+    for (uint32_t c = 0; c < 8; ++c) {
+      const __m512i weight = _mm512_load_si512(tile.q[b][c]);
+      for (uint32_t r = 0; r < R; ++r) {
+        __m512i& to = kSum == Sum::kHalves && c >= 4 ? high_products[r] : products[r];
+        to = _mm512_dpbusd_epi32(to, weight, broadcast(rows[r].q + b * kActivationBlock + 4 * c));
+      }
+    }
     const F scale = load(tile.scale[b]);
     for (uint32_t r = 0; r < R; ++r) {
-      const int8_t* q = rows[r].q + b * kActivationBlock;
-      __m512i products;
       if constexpr (kSum == Sum::kHalves) {
-        __m512i low = _mm512_set1_epi32(rows[r].start[2 * b]),
-                high = _mm512_set1_epi32(rows[r].start[2 * b + 1]);
-        for (int c = 0; c < 4; ++c) {
-          low = _mm512_dpbusd_epi32(low, weight[c], broadcast(q + 4 * c));
-          high = _mm512_dpbusd_epi32(high, weight[c + 4], broadcast(q + 16 + 4 * c));
-        }
-        products = _mm512_add_epi32(_mm512_mullo_epi32(low, _mm512_load_si512(tile.half_scale[b][0])),
-                                    _mm512_mullo_epi32(high, _mm512_load_si512(tile.half_scale[b][1])));
-      } else {
-        products = kSum == Sum::kStart ? _mm512_set1_epi32(rows[r].start[b]) : _mm512_setzero_si512();
-        for (int c = 0; c < 8; ++c) products = _mm512_dpbusd_epi32(products, weight[c], broadcast(q + 4 * c));
+        products[r] =
+            _mm512_add_epi32(_mm512_mullo_epi32(products[r], _mm512_load_si512(tile.half_scale[b][0])),
+                             _mm512_mullo_epi32(high_products[r], _mm512_load_si512(tile.half_scale[b][1])));
       }
-      sum[r] = fma(to_floats(products), mul(scale, set1(rows[r].scale[b])), sum[r]);
+      sum[r] = fma(to_floats(products[r]), mul(scale, set1(rows[r].scale[b])), sum[r]);
       if constexpr (kSum == Sum::kMinimum) {
         sum[r] = fma(load(tile.minimum[b]), set1(rows[r].scaled_sum[b]), sum[r]);
       }
