@@ -60,6 +60,9 @@ inline constexpr size_t kMaxSplitSteps = 64;            // of a normalizer or a 
 inline constexpr size_t kMaxEncodedBytes = 256u << 20;  // a text to encode, also once it is normalized
 inline constexpr size_t kMaxTokenBytes = 1u << 16;      // one token's text
 
+// Configuration.
+inline constexpr size_t kMaxSettingsBytes = 1u << 20;
+
 // HTTP and templates.
 inline constexpr size_t kMaxHttpHeaderBytes = 16u << 10;
 inline constexpr size_t kMaxHttpBodyBytes = 16u << 20;
