@@ -3,12 +3,20 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.h"
 #include "base/limits.h"
 #include "base/log.h"
 
 namespace caravan {
+namespace {
+
+void blend_into(double& mean, double value) {
+  mean = mean == 0 ? value : 0.95 * mean + 0.05 * value;
+}
+
+}  // namespace
 
 Head::Head(HeadOptions options)
     : options_(std::move(options)),
@@ -17,7 +25,7 @@ Head::Head(HeadOptions options)
       scheduler_(options_.scheduler) {}
 
 RequestId Head::submit(TokenRequest request, Time now) {
-  if (!ready()) fail(ErrorCode::kUnavailable, "the ring is not ready: {}", ring_.reason());
+  if (!ready() && !growing_) fail(ErrorCode::kUnavailable, "the ring is not ready: {}", ring_.reason());
   const RequestId id = scheduler_.submit(std::move(request));
   pump(now);
   return id;
@@ -124,6 +132,7 @@ void Head::fail_ring(std::string reason, Time now, std::optional<PeerKey> gone) 
   if (ring_.state() == Ring::State::kNone) return;
   pipeline_.reset();
   canaries_ = 0;
+  growing_ = false;
   scheduler_.close_ring(Error(ErrorCode::kUnavailable, reason));
   ring_.fail(std::move(reason), now, gone);
 }
@@ -151,8 +160,12 @@ void Head::check_overdue(Time now) {
 // --- Steps ---
 
 uint32_t Head::window() const {
-  const auto stages = static_cast<uint32_t>(ring_.assignment()->route.size());
-  return std::clamp(options_.window != 0 ? options_.window : stages + 2, 1u, limits::kMaxStepsInFlight);
+  if (options_.window != 0) return std::min(options_.window, limits::kMaxStepsInFlight);
+  double slowest_ns = 1;
+  for (const StageTotals& totals : totals_) slowest_ns = std::max(slowest_ns, totals.step_ns);
+  const double stages = static_cast<double>(ring_.assignment()->route.size());
+  const double measured = std::ceil(way_ns_ / slowest_ns);
+  return static_cast<uint32_t>(std::min<double>(std::max(stages, measured) + 2, limits::kMaxStepsInFlight));
 }
 
 void Head::pump(Time now) {
@@ -164,9 +177,13 @@ void Head::pump(Time now) {
   }
   grow_if_idle();
   if (ring_.state() == Ring::State::kNone) ring_.form(members_.members(), now);
+  if (growing_ && ring_.state() == Ring::State::kNone) {
+    growing_ = false;
+    scheduler_.close_ring(Error(ErrorCode::kUnavailable, "the ring could not form anew: " + ring_.reason()));
+  }
   if (ring_.state() == Ring::State::kAgreed && !pipeline_) start_canary(now);
   while (ready() && pipeline_->in_flight() < window()) {
-    std::optional<StepPlan> plan = scheduler_.plan();
+    std::optional<StepPlan> plan = scheduler_.plan(window());
     if (!plan) break;
     prompt_tokens_ += plan->prompt_rows;
     if (plan->prompt_rows > 0) prompt_rate_.add(plan->prompt_rows, now);
@@ -175,15 +192,15 @@ void Head::pump(Time now) {
   collect_actions();
 }
 
-// A peer that joined late takes part once nobody waits for an answer.
+// A peer that joined late takes part once nobody waits for an answer. Requests that come meanwhile wait.
 void Head::grow_if_idle() {
   if (!ready() || members_.joined() == considered_ || !scheduler_.idle() || pipeline_->in_flight() > 0)
     return;
   considered_ = members_.joined();
   if (!ring_.could_grow(members_.members())) return;
-  scheduler_.close_ring(Error(ErrorCode::kUnavailable, "the ring grows"));
   pipeline_.reset();
   ring_.dissolve("the ring grows");
+  growing_ = true;
 }
 
 // One row through every stage and unit L+1, and the close of its sequence behind it.
@@ -191,6 +208,7 @@ void Head::start_canary(Time now) {
   const auto& assign = *ring_.assignment();
   pipeline_.emplace(assign.ring, assign.epoch, assign.route.front().peer, assign.codec);
   totals_.assign(assign.route.size(), {});
+  way_ns_ = 0;
   const SequenceId sequence{0};  // requests have theirs from 1
   StepPlan row;
   row.operations.push_back({OperationKind::kOpen, sequence, 1, {}, 0});
@@ -217,7 +235,8 @@ void Head::finish(Pipeline::Finished finished, Time now) {
   if (canaries_ == 0 || --canaries_ > 0) return;
   const auto& assign = *ring_.assignment();
   ring_.canary_returned();
-  scheduler_.open_ring({ring_.kv_blocks(), assign.context, assign.max_sequences, assign.max_rows, window()});
+  growing_ = false;
+  scheduler_.open_ring({ring_.kv_blocks(), assign.context, assign.max_sequences, assign.max_rows});
 }
 
 void Head::count(const Pipeline::Finished& finished, Time now) {
@@ -228,6 +247,7 @@ void Head::count(const Pipeline::Finished& finished, Time now) {
     token_rate_.add(1, now);
   }
   PeerKey before = options_.ring.self;
+  double queued_ns = 0;
   for (const StageCounters& counters : finished.counters) {
     if (counters.stage >= route.size()) continue;
     const RouteStage& stage = route[counters.stage];
@@ -239,10 +259,14 @@ void Head::count(const Pipeline::Finished& finished, Time now) {
     before = stage.peer;
     if (counters.stage + 1 == route.size() && stage.peer != options_.ring.self)
       wire_bytes_ += counters.bytes_out;
+    queued_ns += static_cast<double>(counters.queue_ns);
     if (counters.rows == 0) continue;
-    const double layer_ns = static_cast<double>(counters.compute_ns) / counters.rows / stage.span.count();
-    totals.layer_ns = totals.layer_ns == 0 ? layer_ns : 0.95 * totals.layer_ns + 0.05 * layer_ns;
+    const auto compute_ns = static_cast<double>(counters.compute_ns);
+    blend_into(totals.layer_ns, compute_ns / counters.rows / stage.span.count());
+    blend_into(totals.step_ns, compute_ns);
   }
+  if (finished.plan.tokens.empty() || finished.canary) return;
+  blend_into(way_ns_, std::max(1.0, static_cast<double>(finished.travelled.count()) - queued_ns));
 }
 
 void Head::collect_actions() {

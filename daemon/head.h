@@ -22,7 +22,8 @@ struct HeadOptions {
   RingOptions ring;
   MembershipOptions members;
   SchedulerOptions scheduler;
-  // Steps in flight; 0: one for every stage and two for the head's own units and the way.
+  // Steps in flight; 0: as many as the slowest stage does in the time of a way round the ring, measured, and
+  // never fewer than one for every stage and two for the head's own units and the way.
   uint32_t window = 0;
   Duration step_timeout = std::chrono::seconds(120);  // without any answer while steps are on the ring
   TokenId canary_token = 0;
@@ -62,6 +63,7 @@ class Head {
   // What the counters of answers say of a stage.
   struct StageTotals {
     double layer_ns = 0;  // one layer, one row: a moving mean
+    double step_ns = 0;   // one step with rows: a moving mean
     uint64_t bytes_in = 0, bytes_out = 0;
   };
 
@@ -91,9 +93,11 @@ class Head {
   Scheduler scheduler_;
   std::optional<Pipeline> pipeline_;  // of the epoch, once the canary goes
   uint32_t canaries_ = 0;             // on their way
+  bool growing_ = false;              // between two rings, on purpose
   uint64_t considered_ = 0;           // how many had joined when growing was last considered
   std::vector<HeadAction> actions_;
   std::vector<StageTotals> totals_;  // by stage
+  double way_ns_ = 0;                // round the ring without waiting in queues: a moving mean
   RateMeter prompt_rate_, token_rate_;
   uint64_t prompt_tokens_ = 0, generated_tokens_ = 0, wire_bytes_ = 0;
 };

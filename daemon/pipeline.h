@@ -28,7 +28,8 @@ class Pipeline {
     bool canary = false;
     std::vector<OutputResult> results;
     std::vector<StageCounters> counters;
-    std::string error;  // of the output job: the step's results are lost
+    Duration travelled{};  // from leaving the head to the answer
+    std::string error;     // of the output job: the step's results are lost
   };
 
   Pipeline(RingId ring, EpochId epoch, PeerKey first_stage, CodecId codec)
@@ -61,6 +62,7 @@ class Pipeline {
     StepPlan plan;
     std::vector<StageCounters> counters;
     Time sent{};
+    Duration travelled{};
   };
   Flight* find(StepId step);
   void send_in_order(Time now);

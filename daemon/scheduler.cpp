@@ -24,9 +24,21 @@ void drop(std::deque<RequestId>& queue, RequestId id) {
 }  // namespace
 
 void Scheduler::open_ring(const RingCapacity& capacity) {
-  CHECK(!capacity_.has_value());
-  CHECK(requests_.empty());
+  CHECK(running_ == 0u);
+  CHECK(closing_.empty());
   capacity_ = capacity;
+  std::vector<RequestId> too_long;
+  for (auto& [id, request] : requests_) {
+    request.max_positions = positions();
+    if (request.tokens.size() > request.max_positions) too_long.push_back(id);
+  }
+  for (const RequestId id : too_long)
+    finish(*find(id), Error(ErrorCode::kUnavailable, "the new ring has no room for the prompt"));
+}
+
+uint32_t Scheduler::positions() const {
+  return static_cast<uint32_t>(
+      std::min<uint64_t>(capacity_->context, capacity_->kv_blocks * limits::kKvBlockPositions));
 }
 
 void Scheduler::close_ring(const Error& error) {
@@ -45,8 +57,7 @@ void Scheduler::close_ring(const Error& error) {
 RequestId Scheduler::submit(TokenRequest asked) {
   if (!capacity_) fail(ErrorCode::kUnavailable, "the ring is not ready");
   if (asked.prompt.empty()) fail(ErrorCode::kInvalidArgument, "the prompt has no tokens");
-  const uint64_t room =
-      std::min<uint64_t>(capacity_->context, capacity_->kv_blocks * limits::kKvBlockPositions);
+  const uint32_t room = positions();
   if (asked.prompt.size() > room)
     fail(ErrorCode::kInvalidArgument, "the prompt has {} tokens and the context holds {}",
          asked.prompt.size(), room);
@@ -57,7 +68,7 @@ RequestId Scheduler::submit(TokenRequest asked) {
   request.id = id;
   request.tokens = asked.prompt;
   request.sampling = std::make_shared<const SamplingOptions>(asked.sampling);
-  request.max_positions = static_cast<uint32_t>(room);
+  request.max_positions = room;
   request.asked = std::move(asked);
   waiting_.push_back(id);
   return id;
@@ -74,12 +85,12 @@ Scheduler::Request* Scheduler::find(RequestId id) {
 
 // --- Planning ---
 
-std::optional<StepPlan> Scheduler::plan() {
+std::optional<StepPlan> Scheduler::plan(uint32_t window) {
   if (!capacity_) return std::nullopt;
   StepPlan plan;
   plan_closes(plan);
   admit();
-  plan_decodes(plan);
+  plan_decodes(plan, window);
   plan_prompts(plan);
   for (auto& [id, request] : requests_) request.planned = false;
   if (plan.operations.empty() && plan.ranges.empty()) return std::nullopt;
@@ -114,8 +125,8 @@ void Scheduler::admit() {
 
 // Running sequences are spread over as many steps as may be in flight, so that no stage waits for another's
 // sequences to come back.
-void Scheduler::plan_decodes(StepPlan& plan) {
-  const uint64_t wave = (decoding_ + capacity_->window - 1) / capacity_->window;
+void Scheduler::plan_decodes(StepPlan& plan, uint32_t window) {
+  const uint64_t wave = (decoding_ + window - 1) / window;
   uint64_t room = std::min<uint64_t>({std::max<uint64_t>(wave, 1), limits::kMaxRangesPerStep / 2,
                                       std::max<uint64_t>(capacity_->max_rows / 2, 1)});
   for (size_t left = ready_.size(); left > 0 && room > 0 && !ready_.empty(); --left) {

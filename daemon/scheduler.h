@@ -56,7 +56,6 @@ struct RingCapacity {
   uint32_t context = 0;
   uint32_t max_sequences = 0;
   uint32_t max_rows = 0;  // of one step
-  uint32_t window = 1;    // steps that may be in flight
 };
 
 // The content of a step, and what its answered rows are for.
@@ -83,7 +82,8 @@ class Scheduler {
  public:
   explicit Scheduler(SchedulerOptions options) : options_(options) {}
 
-  // The ring is ready; sequences start from nothing.
+  // The ring is ready; sequences start from nothing. Also from one ring to the next, while nothing runs: what
+  // waits goes on, unless its prompt does not fit any more.
   void open_ring(const RingCapacity& capacity);
   // Its state is gone: every request ends with `error`.
   void close_ring(const Error& error);
@@ -94,8 +94,9 @@ class Scheduler {
   // No event follows. Unknown ids are ignored.
   void cancel(RequestId request);
 
-  // The next step, if there is anything to do now; the caller keeps to the window.
-  std::optional<StepPlan> plan();
+  // The next step, if there is anything to do now. `window`: how many steps may be in flight, to which the
+  // caller keeps; running sequences are spread over so many.
+  std::optional<StepPlan> plan(uint32_t window);
   // One result for each answered row. `error` not empty: the requests of the step's answered rows end with
   // it.
   void complete(const StepPlan& plan, std::vector<OutputResult> results, const std::string& error);
@@ -134,7 +135,7 @@ class Scheduler {
 
   void admit();
   void plan_closes(StepPlan& plan);
-  void plan_decodes(StepPlan& plan);
+  void plan_decodes(StepPlan& plan, uint32_t window);
   void plan_prompts(StepPlan& plan);
   void add_rows(StepPlan& plan, Request& request, uint32_t count);
   OutputRow output_row(const Request& request, uint32_t position, bool last) const;
@@ -153,6 +154,7 @@ class Scheduler {
     event.request = request;
     event.what = std::move(what);
   }
+  uint32_t positions() const;  // of one sequence
   uint64_t blocks_free() const { return capacity_->kv_blocks - blocks_used_; }
 
   const SchedulerOptions options_;

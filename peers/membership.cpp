@@ -35,7 +35,8 @@ Membership::Greeting Membership::greet(const PeerKey& from, const Hello& hello, 
   Welcome welcome;
   welcome.ring = options_.ring;
   welcome.name = options_.name;
-  welcome.heartbeat_ms = static_cast<uint32_t>(options_.heartbeat / std::chrono::milliseconds(1));
+  const Duration heartbeat = std::min(options_.heartbeat, options_.timeout / 4);
+  welcome.heartbeat_ms = static_cast<uint32_t>(heartbeat / std::chrono::milliseconds(1));
   welcome.peer_timeout_ms = static_cast<uint32_t>(options_.timeout / std::chrono::milliseconds(1));
   greeting.reply = welcome;
   greeting.is_new = !same;
@@ -55,7 +56,8 @@ std::optional<Heartbeat> Membership::on(const PeerKey& from, const Heartbeat& he
   const auto found = members_.find(from);
   if (found == members_.end()) return std::nullopt;
   found->second.last = heartbeat;
-  const auto now_ns = static_cast<uint64_t>(now.time_since_epoch().count());
+  // Never 0, which means that nothing is echoed.
+  const auto now_ns = std::max<uint64_t>(1, static_cast<uint64_t>(now.time_since_epoch().count()));
   if (heartbeat.echo_ns != 0) {
     if (heartbeat.echo_ns <= now_ns) found->second.round_trip = Duration(now_ns - heartbeat.echo_ns);
     return std::nullopt;
@@ -94,7 +96,9 @@ std::vector<Membership::Lost> Membership::tick(Time now) {
 }
 
 Time Membership::next_tick() const {
-  Time next = Time::max();
+  if (members_.empty()) return Time::max();
+  // Ticks are regular, so that a long gap between two shows a pause of the head itself.
+  Time next = ticked_ + options_.timeout / 4;
   for (const auto& [key, member] : members_)
     if (key != options_.self) next = std::min(next, member.heard + options_.timeout);
   return next;

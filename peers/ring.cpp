@@ -35,7 +35,8 @@ std::vector<RouteStage> Ring::route(const std::vector<const Member*>& members) c
 }
 
 void Ring::form(const std::vector<const Member*>& members, Time now) {
-  if (state_ != State::kNone || now < retry_at_) return;
+  if (state_ != State::kNone || (retry_at_ && now < *retry_at_)) return;
+  retry_at_.reset();
   if (members.empty() || (!formed_ && members.size() < options_.min_peers)) {
     reason_ = fmt::format("{} of {} peers are here", members.size(), std::max(options_.min_peers, 1u));
     return;
@@ -142,7 +143,7 @@ void Ring::tick(Time now) {
 }
 
 Time Ring::next_tick() const {
-  if (state_ == State::kNone) return retry_at_;
+  if (state_ == State::kNone) return retry_at_.value_or(Time::max());
   return first_.known && last_.known && first_.agreed && last_.agreed ? Time::max() : next_contract_;
 }
 

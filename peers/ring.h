@@ -113,7 +113,7 @@ class Ring {
   std::vector<StageAction> actions_;
   EpochId epoch_;
   bool formed_ = false;  // once ready: fewer than min_peers may then go on
-  Time retry_at_{};
+  std::optional<Time> retry_at_;
   Duration backoff_{};
 
   std::optional<Assign> assign_;

@@ -164,7 +164,8 @@ Time StageHost::next_tick() const {
     default:
       break;
   }
-  Time next = std::min(next_heartbeat_, heard_ + timeout_);
+  Time next = next_heartbeat_;
+  if (options_.head != options_.self) next = std::min(next, heard_ + timeout_);
   if (serves() && !(upstream_.known && downstream_.known && upstream_.agreed && downstream_.agreed))
     next = std::min(next, next_contract_);
   return next;
