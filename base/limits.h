@@ -51,8 +51,14 @@ inline constexpr uint32_t kMaxPeers = 256;                     // of one ring
 inline constexpr uint32_t kMaxNameBytes = 256;                 // of a peer, ring or model
 inline constexpr uint32_t kMaxQueuedMessages = 1024;           // towards one neighbour
 
-inline constexpr uint32_t kMaxReasonBytes = 1024;  // why a peer refuses or fails
-inline constexpr uint32_t kMaxEndpoints = 8;       // of one peer
+inline constexpr uint32_t kMaxReasonBytes = 1024;        // why a peer refuses or fails
+inline constexpr uint32_t kMaxEndpoints = 8;             // of one peer
+inline constexpr size_t kMaxTicketBytes = 4096;          // the text of a ticket
+inline constexpr size_t kMaxOpenTickets = 1024;          // of one head
+inline constexpr size_t kFragmentBytes = 64u << 10;      // rows in one ZeroMQ frame
+inline constexpr size_t kMaxZmqFrameBytes = 128u << 10;  // libzmq refuses more before it allocates
+inline constexpr size_t kLinkWindowBytes = 8u << 20;     // sent to one neighbour and not yet taken by it
+inline constexpr size_t kMaxQueuedBytes = 256u << 20;    // towards one neighbour, beyond one message
 
 // Tokenizers.
 inline constexpr size_t kMaxPatternBytes = 64u << 10;   // one regular expression
