@@ -45,7 +45,7 @@ void WireThread::dial(Neighbour& neighbour, Time now) {
     ZmqSocket socket(context_, ZmqSocket::Kind::kDealer);
     socket.set_limits({options_.heartbeat, options_.timeout, options_.handshake});
     socket.set_client(options_.keys, neighbour.key);
-    ZmqSocket monitor = socket.monitor(context_, fmt::format("monitor-{}", ++monitors_made_));
+    socket.watch(context_, fmt::format("watch-{}", ++watches_made_));
     if (!socket.connect(endpoint)) {
       log_debug("connect_failed peer={} endpoint={}", short_string(neighbour.key), endpoint);
       return drop_dialer_sockets(dialer);
@@ -54,17 +54,13 @@ void WireThread::dial(Neighbour& neighbour, Time now) {
     const std::array<ZmqPart, 1> parts = {part_of(hello)};
     socket.send(parts);
     dialer.sockets[index(lane)] = std::move(socket);
-    dialer.monitors[index(lane)] = std::move(monitor);
   }
   dialer.is_trying = true;
   dialer.deadline = now + options_.handshake;
 }
 
 void WireThread::drop_dialer_sockets(Dialer& dialer) {
-  for (const Lane lane : kLanes) {
-    dialer.sockets[index(lane)] = ZmqSocket();
-    dialer.monitors[index(lane)] = ZmqSocket();
-  }
+  for (ZmqSocket& socket : dialer.sockets) socket = ZmqSocket();
   dialer.is_trying = dialer.is_up = false;
 }
 
@@ -72,8 +68,8 @@ void WireThread::read_dialer(Neighbour& neighbour) {
   ZmqParts parts;
   for (const Lane lane : kLanes) {
     // What came before the end of a connection is read before the end.
-    ZmqSocket& monitor = neighbour.dialer->monitors[index(lane)];
-    const auto reason = monitor ? monitor.lost_reason() : std::nullopt;
+    ZmqSocket& watched = neighbour.dialer->sockets[index(lane)];
+    const auto reason = watched ? watched.lost_reason() : std::nullopt;
     for (int frames = 0; frames < kFramesPerTurn; ++frames) {
       ZmqSocket& socket = neighbour.dialer->sockets[index(lane)];
       if (!socket || !socket.receive(parts)) break;

@@ -41,13 +41,12 @@ void WireThread::handle(Ticket&& ticket) {
 void WireThread::enrol_next(Time now) {
   Enrolment& one = *enrolment_;
   one.socket = ZmqSocket();
-  one.monitor = ZmqSocket();
   while (one.next_endpoint < one.ticket.endpoints.size()) {
     const std::string& endpoint = one.ticket.endpoints[one.next_endpoint++];
     ZmqSocket socket(context_, ZmqSocket::Kind::kDealer);
     socket.set_limits({options_.heartbeat, options_.timeout, options_.handshake});
     socket.set_client(one.keys, one.ticket.head);
-    ZmqSocket monitor = socket.monitor(context_, fmt::format("monitor-{}", ++monitors_made_));
+    socket.watch(context_, fmt::format("watch-{}", ++watches_made_));
     if (!socket.connect(endpoint)) {
       one.reason = endpoint + " is no address";
       continue;
@@ -58,7 +57,6 @@ void WireThread::enrol_next(Time now) {
     const std::array<ZmqPart, 1> parts = {ZmqPart{frame, nullptr, 0, 0}};
     socket.send(parts);
     one.socket = std::move(socket);
-    one.monitor = std::move(monitor);
     one.deadline = now + options_.handshake;
     return;
   }
@@ -67,7 +65,7 @@ void WireThread::enrol_next(Time now) {
 
 void WireThread::read_enrolment() {
   ZmqParts parts;
-  const auto lost = enrolment_->monitor.lost_reason();
+  const auto lost = enrolment_->socket.lost_reason();
   while (enrolment_ && enrolment_->socket.receive(parts)) {
     try {
       const Unpacked first = unpack(parts[0]);

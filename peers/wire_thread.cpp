@@ -126,13 +126,15 @@ void WireThread::wait() {
   items.push_back({&router_});
   for (const auto& [key, one] : neighbours_) {
     if (!one.dialer) continue;
-    for (const auto* sockets : {&one.dialer->sockets, &one.dialer->monitors})
-      for (const ZmqSocket& socket : *sockets)
-        if (socket) items.push_back({&socket});
+    for (const ZmqSocket& socket : one.dialer->sockets) {
+      if (!socket) continue;
+      items.push_back({&socket});
+      items.push_back({&socket, -1, true});
+    }
   }
   if (enrolment_ && enrolment_->socket) {
     items.push_back({&enrolment_->socket});
-    items.push_back({&enrolment_->monitor});
+    items.push_back({&enrolment_->socket, -1, true});
   }
   const Time now = clock_.now();
   const Time next = next_timer();

@@ -79,7 +79,7 @@ class WireThread {
     Duration retry{};
     Time next_try{}, deadline{};
     bool is_trying = false;
-    std::array<ZmqSocket, 2> sockets, monitors;  // by lane; while trying or connected
+    std::array<ZmqSocket, 2> sockets;  // by lane; while trying or connected
     Connection connection;
     bool is_up = false;
   };
@@ -100,7 +100,7 @@ class WireThread {
     Ticket ticket;
     KeyPair keys;
     size_t next_endpoint = 0;
-    ZmqSocket socket, monitor;
+    ZmqSocket socket;
     Time deadline{};
     std::string reason;
   };
@@ -167,7 +167,7 @@ class WireThread {
   std::map<PeerKey, Neighbour> neighbours_;
   std::map<std::string, Route> routes_;  // by routing id: the connections of greeting and theirs
   std::optional<Enrolment> enrolment_;
-  uint64_t monitors_made_ = 0;
+  uint64_t watches_made_ = 0;
   Time turned_{};
   bool is_stopping_ = false;
 

@@ -90,7 +90,7 @@ std::optional<PeerKey> ZmqParts::user(size_t part) const {
 }
 
 ZmqSocket::ZmqSocket(const ZmqContext& context, Kind kind) {
-  static constexpr std::array<int, 4> kTypes = {ZMQ_ROUTER, ZMQ_DEALER, ZMQ_REP, ZMQ_PAIR};
+  static constexpr std::array<int, 3> kTypes = {ZMQ_ROUTER, ZMQ_DEALER, ZMQ_REP};
   handle_ = zmq_socket(context.handle(), kTypes[static_cast<size_t>(kind)]);
   if (!handle_) fail_zmq("a socket");
   set(ZMQ_LINGER, 0);
@@ -99,13 +99,18 @@ ZmqSocket::ZmqSocket(const ZmqContext& context, Kind kind) {
 }
 
 ZmqSocket::~ZmqSocket() {
+  // In this order: libzmq's own thread would wait for ever to tell something to a monitor that nobody holds.
+  if (monitor_) zmq_socket_monitor(handle_, nullptr, 0);
   if (handle_) zmq_close(handle_);
+  if (monitor_) zmq_close(monitor_);
 }
 
-ZmqSocket::ZmqSocket(ZmqSocket&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+ZmqSocket::ZmqSocket(ZmqSocket&& other) noexcept
+    : handle_(std::exchange(other.handle_, nullptr)), monitor_(std::exchange(other.monitor_, nullptr)) {}
 
 ZmqSocket& ZmqSocket::operator=(ZmqSocket&& other) noexcept {
   std::swap(handle_, other.handle_);
+  std::swap(monitor_, other.monitor_);
   return *this;
 }
 
@@ -165,15 +170,18 @@ bool ZmqSocket::connect(const std::string& endpoint) {
   return zmq_connect(handle_, endpoint.c_str()) == 0;
 }
 
-ZmqSocket ZmqSocket::monitor(const ZmqContext& context, const std::string& name) {
+void ZmqSocket::watch(const ZmqContext& context, const std::string& name) {
   constexpr int kEvents = ZMQ_EVENT_CLOSED | ZMQ_EVENT_CONNECT_RETRIED | ZMQ_EVENT_DISCONNECTED |
                           ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
                           ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
   const std::string address = "inproc://" + name;
-  if (zmq_socket_monitor(handle_, address.c_str(), kEvents) != 0) fail_zmq("a monitor");
-  ZmqSocket reader(context, Kind::kMonitor);
-  if (zmq_connect(reader.handle_, address.c_str()) != 0) fail_zmq("a monitor");
-  return reader;
+  monitor_ = zmq_socket(context.handle(), ZMQ_PAIR);
+  if (!monitor_) fail_zmq("a monitor");
+  const int no_linger = 0;
+  zmq_setsockopt(monitor_, ZMQ_LINGER, &no_linger, sizeof no_linger);
+  if (zmq_socket_monitor(handle_, address.c_str(), kEvents) != 0 ||
+      zmq_connect(monitor_, address.c_str()) != 0)
+    fail_zmq("a monitor");
 }
 
 ZmqSocket::Sent ZmqSocket::send(std::span<const ZmqPart> parts) {
@@ -197,6 +205,10 @@ ZmqSocket::Sent ZmqSocket::send(std::span<const ZmqPart> parts) {
 }
 
 bool ZmqSocket::receive(ZmqParts& parts) {
+  return receive(handle_, parts);
+}
+
+bool ZmqSocket::receive(void* handle, ZmqParts& parts) {
   parts.state_->clear();
   parts.too_many_ = false;
   for (bool more = true; more;) {
@@ -204,7 +216,7 @@ bool ZmqSocket::receive(ZmqParts& parts) {
     zmq_msg_init(&message);
     int rc = 0;
     do {
-      rc = zmq_msg_recv(&message, handle_, ZMQ_DONTWAIT);
+      rc = zmq_msg_recv(&message, handle, ZMQ_DONTWAIT);
     } while (rc < 0 && zmq_errno() == EINTR);
     if (rc < 0) {
       zmq_msg_close(&message);
@@ -229,7 +241,7 @@ bool ZmqSocket::receive(ZmqParts& parts) {
 std::optional<std::string> ZmqSocket::lost_reason() {
   ZmqParts parts;
   std::optional<std::string> reason;
-  while (receive(parts)) {
+  while (receive(monitor_, parts)) {
     uint16_t event = 0;
     if (parts[0].size() < sizeof event) continue;
     std::memcpy(&event, parts[0].data(), sizeof event);
@@ -250,8 +262,12 @@ std::optional<std::string> ZmqSocket::lost_reason() {
 void zmq_wait(std::span<ZmqPollItem> items, Duration longest) {
   std::vector<zmq_pollitem_t> polled;
   polled.reserve(items.size());
-  for (const ZmqPollItem& item : items)
-    polled.push_back({item.socket ? item.socket->handle() : nullptr, item.descriptor, ZMQ_POLLIN, 0});
+  for (const ZmqPollItem& item : items) {
+    void* const handle = !item.socket    ? nullptr
+                         : item.of_watch ? item.socket->monitor_
+                                         : item.socket->handle_;
+    polled.push_back({handle, item.descriptor, ZMQ_POLLIN, 0});
+  }
   // Rounded up: a timer that is due in half a millisecond must not spin.
   const auto wait = std::chrono::ceil<std::chrono::milliseconds>(std::max(longest, Duration::zero()));
   const int rc = zmq_poll(polled.data(), static_cast<int>(polled.size()), wait.count());

@@ -59,9 +59,11 @@ struct ZmqPart {
   size_t offset = 0, bytes = 0;  // of `shared`
 };
 
+struct ZmqPollItem;
+
 class ZmqSocket {
  public:
-  enum class Kind { kRouter, kDealer, kReply, kMonitor };
+  enum class Kind { kRouter, kDealer, kReply };
   struct Limits {
     Duration heartbeat{}, timeout{}, handshake{};
   };
@@ -81,29 +83,32 @@ class ZmqSocket {
   std::string bind(const std::string& endpoint);
   // False when the endpoint cannot be (an unknown host).
   bool connect(const std::string& endpoint);
-  // Tells of the end of a connection attempt or a connection; see lost_reason().
-  ZmqSocket monitor(const ZmqContext& context, const std::string& name);
+  // From now on lost_reason() tells. `name` is unique in the context.
+  void watch(const ZmqContext& context, const std::string& name);
 
   enum class Sent { kYes, kUnreachable };
   Sent send(std::span<const ZmqPart> parts);
   // False when nothing waits.
   bool receive(ZmqParts& parts);
-  // Of a monitor: why the connection ended, or nothing so far.
+  // Of a watched socket: why its connection, or the attempt to make one, ended; or nothing so far.
   std::optional<std::string> lost_reason();
 
-  void* handle() const { return handle_; }
   explicit operator bool() const { return handle_ != nullptr; }
 
  private:
+  static bool receive(void* handle, ZmqParts& parts);
   void set(int option, int value);
   void set(int option, std::span<const uint8_t> bytes);
+  friend void zmq_wait(std::span<ZmqPollItem> items, Duration longest);
   void* handle_ = nullptr;
+  void* monitor_ = nullptr;  // where libzmq tells of this socket's connections
 };
 
 // Waits until one of the sockets or `descriptor` can be read, or the time is over; marks which.
 struct ZmqPollItem {
   const ZmqSocket* socket = nullptr;
-  int descriptor = -1;  // without a socket
+  int descriptor = -1;    // without a socket
+  bool of_watch = false;  // its lost_reason() instead of its messages
   bool ready = false;
 };
 void zmq_wait(std::span<ZmqPollItem> items, Duration longest);
