@@ -44,7 +44,7 @@ int byte_token_value(std::string_view text) {
 PieceEncoder::PieceEncoder(const Vocabulary& vocabulary)
     : vocabulary_(vocabulary),
       by_bytes_(vocabulary.model == Vocabulary::Model::kByteBpe),
-      by_score_(!by_bytes_ && vocabulary.merges.empty()),
+      by_score_(!by_bytes_ && vocabulary.merge_by_score),
       merges_(vocabulary.merges.size()) {
   byte_symbols_.fill(bpe::kNoSymbol);
   index_tokens();

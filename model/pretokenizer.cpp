@@ -35,8 +35,11 @@ struct FreeStack {
   void operator()(pcre2_jit_stack* stack) const { pcre2_jit_stack_free(stack); }
 };
 
-// Spells \s and \S out. Set operations inside a class are another dialect's, which PCRE2 would read as
-// letters.
+// What \w means elsewhere; PCRE2's own leaves out marks.
+constexpr std::string_view kWordChars = "\\p{L}\\p{M}\\p{Nd}\\p{Pc}";
+
+// Spells \s, \S, \w and \W out. Set operations inside a class are another dialect's, which PCRE2 would read
+// as letters.
 std::string translate(std::string_view expression, std::string_view where) {
   std::string out;
   bool in_class = false;
@@ -44,10 +47,11 @@ std::string translate(std::string_view expression, std::string_view where) {
     const char c = expression[i];
     if (c == '\\' && i + 1 < expression.size()) {
       const char next = expression[++i];
-      if (next == 's') {
-        out += in_class ? std::string(kSpaces) : "[" + std::string(kSpaces) + "]";
-      } else if (next == 'S' && !in_class) {
-        out += "[^" + std::string(kSpaces) + "]";
+      const std::string members(next == 's' || next == 'S' ? kSpaces : kWordChars);
+      if (next == 's' || next == 'w') {
+        out += in_class ? members : "[" + members + "]";
+      } else if ((next == 'S' || next == 'W') && !in_class) {
+        out += "[^" + members + "]";
       } else {
         out += {c, next};
       }

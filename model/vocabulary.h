@@ -16,7 +16,7 @@ enum class TokenKind : uint8_t { kNormal, kUnknown, kControl, kUserDefined, kUnu
 struct VocabularyToken {
   std::string
       text;  // as the file spells it: U+2581 for a space, GPT-2's alphabet for bytes, "<0x0A>" for a byte
-  float score = 0;  // SentencePiece-type vocabularies without merges: the higher, the earlier it is merged
+  float score = 0;  // of merge_by_score: the higher, the earlier it is made
   TokenKind kind = TokenKind::kNormal;
   // How a control or user-defined token is found in a text.
   bool strip_left = false;   // it swallows white space before it
@@ -89,6 +89,7 @@ struct Vocabulary {
   std::vector<TokenId> more_ends;  // further tokens that end a turn
   bool add_bos = false;            // the model was trained with `bos` first
   bool add_eos = false;
+  bool merge_by_score = false;     // kSentencePiece without merges: the pair that makes the best token first
   bool ignore_merges = false;      // a piece that is a token is that token, whatever the merges say
   bool byte_fallback = false;      // kSentencePiece: an unknown character becomes its bytes' tokens
   bool fuse_unknown = false;       // neighbouring unknown characters become one `unknown`

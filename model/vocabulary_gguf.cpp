@@ -81,6 +81,7 @@ void read_roles(const Metadata& metadata, Vocabulary& v) {
 }
 
 void set_sentence_piece(const Metadata& metadata, Vocabulary& v) {
+  v.merge_by_score = true;
   v.byte_fallback = true;
   v.add_bos = true;
   NormalizerStep step;
