@@ -37,15 +37,17 @@ struct SamplerScratch {
   std::vector<float> logits;
   std::vector<std::pair<float, TokenId>> kept;
   std::vector<TokenId> recent;
+  std::vector<double> sums;
 };
 
-// The next token after `history` (prompt and answer so far). What is drawn is a function of the logits, the
-// options, the history and `position` alone. The lower id wins a tie; NaN is never chosen unless all are NaN,
-// which is kInvalidArgument.
+// The next token after `history` (prompt and answer so far): penalties and bias, then temperature, min_p,
+// top_k, top_p, then a draw. The options have been validated. What is drawn is a function of the logits, the
+// options, the history and `position` alone. The lower id wins a tie;
+// NaN and minus infinity are never chosen; if nothing else is there, kInvalidArgument is thrown.
 TokenId sample(std::span<const float> logits, const SamplingOptions& options,
                std::span<const TokenId> history, uint64_t position, SamplerScratch& scratch);
 
-// The largest logit's id; the lower id wins a tie, NaN loses.
+// The largest logit's id; ties, NaN and errors as above.
 TokenId greedy(std::span<const float> logits);
 
 // The `count` best, best first.
