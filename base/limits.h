@@ -60,11 +60,11 @@ inline constexpr size_t kMaxZmqFrameBytes = 128u << 10;  // libzmq refuses more 
 inline constexpr size_t kLinkWindowBytes = 8u << 20;     // sent to one neighbour and not yet taken by it
 inline constexpr size_t kMaxQueuedBytes = 256u << 20;    // towards one neighbour, beyond one message
 
-// Tokenizers.
-inline constexpr size_t kMaxPatternBytes = 64u << 10;   // one regular expression
-inline constexpr size_t kMaxSplitSteps = 64;            // of a normalizer or a pre-tokenizer
-inline constexpr size_t kMaxEncodedBytes = 256u << 20;  // a text to encode, also once it is normalized
-inline constexpr size_t kMaxTokenBytes = 1u << 16;      // one token's text
+// Tokenizers and samplers.
+inline constexpr size_t kMaxPatternBytes = 64u << 10;  // one regular expression
+inline constexpr size_t kMaxSplitSteps = 64;           // of a normalizer or a pre-tokenizer
+inline constexpr size_t kMaxEncodedBytes = 64u << 20;  // a text to encode, also once it is normalized
+inline constexpr size_t kMaxTokenBytes = 1u << 16;     // one token's text
 
 // Configuration.
 inline constexpr size_t kMaxSettingsBytes = 1u << 20;

@@ -81,7 +81,6 @@ constexpr std::string_view kChameleonSentinel = "<sentinel:[0-9]+>";
 constexpr std::string_view kChameleonImage = "IMGIMG[A-I]{1,4}Z";
 constexpr std::string_view kChameleonSpaces = R"([\t\n]|    |  )";
 constexpr std::string_view kChameleonPunctuation = R"([\p{P}!-/:-@\[-`{-~])";
-constexpr std::string_view kSuperBpe = R"((?=(\d{3})+(?!\d)))";
 
 // Kimi: Chinese characters apart, and words that change case inside are two.
 #define CARAVAN_KIMI_UPPER R"((?:(?!\p{Han})[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]))"
@@ -129,7 +128,6 @@ const std::span<const Cutting> table() {
       Cutting{{kBailing}, "bailingmoe bailingmoe2 llada-moe"},
       Cutting{{kSeedCoder}, "seed-coder"},
       Cutting{{kKimi}, "kimi-k2"},
-      Cutting{{kDigits, kSuperBpe}, "superbpe"},
       Cutting{{kChameleonSentinel, kChameleonImage, kChameleonSpaces, kDigit, kChameleonPunctuation,
                kGpt2Pattern},
               "chameleon",
