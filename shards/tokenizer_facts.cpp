@@ -86,9 +86,12 @@ class Tokenizer {
   static bool has_type(const json& step, std::string_view type) {
     if (!step.is_object()) return false;
     if (step.value("type", std::string()) == type) return true;
-    for (const char* list : {"pretokenizers", "normalizers", "processors", "decoders"})
-      for (const json& inner : step.value(list, json::array()))
-        if (has_type(inner, type)) return true;
+    for (const char* list : {"pretokenizers", "normalizers", "processors", "decoders"}) {
+      const auto inner = step.find(list);
+      if (inner == step.end()) continue;
+      for (const json& part : *inner)
+        if (has_type(part, type)) return true;
+    }
     return false;
   }
 
