@@ -73,7 +73,9 @@ void CpuBackend::mix_begin(const HeadShape& shape, uint32_t rows, const MixState
 // Neighbouring rows of one sequence share the reading of its keys and values.
 void CpuBackend::group_rows(const Mix& mix, const MixState& state) {
   const uint32_t group = mix.shape.heads / mix.shape.kv_heads;
-  const uint32_t most = std::max(1u, cpu::kMaxQueriesPerUnit / group);
+  // Fewer where the threads would run out of units.
+  const uint64_t share = mix.rows.size() * mix.shape.kv_heads / (2 * pool_.threads());
+  const uint32_t most = std::max(1u, std::min(cpu::kQueriesAUnit / group, static_cast<uint32_t>(share)));
   units_.clear();
   for (uint32_t r = 0; r < mix.rows.size(); ++r) {
     if (!units_.empty() && units_.back().rows < most &&

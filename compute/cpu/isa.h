@@ -6,8 +6,8 @@ namespace caravan::cpu {
 
 struct Kernels;
 
-// A tile of one segment: 16 blocks of 32 x 16 bytes, with scales, minima and half scales of 16 outputs; then room for a
-// copy of 16 rows of a segment as stored (544 bytes at most).
+// A tile of one segment: 16 blocks of 32 x 16 bytes, with scales, minima and half scales of 16 outputs; then
+// room for a copy of 16 rows of a segment as stored (544 bytes at most).
 inline constexpr uint64_t kStagedRowBytes = 576;
 inline constexpr uint64_t kTileScratchBytes = 16 * (512 + 64 * 4) + 16 * kStagedRowBytes;
 

@@ -9,7 +9,7 @@ uint64_t worker_scratch_bytes(uint32_t max_rows, uint32_t max_head_width) {
   const uint64_t rows = max_rows + 16;  // a kernel may round up
   const uint64_t matmul = kTileScratchBytes + rows * kTileOutputs * sizeof(float);
   const uint64_t mix =
-      uint64_t{kMaxQueriesPerUnit} * (limits::kMixPiecePositions + max_head_width) * sizeof(float);
+      uint64_t{kMaxQueryBatch} * (limits::kMixPiecePositions + max_head_width) * sizeof(float);
   const uint64_t larger = matmul > mix ? matmul : mix;
   return (larger + 63) / 64 * 64;
 }

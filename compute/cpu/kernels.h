@@ -32,7 +32,8 @@ namespace caravan::cpu {
 inline constexpr uint32_t kTileOutputs = 16;      // outputs that a kernel handles together
 inline constexpr uint32_t kSegmentColumns = 512;  // weights between two additions to the total
 inline constexpr uint32_t kActivationBlock = 32;
-inline constexpr uint32_t kMaxQueriesPerUnit = 8;  // queries that share one reading of keys and values
+inline constexpr uint32_t kMaxQueryBatch = 8;  // queries that share one load of keys and values
+inline constexpr uint32_t kQueriesAUnit = 32;  // queries that find keys and values in the cache
 
 // Quantized activations of several rows; every array is row-major.
 struct QuantizedRows {

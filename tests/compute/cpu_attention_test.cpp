@@ -147,6 +147,7 @@ void check(const Case& c) {
   for (cpu::Isa isa : kIsas) {
     if (!cpu::kernels_of(isa)) continue;
     for (const Run& run : {Run{isa, 1, 7, 1}, Run{isa, 2, 64, 2}, Run{isa, 2, 1, 3}}) {
+      if (isa == cpu::Isa::kScalar && run.rows == 1) continue;  // the law itself
       const std::vector<float> out = attend(c, run);
       ASSERT_EQ(std::memcmp(out.data(), law.data(), out.size() * sizeof(float)), 0)
           << cpu::kernels_of(isa)->name << " with " << run.rows << " rows a call";
@@ -155,16 +156,16 @@ void check(const Case& c) {
 }
 
 TEST(CpuAttention, IsASoftmaxWithTheSameBitsForEveryBatchPieceAndInstructionSet) {
-  check(random_case({8, 2, 16}, KvType::kF32, 0, 530, 1));
+  check(random_case({4, 2, 16}, KvType::kF32, 0, 530, 1));
   check(random_case({4, 4, 8}, KvType::kF16, 0, 300, 2));
-  check(random_case({8, 1, 80}, KvType::kF16, 0, 270, 3));
-  check(random_case({3, 1, 100}, KvType::kF32, 0, 40, 4));
-  check(random_case({12, 1, 32}, KvType::kF32, 0, 70, 5));
+  check(random_case({3, 1, 40}, KvType::kF16, 0, 270, 3));
+  check(random_case({3, 1, 100}, KvType::kF32, 0, 37, 4));
+  check(random_case({12, 1, 80}, KvType::kF32, 0, 70, 5));
 }
 
 TEST(CpuAttention, AWindowReachesJustSoFar) {
   for (uint32_t window : {1u, 2u, 31u, 256u, 300u}) {
-    check(random_case({4, 2, 16}, KvType::kF32, window, 330, window));
+    check(random_case({2, 1, 16}, KvType::kF32, window, 330, window));
     if (HasFailure()) return;
   }
 }
