@@ -1,0 +1,164 @@
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "store/memory_store.h"
+#include "store/rocks_store.h"
+#include "tests/support/temporary_folder.h"
+
+namespace caravan {
+namespace {
+
+namespace fs = std::filesystem;
+using test::TemporaryFolder;
+
+Error error_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error;
+  }
+  return {ErrorCode::kCancelled, "no error"};
+}
+
+std::map<std::string, std::string> all(const KeyValue& store, std::string_view prefix = "") {
+  std::map<std::string, std::string> found;
+  std::string last;
+  store.scan(prefix, [&](std::string_view key, std::string_view value) {
+    EXPECT_TRUE(found.empty() || last < key) << "not in order";
+    last = key;
+    found.emplace(key, value);
+    return true;
+  });
+  return found;
+}
+
+// What both twins promise: the same random operations leave the same as a map.
+void behaves_as_a_map(KeyValue& store, uint64_t seed, int operations) {
+  SeededRandom random(seed);
+  std::map<std::string, std::string> model;
+  for (int i = 0; i < operations; ++i) {
+    std::string key = random.below(2) ? "a/" : "b/";
+    key += static_cast<char>(random.below(256));
+    switch (random.below(4)) {
+      case 0:
+        store.erase(key);
+        model.erase(key);
+        break;
+      case 1: {
+        const auto found = store.get(key);
+        ASSERT_EQ(found.has_value(), model.count(key) > 0);
+        if (found) {
+          ASSERT_EQ(*found, model[key]);
+        }
+        break;
+      }
+      default:
+        model[key] = std::string(random.below(300), static_cast<char>(random.below(256)));
+        store.put(key, model[key]);
+    }
+  }
+  EXPECT_EQ(all(store), model);
+  std::map<std::string, std::string> of_a(model.lower_bound("a/"), model.lower_bound("a0"));
+  EXPECT_EQ(all(store, "a/"), of_a);
+  int visited = 0;
+  store.scan("", [&](std::string_view, std::string_view) { return ++visited < 2; });
+  EXPECT_EQ(visited, 2);
+}
+
+TEST(MemoryStore, BehavesAsAMap) {
+  MemoryStore store;
+  behaves_as_a_map(store, 1, 2000);
+}
+
+TEST(MemoryStore, AFaultChangesNothing) {
+  bool is_broken = false;
+  MemoryStore store([&](MemoryStore::Operation operation, std::string_view) {
+    return is_broken && operation == MemoryStore::Operation::kPut;
+  });
+  store.put("key", "old");
+  is_broken = true;
+  EXPECT_EQ(error_of([&] { store.put("key", "new"); }).code(), ErrorCode::kIo);
+  EXPECT_EQ(store.get("key"), "old");
+}
+
+TEST(RocksStore, BehavesAsAMapAndOutlivesItsHandle) {
+  TemporaryFolder folder;
+  std::map<std::string, std::string> before;
+  {
+    RocksStore store(folder.path(), {"pins", "other"});
+    const auto pins = store.family("pins");
+    behaves_as_a_map(*pins, 2, 120);
+    before = all(*pins);
+    EXPECT_TRUE(all(*store.family("other")).empty()) << "families are apart";
+  }
+  // A version that knows fewer families opens it, too.
+  RocksStore store(folder.path(), {"pins"});
+  EXPECT_EQ(all(*store.family("pins")), before);
+}
+
+TEST(RocksStore, WhatWasAcknowledgedSurvivesAKill) {
+  TemporaryFolder folder;
+  int pipe_ends[2];
+  ASSERT_EQ(pipe(pipe_ends), 0);
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    RocksStore store(folder.path(), {"pins"});
+    const auto pins = store.family("pins");
+    for (uint32_t i = 0;; ++i) {
+      pins->put("key" + std::to_string(i), "value");
+      if (write(pipe_ends[1], &i, sizeof i) != sizeof i) _exit(1);
+    }
+  }
+  uint32_t acknowledged = 0;
+  for (int i = 0; i < 30; ++i)
+    ASSERT_EQ(read(pipe_ends[0], &acknowledged, sizeof acknowledged), static_cast<ssize_t>(sizeof(uint32_t)));
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  close(pipe_ends[0]);
+  close(pipe_ends[1]);
+  RocksStore store(folder.path(), {"pins"});
+  const auto pins = store.family("pins");
+  for (uint32_t i = 0; i <= acknowledged; ++i) EXPECT_EQ(pins->get("key" + std::to_string(i)), "value");
+}
+
+TEST(RocksStore, OneHandleAFolder) {
+  TemporaryFolder folder;
+  RocksStore store(folder.path(), {});
+  const Error error = error_of([&] { RocksStore second(folder.path(), {}); });
+  EXPECT_EQ(error.code(), ErrorCode::kIo);
+  EXPECT_NE(error.message().find(folder.path()), std::string::npos) << error.message();
+  EXPECT_NE(error.message().find("another process"), std::string::npos) << error.message();
+}
+
+TEST(RocksStore, ADamagedStoreSaysSo) {
+  TemporaryFolder folder;
+  {
+    RocksStore store(folder.path(), {"pins"});
+    store.family("pins")->put("key", "value");
+  }
+  for (const auto& entry : fs::directory_iterator(folder.path() + "/store"))
+    if (entry.path().filename().string().rfind("MANIFEST", 0) == 0)
+      std::ofstream(entry.path(), std::ios::trunc) << "not a manifest, whatever it is called";
+  const Error error = error_of([&] { RocksStore store(folder.path(), {"pins"}); });
+  EXPECT_EQ(error.code(), ErrorCode::kMalformed) << error.message();
+  EXPECT_NE(error.message().find(folder.path()), std::string::npos) << error.message();
+}
+
+TEST(RocksStore, AFolderThatCannotBeWrittenNamesTheFlag) {
+  const Error error = error_of([&] { RocksStore store("/proc/caravan", {}); });
+  EXPECT_EQ(error.code(), ErrorCode::kIo);
+  EXPECT_NE(error.message().find("--state"), std::string::npos) << error.message();
+}
+
+}  // namespace
+}  // namespace caravan
