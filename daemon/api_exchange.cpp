@@ -122,7 +122,8 @@ void ApiExchange::take_tokens(Choice& choice, const GenerationEvent& event) {
     else
       parts_.metrics.next_token(token.milliseconds / 1000);
     if (!request_.options.logprobs) continue;
-    ApiToken shown{token.bytes, token.logprob, {}};
+    // Control tokens have no text, but a name.
+    ApiToken shown{token.bytes.empty() ? parts_.codec.piece(token.id) : token.bytes, token.logprob, {}};
     for (const Candidate& candidate : token.top)
       shown.top.emplace_back(parts_.codec.piece(candidate.id), candidate.logprob);
     choice.shown.tokens.push_back(std::move(shown));

@@ -96,6 +96,8 @@ TEST(Config, AWrongTypeOrValueIsNamedWithItsLine) {
 TEST(Config, WhatIsNoTomlIsNamedWithItsLine) {
   EXPECT_EQ(message_of("threads = 1\nthreads = = 2\n").find("my.toml:2: "), 0u);
   EXPECT_EQ(message_of("threads = 1\nthreads = 2\n").find("my.toml:2: "), 0u);
+  EXPECT_EQ(message_of(std::string("threads = 2\n[\0\2k]\n", 17)).find("my.toml:2: the control byte 0"), 0u);
+  EXPECT_EQ(message_of("\nname\xef\xbb\xbb = 1\n").find("my.toml:2: "), 0u);
   EXPECT_NE(message_of("api = \"\xff\"\n"), "taken");
   EXPECT_NE(message_of("a = " + std::string(100'000, '[')), "taken");
   EXPECT_NE(message_of(std::string((1u << 20) + 1, '\n')), "taken");

@@ -17,6 +17,7 @@ class FakeResponder : public HttpResponder {
     started = ended = true;
     head = std::move(response);
     body = head.body;
+    disconnect = nullptr;
   }
   void start_stream(HttpResponse response) override {
     CHECK(!started);
@@ -31,8 +32,11 @@ class FakeResponder : public HttpResponder {
   void end() override {
     CHECK((started && !ended));
     ended = true;
+    disconnect = nullptr;
   }
-  void on_disconnect(std::function<void()> callback) override { disconnect = std::move(callback); }
+  void on_disconnect(std::function<void()> callback) override {
+    if (!ended) disconnect = std::move(callback);
+  }
 
   // What the server does when the client leaves.
   void leave() {
