@@ -449,4 +449,24 @@ Vocabulary read_tokenizer_json(std::string_view tokenizer_json, std::string_view
   }
 }
 
+void read_generation_config(std::string_view generation_config_json, Vocabulary& vocabulary) {
+  if (generation_config_json.empty()) return;
+  try {
+    const Json json = parse(generation_config_json, vocabulary.name);
+    const Json& ends = member(json, "eos_token_id");
+    if (ends.is_null()) return;
+    for (const Json& end : ends.is_array() ? ends : Json::array({ends})) {
+      const TokenId id = token_id(end, vocabulary.name);
+      if (id >= vocabulary.tokens.size()) {
+        fail(ErrorCode::kMalformed, "{}: the end token {} of {} tokens", vocabulary.name, id,
+             vocabulary.tokens.size());
+      }
+      if (!vocabulary.eos) vocabulary.eos = id;
+      vocabulary.more_ends.push_back(id);
+    }
+  } catch (const Json::exception& error) {
+    fail(ErrorCode::kMalformed, "{}: generation_config.json: {}", vocabulary.name, error.what());
+  }
+}
+
 }  // namespace caravan

@@ -12,4 +12,8 @@ namespace caravan {
 Vocabulary read_tokenizer_json(std::string_view tokenizer_json, std::string_view tokenizer_config_json,
                                std::string_view name);
 
+// Takes the end tokens of generation_config.json (may be empty) into `vocabulary`: models made for chat name
+// there the tokens that end a turn, besides the one that ends a text. Throws as above.
+void read_generation_config(std::string_view generation_config_json, Vocabulary& vocabulary);
+
 }  // namespace caravan

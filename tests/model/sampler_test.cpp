@@ -116,10 +116,10 @@ TEST(Sampler, KeepsTheShareOfManyEqualTokens) {
   options.top_p = 0.5f;
   SamplerScratch scratch;
   TokenId highest = 0;
-  for (uint64_t position = 0; position < 1000; ++position) {
+  for (uint64_t position = 0; position < 200; ++position) {
     highest = std::max(highest, sample(even, options, {}, position, scratch));
   }
-  EXPECT_GE(highest, 4950u);
+  EXPECT_GE(highest, 4750u);
   EXPECT_LT(highest, 5001u);
 }
 

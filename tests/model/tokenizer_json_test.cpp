@@ -183,6 +183,25 @@ TEST(TokenizerJson, TakesRolesFromTheConfigurationAndTheTemplate) {
   EXPECT_EQ(read(tokenizer, config).chat_template, "d");
 }
 
+TEST(TokenizerJson, TakesTheEndsOfAGenerationConfig) {
+  Vocabulary v = read(characters("abc"));
+  read_generation_config("", v);
+  read_generation_config(R"({"temperature": 0.6})", v);
+  EXPECT_FALSE(v.eos);
+  read_generation_config(R"({"eos_token_id": [2, 3]})", v);
+  EXPECT_EQ(v.eos, 2u);
+  const Tokenizer made(v);
+  EXPECT_TRUE(made.is_end(2) && made.is_end(3));
+  EXPECT_FALSE(made.is_end(1));
+  read_generation_config(R"({"eos_token_id": 1})", v);
+  EXPECT_EQ(v.eos, 2u);
+  EXPECT_TRUE(Tokenizer(v).is_end(1));
+  for (const char* bad :
+       {"[", R"({"eos_token_id": [4]})", R"({"eos_token_id": "</s>"})", R"({"eos_token_id": [-1]})"}) {
+    EXPECT_THROW(read_generation_config(bad, v), Error) << bad;
+  }
+}
+
 TEST(TokenizerJson, SaysWhatItCannotRead) {
   const std::string good = characters("ab").dump();
   EXPECT_NO_THROW(read_tokenizer_json(good, "", "file.json"));
@@ -217,12 +236,13 @@ TEST(TokenizerJson, SaysWhatItCannotRead) {
   EXPECT_NE(message.find("WordPiece"), std::string::npos) << message;
 }
 
-// Sixty replacements that each double a text would make an exabyte of one letter.
+// Sixty replacements that each make thousands of one letter.
 TEST(TokenizerJson, StopsATextThatGrowsWithoutEnd) {
   json tokenizer = characters("ab");
   json steps = json::array();
   for (int i = 0; i < 60; ++i) {
-    steps.push_back({{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}});
+    steps.push_back(
+        {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(4096, 'a')}});
   }
   tokenizer["normalizer"] = {{"type", "Sequence"}, {"normalizers", steps}};
   const Tokenizer made(read(tokenizer));
