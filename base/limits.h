@@ -82,9 +82,9 @@ inline constexpr uint32_t kMaxLogitBias = 1024;
 inline constexpr size_t kMaxTemplateBytes = 1u << 20;
 inline constexpr size_t kMaxTemplateOutputBytes = 64u << 20;
 inline constexpr uint64_t kMaxTemplateSteps = 20'000'000;
-inline constexpr uint32_t kMaxTemplateDepth = 128;         // of blocks, brackets and calls within one another
-inline constexpr uint32_t kMaxTemplateTreeDepth = 1000;     // of one expression, and of all being evaluated
-inline constexpr uint32_t kMaxTemplateValueDepth = 200;     // of lists in lists
+inline constexpr uint32_t kMaxTemplateDepth = 128;       // of blocks, brackets and calls within one another
+inline constexpr uint32_t kMaxTemplateTreeDepth = 1000;  // of one expression, and of all being evaluated
+inline constexpr uint32_t kMaxTemplateValueDepth = 200;  // of lists in lists
 inline constexpr uint32_t kMaxTemplateInputValues = 1u << 20;
 inline constexpr size_t kMaxTemplateMemoryBytes = 256u << 20;  // of texts and lists alive at once
 

@@ -22,7 +22,8 @@ constexpr uint32_t kWidth = 2048, kInner = 5632, kHeads = 32, kKvHeads = 4;  // 
 constexpr uint64_t kWeightBytes = 256u << 20;                                // more than the caches hold
 constexpr uint32_t kManyRows = 512;
 
-// With one thread the time of the process, which other work on the machine does not count into; else time itself.
+// With one thread the time of the process, which other work on the machine does not count into; else time
+// itself.
 double seconds(uint32_t threads) {
   timespec now{};
   clock_gettime(threads == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &now);

@@ -21,6 +21,7 @@ struct GenerationOptions {
   std::vector<std::string> stop;  // at most limits::kMaxStopStrings
   bool logprobs = false;          // of every generated token
   uint32_t top_logprobs = 0;      // alternatives beside it, at most 20
+  bool prompt_only = false;       // generate nothing
   bool ignore_end = false;        // go on past the end token
 };
 

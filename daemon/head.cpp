@@ -310,7 +310,7 @@ ServiceStatus Head::status(Time now) const {
   status.ready = ready();
   status.not_ready_reason = ring_.reason();
   status.fingerprint = to_string(options_.ring.model);
-  status.codec = name(options_.ring.codec);
+  status.codec = name(ring_.assignment() ? ring_.assignment()->codec : options_.ring.codec);
   status.ring = to_string(options_.ring.id);
   status.exact = ring_.exact();
   status.context = options_.ring.context;

@@ -51,7 +51,9 @@ void Ring::form(const std::vector<const Member*>& members, Time now) {
   assign.ring = options_.id;
   assign.epoch = EpochId{++epoch_.value};
   assign.model = options_.model;
-  assign.codec = options_.codec;
+  // A route that never leaves this process has no wire to spare.
+  const bool alone = assign.route.size() == 1 && assign.route.front().peer == options_.self;
+  assign.codec = alone ? CodecId::kF32 : options_.codec;
   assign.kv_type = options_.kv_type;
   assign.context = options_.context;
   assign.max_sequences = options_.max_sequences;
@@ -199,7 +201,7 @@ std::string Ring::describe_edge(uint32_t edge) const {
 }
 
 bool Ring::exact() const {
-  if (!assign_ || options_.codec != CodecId::kF32) return false;
+  if (!assign_ || assign_->codec != CodecId::kF32) return false;
   return std::all_of(assign_->route.begin(), assign_->route.end(), [&](const RouteStage& stage) {
     return stage.numerics_class == options_.numerics_class;
   });

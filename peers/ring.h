@@ -105,7 +105,9 @@ class Ring {
   void release(const std::string& reason, std::optional<PeerKey> lost);
   Edge& edge(uint32_t index) { return index == 0 ? first_ : last_; }
   uint32_t last_edge() const { return static_cast<uint32_t>(assign_->route.size()); }
-  void send(const PeerKey& to, Message message) { actions_.emplace_back(SendMessage{to, std::move(message)}); }
+  void send(const PeerKey& to, Message message) {
+    actions_.emplace_back(SendMessage{to, std::move(message)});
+  }
 
   const RingOptions options_;
   State state_ = State::kNone;

@@ -214,7 +214,7 @@ void StageHost::handle(const Assign& assign, Time now) {
   sequences_.emplace(SequenceTable::Limits{assign.context, assign.max_sequences, assign.max_rows});
   const RouteStage& own = assign.route[stage];
   actions_.emplace_back(StagePlan{assign.ring, assign.epoch, stage, own.span, is_last(), assign.codec,
-                               assign.kv_type, assign.context, assign.max_sequences, assign.max_rows});
+                                  assign.kv_type, assign.context, assign.max_sequences, assign.max_rows});
   if (!is_last()) actions_.emplace_back(ConnectPeer{downstream_.peer, assign.route[stage + 1].endpoints});
   send_contract(upstream_);
   send_contract(downstream_);

@@ -115,7 +115,9 @@ class StageHost {
   void give_up(uint32_t edge, std::string reason);
   void fail_step(StepId step, std::string reason);
   void send_heartbeat(uint64_t echo_ns, Time now);
-  void send(const PeerKey& to, Message message) { actions_.emplace_back(SendMessage{to, std::move(message)}); }
+  void send(const PeerKey& to, Message message) {
+    actions_.emplace_back(SendMessage{to, std::move(message)});
+  }
   bool is_current(const RingId& ring, EpochId epoch) const {
     return assign_ && assign_->ring == ring && assign_->epoch == epoch;
   }

@@ -1,0 +1,302 @@
+#include "daemon/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "daemon/version.h"
+
+namespace caravan {
+
+namespace {
+
+constexpr const char* kAbout =
+    "caravan runs a large language model on what you own: on this machine alone, or as a ring of peers.\n"
+    "\n"
+    "  caravan run MODEL -p \"Once upon a time\"     generate text here and exit\n"
+    "  caravan serve MODEL                         serve the OpenAI-compatible API\n"
+    "  caravan invite                              print a ticket for another machine\n"
+    "  caravan join TICKET --model MODEL           (there) lend that machine to the ring\n";
+
+std::vector<TokenId> parse_ids(const std::string& flag, const std::string& text) {
+  std::vector<TokenId> ids;
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  while (at != end) {
+    TokenId id = 0;
+    const auto [next, error] = std::from_chars(at, end, id);
+    if (error != std::errc() || (next != end && *next != ',') || next + 1 == end)
+      throw CLI::ValidationError(flag, "\"" + text + "\" is no list of token ids like 1,2,3");
+    ids.push_back(id);
+    if (ids.size() > limits::kMaxContext) throw CLI::ValidationError(flag, "too many token ids");
+    at = next == end ? next : next + 1;
+  }
+  return ids;
+}
+
+// Flags that belong to every command that loads or serves a model. A flag that was given is kept as an
+// override, to be laid over the configuration file once that has been read.
+class Parser {
+ public:
+  Parser() : app_(kAbout, "caravan") {
+    app_.set_version_flag("--version", version_text());
+    app_.require_subcommand(1);
+    app_.fallthrough(false);
+    add_run();
+    add_serve();
+    add_join();
+    add_demo();
+    add_client_commands();
+    add_model_commands();
+  }
+
+  CommandLine parse(int argc, const char* const* argv) {
+    app_.parse(argc, argv);
+    line_.config = config_path_.empty() ? Config() : load_config(config_path_);
+    for (const auto& apply : overrides_) apply(line_.config);
+    return std::move(line_);
+  }
+  int exit(const CLI::ParseError& error) const { return app_.exit(error); }
+
+ private:
+  CLI::App* command(const char* name, const char* about, CommandLine::Command which) {
+    CLI::App* sub = app_.add_subcommand(name, about);
+    sub->callback([this, which] { line_.command = which; });
+    sub->add_option("--config", config_path_, "a configuration file; configs/caravan.toml shows every key");
+    flag<std::string>(sub, "--log", "debug, info, warning, error or off",
+                      [](Config& c, const std::string& v) { c.log_level = v; })
+        ->check(CLI::IsMember({"debug", "info", "warning", "error", "off"}));
+    return sub;
+  }
+
+  // An option whose value, when given, overrides the configuration file.
+  template <class Value, class Set>
+  CLI::Option* flag(CLI::App* sub, const char* name, const char* about, Set set) {
+    auto value = std::make_shared<Value>();
+    CLI::Option* option = sub->add_option(name, *value, about);
+    overrides_.push_back([option, value, set](Config& config) {
+      if (option->count() > 0) set(config, *value);
+    });
+    return option;
+  }
+
+  void add_state(CLI::App* sub) {
+    flag<std::string>(sub, "--state",
+                      "folder for keys, pinned peers and the like (default ~/.local/state/caravan)",
+                      [](Config& c, const std::string& v) { c.state = v; });
+  }
+
+  void add_engine(CLI::App* sub) {
+    flag<uint32_t>(sub, "--threads", "compute threads (default: the cores; in demo, cores / peers each)",
+                   [](Config& c, uint32_t v) { c.threads = v; })
+        ->check(CLI::Range(1, 1024));
+    flag<std::string>(sub, "--kv-type", "f32 or f16: how keys and values are kept (default f32)",
+                      [](Config& c, const std::string& v) { c.kv_type = v; })
+        ->check(CLI::IsMember({"f32", "f16"}));
+    flag<uint32_t>(sub, "--context", "positions of one sequence (default: the model's, at most 4096)",
+                   [](Config& c, uint32_t v) { c.context = v; })
+        ->check(CLI::Range(1u, limits::kMaxContext));
+    flag<std::string>(sub, "--name", "the model's id in the API (default: the file's stem)",
+                      [](Config& c, const std::string& v) { c.name = v; });
+    flag<double>(sub, "--peer-timeout", "seconds of silence after which a peer counts as lost (default 10)",
+                 [](Config& c, double v) { c.peer_timeout_s = v; })
+        ->check(CLI::Range(0.1, 3600.0));
+    flag<std::string>(sub, "--isa", "auto, avx512, avx2 or scalar: the instruction set, same bits in each",
+                      [](Config& c, const std::string& v) { c.isa = v; })
+        ->check(CLI::IsMember({"auto", "avx512", "avx2", "scalar"}));
+    sub->add_flag_callback(
+        "--exact", [this] { overrides_.push_back([](Config& c) { c.exact = true; }); },
+        "multiply with f32 activations instead of 8-bit ones: slower, for comparisons");
+    add_state(sub);
+  }
+
+  void add_ring(CLI::App* sub) {
+    flag<std::string>(sub, "--codec",
+                      "f32 (exact), bf16 or int8: how rows are packed between peers (default bf16)",
+                      [](Config& c, const std::string& v) { c.codec = v; })
+        ->check(CLI::IsMember({"f32", "bf16", "int8"}));
+  }
+
+  void add_api(CLI::App* sub) {
+    flag<std::string>(sub, "--api",
+                      "HOST:PORT of the HTTP API (default 127.0.0.1:8080; port 0 picks a free one)",
+                      [this](Config& c, const std::string& v) {
+                        c.api = v;
+                        line_.api_given = true;
+                      });
+    flag<std::string>(sub, "--api-key",
+                      "clients must send this key; needed when --api is not a loopback address",
+                      [](Config& c, const std::string& v) { c.api_key = v; });
+  }
+
+  void add_sampling(CLI::App* sub) {
+    SamplingOptions& sampling = line_.sampling;
+    sub->add_option("--temp", sampling.temperature, "temperature; 0 always takes the likeliest token")
+        ->capture_default_str();
+    sub->add_option("--top-k", sampling.top_k, "keep the k likeliest tokens; 0 keeps all")
+        ->capture_default_str();
+    sub->add_option("--top-p", sampling.top_p, "keep the likeliest tokens that sum to p")
+        ->capture_default_str();
+    sub->add_option("--min-p", sampling.min_p, "drop tokens under min-p of the likeliest one's probability")
+        ->capture_default_str();
+    sub->add_option("--repetition-penalty", sampling.repetition_penalty, "over 1: repeat less")
+        ->capture_default_str();
+    sub->add_option("--presence-penalty", sampling.presence_penalty, "taken off tokens that occurred")
+        ->capture_default_str();
+    sub->add_option("--frequency-penalty", sampling.frequency_penalty,
+                    "taken off for every time a token occurred")
+        ->capture_default_str();
+    sub->add_option("--seed", sampling.seed, "the same seed draws the same text")->capture_default_str();
+  }
+
+  void add_run() {
+    CLI::App* sub =
+        command("run", "Generate text here and exit: text to standard output, statistics to standard error",
+                CommandLine::Command::kRun);
+    sub->add_option("MODEL", line_.model, "a .gguf file or a Hugging Face folder")->required();
+    auto* prompt = sub->add_option("-p,--prompt", line_.prompt, "the text to continue");
+    auto* ids = sub->add_option_function<std::string>(
+        "--ids", [this](const std::string& text) { line_.ids = parse_ids("--ids", text); },
+        "token ids to continue, as 1,2,3");
+    ids->excludes(prompt);
+    sub->add_option("-n,--tokens", line_.tokens, "how many tokens to generate")->capture_default_str();
+    sub->add_option("--stop", line_.stop, "end before this text; may be given several times")
+        ->take_all()
+        ->allow_extra_args(false);
+    sub->add_flag("--ignore-end", line_.ignore_end, "go on past the end token");
+    sub->add_flag("--json", line_.json,
+                  "print one object with prompt_ids, ids, text, token_ms and wire_bytes");
+    sub->add_option("--logits", line_.logits_path,
+                    "write the f32 logits of every position of the prompt to this file");
+    sub->add_option("--peers", line_.peers, "share the layers among N processes of this machine")
+        ->check(CLI::Range(1u, limits::kMaxPeers));
+    add_sampling(sub);
+    add_engine(sub);
+    add_ring(sub);
+  }
+
+  void add_serve() {
+    CLI::App* sub =
+        command("serve", "Serve a model: the API, the scheduler, and the layers that no peer takes",
+                CommandLine::Command::kServe);
+    sub->add_option("MODEL", line_.model, "a .gguf file or a Hugging Face folder")->required();
+    flag<std::string>(sub, "--listen", "HOST:PORT where peers connect (default 127.0.0.1:7420)",
+                      [](Config& c, const std::string& v) { c.listen = v; });
+    add_api(sub);
+    add_engine(sub);
+    add_ring(sub);
+  }
+
+  void add_join() {
+    CLI::App* sub = command("join", "Lend this machine to a ring", CommandLine::Command::kJoin);
+    sub->add_option("TICKET", line_.ticket, "what `caravan invite` printed; - reads it from standard input")
+        ->required();
+    sub->add_option("--model", line_.model, "the same model as the head's; its fingerprint must match")
+        ->required();
+    flag<std::string>(sub, "--listen",
+                      "HOST:PORT where neighbours connect (default: an address they can reach, free port)",
+                      [](Config& c, const std::string& v) { c.listen = v; });
+    // For the children of demo and run: not for people.
+    sub->add_flag("--until-eof", line_.until_eof, "end when standard input closes")->group("");
+    sub->add_option("--sharers", line_.sharers, "processes of this kind on the machine")->group("");
+    add_engine(sub);
+  }
+
+  void add_demo() {
+    CLI::App* sub =
+        command("demo", "A ring on this machine: a head and N peer processes, serving until Ctrl-C",
+                CommandLine::Command::kDemo);
+    line_.peers = 0;
+    sub->add_option("MODEL", line_.model,
+                    "a .gguf file or a Hugging Face folder (default configs/demo/demo.gguf)");
+    sub->add_option("--peers", line_.peers, "how many peer processes (default 3)")
+        ->check(CLI::Range(1u, limits::kMaxPeers));
+    add_api(sub);
+    add_engine(sub);
+    add_ring(sub);
+  }
+
+  void add_client_commands() {
+    CLI::App* status =
+        command("status", "Show the running ring: peers, stages, speeds", CommandLine::Command::kStatus);
+    status->add_flag("--json", line_.json, "print the API's object as it is");
+    CLI::App* chat = command("chat", "Talk to a running daemon", CommandLine::Command::kChat);
+    chat->add_option("--system", line_.system_prompt, "a system message");
+    chat->add_option_function<float>(
+        "--temp",
+        [this](float value) {
+          line_.sampling.temperature = value;
+          line_.temperature_given = true;
+        },
+        "temperature (default: the daemon's)");
+    CLI::App* invite =
+        command("invite", "Print a ticket that admits one peer, once", CommandLine::Command::kInvite);
+    invite->add_option("--minutes", line_.ticket_minutes, "how long the ticket is good")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 10080));
+    for (CLI::App* sub : {status, chat, invite}) {
+      add_state(sub);
+      add_api(sub);
+    }
+  }
+
+  void add_model_commands() {
+    CLI::App* quantize = command("quantize", "Write a model as a GGUF file of a smaller type",
+                                 CommandLine::Command::kQuantize);
+    quantize->add_option("SOURCE", line_.model, "a .gguf file or a Hugging Face folder")->required();
+    quantize->add_option("OUT", line_.output, "the .gguf file to write")->required();
+    quantize->add_option("--type", line_.type, "q8_0, q4_0 or f16")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"q8_0", "q4_0", "f16"}));
+
+    CLI::App* tokenize =
+        command("tokenize", "Turn text into token ids, or back", CommandLine::Command::kTokenize);
+    tokenize
+        ->add_option("MODEL", line_.model,
+                     "a .gguf file (a vocabulary alone will do) or a Hugging Face folder")
+        ->required();
+    tokenize->add_option("TEXT", line_.input, "the text; - reads standard input");
+    tokenize->add_flag("--json", line_.json, "print {\"ids\": [...]}");
+    tokenize->add_flag("--bos", line_.bos, "begin with the start token");
+    tokenize->add_flag("--special", line_.special, "special tokens written out in the text become their ids");
+    tokenize->add_option_function<std::string>(
+        "--decode", [this](const std::string& text) { line_.decode = parse_ids("--decode", text); },
+        "token ids to turn into text");
+
+    CLI::App* inspect = command("inspect", "Show what a model file holds: family, groups, types, sizes",
+                                CommandLine::Command::kInspect);
+    inspect->add_option("MODEL", line_.model, "a .gguf file or a Hugging Face folder")->required();
+    inspect->add_flag("--json", line_.json, "print one object");
+
+    CLI::App* render = command("template", "Render a chat template", CommandLine::Command::kTemplate);
+    render->add_option("FILE", line_.model, "the Jinja template")->required();
+    render->add_option("INPUT", line_.input, "a JSON object of its variables; - reads standard input")
+        ->required();
+  }
+
+  CLI::App app_;
+  CommandLine line_;
+  std::string config_path_;
+  std::vector<std::function<void(Config&)>> overrides_;
+};
+
+}  // namespace
+
+CommandLine parse_command_line(int argc, const char* const* argv) {
+  Parser parser;
+  try {
+    return parser.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int status = parser.exit(error);
+    std::fflush(stdout);
+    std::exit(status == 0 ? 0 : 2);
+  }
+}
+
+}  // namespace caravan

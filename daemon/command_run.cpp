@@ -1,0 +1,182 @@
+// run: one generation, here or through a ring of processes of this machine.
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/progress.h"
+#include "daemon/commands.h"
+#include "daemon/defaults.h"
+#include "daemon/head_process.h"
+#include "daemon/load_report.h"
+#include "daemon/local_ring.h"
+
+namespace caravan {
+
+namespace {
+
+struct RunResult {
+  std::vector<TokenId> prompt_ids, ids;
+  std::string text;
+  std::vector<double> token_ms;
+  std::optional<FinishReason> finish;
+  std::optional<Error> error;
+};
+
+// The f32 logits of every prompt position, [position][vocabulary], little-endian; taken back unless finished.
+class LogitsFile {
+ public:
+  LogitsFile(std::string path, uint32_t vocabulary)
+      : path_(std::move(path)), vocabulary_(vocabulary), out_(path_, std::ios::binary) {
+    if (!out_) fail(ErrorCode::kIo, "{}: cannot be written", path_);
+  }
+  ~LogitsFile() {
+    if (finished_) return;
+    out_.close();
+    std::error_code ignored;
+    std::filesystem::remove(path_, ignored);
+  }
+  void write(uint32_t position, std::span<const float> logits) {
+    out_.seekp(static_cast<std::streamoff>(uint64_t{position} * vocabulary_ * sizeof(float)));
+    out_.write(reinterpret_cast<const char*>(logits.data()),
+               static_cast<std::streamsize>(logits.size_bytes()));
+    ++positions_;
+  }
+  void finish(size_t positions) {
+    out_.flush();
+    if (!out_) fail(ErrorCode::kIo, "{}: cannot be written", path_);
+    if (positions_ != positions)
+      fail(ErrorCode::kUnavailable, "{} of {} positions came", positions_, positions);
+    finished_ = true;
+  }
+
+ private:
+  const std::string path_;
+  const uint32_t vocabulary_;
+  std::ofstream out_;
+  size_t positions_ = 0;
+  bool finished_ = false;
+};
+
+std::vector<TokenId> prompt_ids(const CommandLine& line, const ModelText& text) {
+  if (line.ids) return *line.ids;
+  const Tokenizer& tokenizer = text.need_tokenizer();
+  auto ids = tokenizer.encode(line.prompt, {.bos = tokenizer.vocabulary().add_bos, .special = true});
+  if (ids.empty())
+    fail(ErrorCode::kInvalidArgument, "the prompt is empty; give one with -p \"...\" or --ids 1,2,3");
+  return ids;
+}
+
+void print_json(const RunResult& result, const ServiceStatus& status) {
+  const nlohmann::ordered_json json = {{"prompt_ids", result.prompt_ids},
+                                       {"ids", result.ids},
+                                       {"text", result.text},
+                                       {"token_ms", result.token_ms},
+                                       {"wire_bytes", status.wire_bytes},
+                                       {"finish", !result.finish                          ? ""
+                                                  : *result.finish == FinishReason::kStop ? "stop"
+                                                                                          : "length"},
+                                       {"model", status.model},
+                                       {"codec", status.codec},
+                                       {"exact", status.exact},
+                                       {"stages", status.stages.size()}};
+  std::printf("%s\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+}
+
+void print_statistics(const RunResult& result, const ServiceStatus& status) {
+  if (result.token_ms.empty()) return;
+  double decode_ms = 0;
+  for (size_t i = 1; i < result.token_ms.size(); ++i) decode_ms += result.token_ms[i];
+  std::fprintf(stderr, "%zu prompt tokens in %.0f ms", result.prompt_ids.size(), result.token_ms[0]);
+  if (result.token_ms.size() > 1)
+    std::fprintf(stderr, ", %zu tokens at %.1f tokens/s", result.token_ms.size(),
+                 static_cast<double>(result.token_ms.size() - 1) * 1e3 / decode_ms);
+  if (status.wire_bytes > 0)
+    std::fprintf(stderr, ", %s over %zu stages (%s)", to_string(Bytes{status.wire_bytes}).c_str(),
+                 status.stages.size(), status.codec.c_str());
+  std::fprintf(stderr, "\n");
+}
+
+GenerationOptions generation_options(const CommandLine& line) {
+  GenerationOptions options;
+  options.sampling = line.sampling;
+  options.stop = line.stop;
+  options.max_tokens = line.tokens;
+  options.prompt_only = line.tokens == 0;
+  options.ignore_end = line.ignore_end;
+  return options;
+}
+
+// Keeps what an event brings; shows its text as it comes. True for the last one.
+bool take(const GenerationEvent& event, bool show, RunResult& result) {
+  for (const GeneratedToken& token : event.tokens) {
+    result.ids.push_back(token.id);
+    result.token_ms.push_back(token.milliseconds);
+  }
+  result.text += event.text;
+  if (show && !event.text.empty()) {
+    std::fwrite(event.text.data(), 1, event.text.size(), stdout);
+    std::fflush(stdout);
+  }
+  result.error = event.error;
+  result.finish = event.finish;
+  return event.error || event.finish;
+}
+
+}  // namespace
+
+int command_run(const CommandLine& line) {
+  apply_log_level(line.config);
+  const SystemClock clock;
+  SystemRandom random;
+  EventLoop loop;
+  LoadReport load(clock);
+  LocalRing ring(loop, clock, random, line.config, line.model, line.peers, load.progress());
+  HeadProcess& head = ring.head();
+  RunResult result;
+  result.prompt_ids = prompt_ids(line, head.text());
+  std::optional<LogitsFile> logits;
+  if (!line.logits_path.empty()) logits.emplace(line.logits_path, head.engine().spec().vocabulary);
+
+  bool interrupted = false;
+  loop.on_signal([&](int) {
+    interrupted = true;
+    loop.stop();
+  });
+  ring.when_ready([&](const std::optional<Error>& failure) {
+    load.finish();
+    try {
+      if (failure) throw Error(*failure);
+      if (logits)
+        head.service().collect_prompt_logits(
+            [&](uint32_t position, std::span<const float> row) { logits->write(position, row); });
+      head.service().start(result.prompt_ids, generation_options(line), [&](const GenerationEvent& event) {
+        if (take(event, !line.json, result)) loop.stop();
+      });
+    } catch (const Error& error) {
+      result.error = error;
+      loop.stop();
+    }
+  });
+  ring.start();
+  loop.run();
+  if (interrupted) {
+    std::fprintf(stderr, "\ninterrupted\n");
+    return 130;
+  }
+  if (result.error) throw Error(*result.error);
+  if (logits) logits->finish(result.prompt_ids.size());
+  if (line.json) {
+    print_json(result, head.service().status());
+  } else {
+    std::printf("\n");
+    std::fflush(stdout);
+    print_statistics(result, head.service().status());
+  }
+  return 0;
+}
+
+}  // namespace caravan

@@ -1,0 +1,144 @@
+// serve, join and demo.
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "base/error.h"
+#include "daemon/commands.h"
+#include "daemon/defaults.h"
+#include "daemon/demo_tale.h"
+#include "daemon/load_report.h"
+#include "daemon/local_ring.h"
+#include "daemon/peer_process.h"
+#include "daemon/running.h"
+#include "daemon/serve_process.h"
+#include "daemon/serving.h"
+
+namespace caravan {
+
+namespace {
+
+std::string read_ticket_line() {
+  std::string line;
+  std::getline(std::cin, line);
+  return line;
+}
+
+// Ends the loop when standard input closes: the parent is gone.
+std::thread watch_standard_input(EventLoop& loop) {
+  return std::thread([&loop] {
+    char byte;
+    while (::read(STDIN_FILENO, &byte, 1) > 0) {
+    }
+    loop.stop();
+  });
+}
+
+// Beside the checkout that the program was built in, or the bundle that it came in.
+std::string find_demo_model() {
+  const std::filesystem::path program = own_program();
+  for (const auto& folder :
+       {program.parent_path() / "../../../configs/demo", program.parent_path() / "../share/caravan",
+        std::filesystem::path("configs/demo")})
+    if (std::filesystem::exists(folder / "demo.gguf"))
+      return (folder / "demo.gguf").lexically_normal().string();
+  fail(ErrorCode::kNotFound, "the demo model is not beside the program; name a model: caravan demo MODEL");
+}
+
+std::string host_name() {
+  char name[256] = {};
+  return ::gethostname(name, sizeof name - 1) == 0 && name[0] ? name : "peer";
+}
+
+}  // namespace
+
+int command_join(const CommandLine& line) {
+  apply_log_level(line.config);
+  const SystemClock clock;
+  SystemRandom random;
+  EventLoop loop;
+  LoadReport load(clock);
+  const Ticket ticket = parse_ticket(line.ticket == "-" ? read_ticket_line() : line.ticket);
+  PeerProcess::Options options;
+  options.name = line.config.name.empty() ? host_name() : line.config.name;
+  options.listen = line.config.listen.empty() ? "0.0.0.0:0" : line.config.listen;
+  options.sharers = line.sharers;
+  std::optional<Error> failure;
+  PeerProcess peer(loop, clock, random, line.config, read_manifest(line.model), ticket, options,
+                   line.until_eof ? LoadProgress() : load.progress(), [&](const Error& reason) {
+                     failure = reason;
+                     loop.stop();
+                   });
+  loop.on_signal([&](int) { loop.stop(); });
+  if (line.until_eof) watch_standard_input(loop).detach();
+  peer.start();
+  loop.run();
+  if (failure) throw Error(*failure);
+  return 0;
+}
+
+int command_serve(const CommandLine& line) {
+  apply_log_level(line.config);
+  const SystemClock clock;
+  SystemRandom random;
+  EventLoop loop;
+  LoadReport load(clock);
+  ServeProcess serve(loop, clock, random, line.config, read_manifest(line.model), load.progress());
+  serve.head().driver().on_change([&, told = false]() mutable {
+    if (told || !serve.head().driver().node().head()->ready()) return;
+    told = true;
+    load.finish();
+    std::printf("ready: %s on http://%s\n", serve.head().name().c_str(), serve.api_address().c_str());
+    std::fflush(stdout);
+  });
+  std::printf("API at http://%s (answers once the ring is ready), peers join at %s; Ctrl-C ends\n",
+              serve.api_address().c_str(), serve.wire_addresses().c_str());
+  std::fflush(stdout);
+  loop.on_signal([&](int) { loop.stop(); });
+  serve.start();
+  loop.run();
+  return 0;
+}
+
+int command_demo(const CommandLine& line) {
+  apply_log_level(line.config);
+  const SystemClock clock;
+  SystemRandom random;
+  EventLoop loop;
+  LoadReport load(clock);
+  const std::string state = state_folder(line.config);
+  const std::string model = line.model.empty() ? find_demo_model() : line.model;
+  LocalRing ring(loop, clock, random, line.config, model, line.peers == 0 ? 3 : line.peers, load.progress());
+  const Serving serving(loop, clock, random, line.config, ring.head());
+  const RunningFile running(state, {::getpid(), serving.address(), "", ring.head().name()});
+  DemoTale tale(ring.head(), clock);
+  std::optional<Error> failure;
+  ring.when_ready([&](const std::optional<Error>& error) {
+    load.finish();
+    if (error) {
+      failure = error;
+      return loop.stop();
+    }
+    std::printf("%zu peers are ready\n", ring.children().size());
+    tale.tell([&] {
+      std::printf("API at http://%s (OpenAI-compatible), model \"%s\"; Ctrl-C ends\n",
+                  serving.address().c_str(), ring.head().name().c_str());
+      std::fflush(stdout);
+    });
+  });
+  ring.when_lost([&](const std::string& what) {
+    std::fprintf(stderr, "%s; requests end with an error until it is back\n", what.c_str());
+  });
+  loop.on_signal([&](int) { loop.stop(); });
+  ring.start();
+  loop.run();
+  if (failure) throw Error(*failure);
+  return 0;
+}
+
+}  // namespace caravan

@@ -1,0 +1,69 @@
+// tokenize and template.
+#include <cstdio>
+#include <iostream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/limits.h"
+#include "daemon/commands.h"
+#include "daemon/model_text.h"
+
+namespace caravan {
+
+namespace {
+
+void write_out(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+}
+
+// "-" reads standard input, so that any bytes can be given.
+std::string text_or_input(const std::string& text) {
+  if (text != "-") return text;
+  return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+}
+
+}  // namespace
+
+int command_tokenize(const CommandLine& line) {
+  const Manifest manifest = read_manifest(line.model);
+  const ModelText text = read_model_text(manifest);
+  const Tokenizer& tokenizer = text.need_tokenizer();
+  if (line.decode) {
+    for (TokenId id : *line.decode)
+      if (id >= tokenizer.size())
+        fail(ErrorCode::kInvalidArgument, "token {} is not among the {} of the vocabulary", id,
+             tokenizer.size());
+    const std::string decoded = tokenizer.decode(*line.decode, line.special);
+    if (line.json)
+      write_out(
+          nlohmann::json{{"text", decoded}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
+          "\n");
+    else
+      write_out(decoded + "\n");
+    return 0;
+  }
+  const std::vector<TokenId> ids =
+      tokenizer.encode(text_or_input(line.input), {.bos = line.bos, .special = line.special});
+  if (line.json) {
+    write_out(nlohmann::json{{"ids", ids}}.dump() + "\n");
+    return 0;
+  }
+  for (TokenId id : ids) {
+    const nlohmann::json piece = std::string(tokenizer.piece(id, true));
+    write_out(std::to_string(id) + "\t" +
+              piece.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  }
+  return 0;
+}
+
+int command_template(const CommandLine& line) {
+  const std::string source = read_text_file(line.model, limits::kMaxTemplateBytes);
+  const std::string input =
+      line.input == "-" ? text_or_input("-") : read_text_file(line.input, limits::kMaxJsonBytes);
+  write_out(ChatTemplate::parse(source, line.model).render(input, SystemClock().unix_seconds()));
+  return 0;
+}
+
+}  // namespace caravan

@@ -1,0 +1,20 @@
+#pragma once
+
+#include "daemon/command_line.h"
+
+namespace caravan {
+
+// One function a sub-command; each returns the process's exit status and throws Error, which main prints.
+int command_run(const CommandLine& line);
+int command_serve(const CommandLine& line);
+int command_join(const CommandLine& line);
+int command_demo(const CommandLine& line);
+int command_invite(const CommandLine& line);
+int command_status(const CommandLine& line);
+int command_chat(const CommandLine& line);
+int command_quantize(const CommandLine& line);
+int command_tokenize(const CommandLine& line);
+int command_inspect(const CommandLine& line);
+int command_template(const CommandLine& line);
+
+}  // namespace caravan

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/config.h"
+#include "compute/backend.h"
+#include "daemon/engine.h"
+
+namespace caravan {
+
+// What the program decides where the configuration leaves a value open.
+
+// Compute threads of a process that shares the machine with `sharers` of its kind.
+uint32_t threads_of(const Config& config, uint32_t sharers);
+KvType kv_type_of(const Config& config);
+// Positions of one sequence: as configured (kLimit over what the model was trained for is only a warning),
+// else the model's, at most 4096.
+uint32_t context_of(const Config& config, const ModelSpec& spec);
+EngineOptions engine_options(const Config& config, uint32_t sharers);
+// The model's id in the API.
+std::string model_name(const Config& config, const Manifest& manifest);
+// --state, $XDG_STATE_HOME/caravan or ~/.local/state/caravan; made when it is not there. Throws kIo naming
+// --state.
+std::string state_folder(const Config& config);
+// Sets the log level.
+void apply_log_level(const Config& config);
+
+}  // namespace caravan

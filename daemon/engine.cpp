@@ -1,0 +1,129 @@
+#include "daemon/engine.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/limits.h"
+#include "compute/cpu/cpu_backend.h"
+#include "compute/cpu/cpu_device.h"
+#include "model/families.h"
+
+namespace caravan {
+
+namespace {
+
+cpu::Isa parse_isa(const std::string& name) {
+  if (name == "auto") return cpu::Isa::kBest;
+  if (name == "avx512") return cpu::Isa::kAvx512;
+  if (name == "avx2") return cpu::Isa::kAvx2;
+  if (name == "scalar") return cpu::Isa::kScalar;
+  fail(ErrorCode::kInvalidArgument, "\"{}\" is no instruction set; known are auto, avx512, avx2, scalar",
+       name);
+}
+
+CpuBackendOptions backend_options(const ModelSpec& spec, const EngineOptions& options) {
+  CpuBackendOptions backend;
+  backend.threads = options.threads;
+  backend.isa = parse_isa(options.isa);
+  backend.activations = options.exact ? Activations::kF32 : Activations::kInt8;
+  backend.max_rows = options.max_rows;
+  backend.max_width = spec.width;
+  for (const LayerSpec& layer : spec.layers) {
+    const HeadShape& shape = layer.attention.shape;
+    backend.max_width = std::max(backend.max_width, shape.heads * shape.head_width);
+    backend.max_head_width = std::max(backend.max_head_width, shape.head_width);
+    backend.max_feed_forward = std::max(backend.max_feed_forward, layer.feed_forward.width);
+    backend.max_experts = std::max(backend.max_experts, layer.feed_forward.experts);
+  }
+  return backend;
+}
+
+}  // namespace
+
+Engine::Engine(Manifest manifest, const EngineOptions& options)
+    : options_(options),
+      manifest_(std::move(manifest)),
+      spec_(read_spec(manifest_)),
+      budget_("ram", options.memory),
+      device_(std::make_unique<CpuDevice>()) {
+  auto backend = std::make_unique<CpuBackend>(backend_options(spec_, options), budget_);
+  isa_name_ = backend->isa_name();
+  backend_ = std::move(backend);
+}
+
+Engine::~Engine() = default;
+
+std::string Engine::numerics_class() const {
+  return std::string("cpu,") + (options_.exact ? "f32" : "int8") + " activations,kv " +
+         (options_.kv_type == KvType::kF32 ? "f32" : "f16");
+}
+
+std::string Engine::isa_name() const {
+  return isa_name_;
+}
+
+uint32_t Engine::kv_blocks(UnitSpan span, uint32_t wanted) const {
+  std::vector<KvLayerShape> layers;
+  for (uint32_t unit = std::max(span.first, 1u); unit < std::min(span.last, spec_.layer_count() + 1); ++unit)
+    layers.push_back(
+        {spec_.layers[unit - 1].attention.shape.kv_heads, spec_.layers[unit - 1].attention.shape.head_width});
+  const uint64_t block = KvCache::block_bytes(layers, options_.kv_type).count;
+  if (block == 0) return wanted;
+  // A quarter stays for scratch and for what other spans need.
+  const uint64_t free = (budget_.limit() - budget_.used()).count / 4 * 3;
+  return static_cast<uint32_t>(std::min<uint64_t>(wanted, free / block));
+}
+
+Engine::Hosted Engine::host(UnitSpan span, uint32_t context, uint32_t kv_blocks,
+                            const LoadProgress& progress) {
+  Hosted hosted;
+  hosted.weights = std::make_unique<ModelWeights>(manifest_, spec_, span);
+  uint64_t done = 0;
+  const uint64_t total = hosted.weights->bytes();
+  hosted.weights->pager().preload([&](uint64_t bytes) {
+    done += bytes;
+    if (progress) progress(done, total);
+    return true;
+  });
+  hosted.stage = std::make_unique<Stage>(spec_, *hosted.weights, *backend_, *device_, budget_,
+                                         StageOptions{.span = span,
+                                                      .kv_type = options_.kv_type,
+                                                      .context = context,
+                                                      .kv_blocks = kv_blocks,
+                                                      .max_rows = options_.max_rows});
+  return hosted;
+}
+
+uint64_t Engine::measure_layer_ns(const Hosted& hosted) {
+  const UnitSpan span = hosted.stage->options().span;
+  const uint32_t layers = std::min(span.last, spec_.layer_count() + 1) - std::max(span.first, 1u);
+  if (layers == 0 || hosted.stage->options().kv_blocks == 0) return 0;
+  // A sequence that no head uses; a few rows warm the caches, the fastest of the rest counts.
+  const SequenceId probe{UINT64_MAX};
+  const SystemClock clock;
+  std::vector<float> row(spec_.width, 0.01f);
+  uint64_t best_ns = UINT64_MAX;
+  hosted.stage->sequences().open(probe);
+  const uint32_t rows = std::min(hosted.stage->options().context, 4u);
+  for (uint32_t position = 0; position < rows; ++position) {
+    const StageRange range{probe, position, 1};
+    const Time start = clock.now();
+    hosted.stage->run({&range, 1}, row.data());
+    best_ns = std::min(best_ns, static_cast<uint64_t>((clock.now() - start).count()));
+  }
+  hosted.stage->sequences().close(probe);
+  return best_ns / layers;
+}
+
+Bytes default_memory(uint32_t sharers) {
+  std::ifstream in("/proc/meminfo");
+  std::string key, unit;
+  uint64_t kib = 0;
+  while (in >> key >> kib >> unit)
+    if (key == "MemAvailable:") return {kib * 1024 / 2 / std::max(1u, sharers)};
+  return {uint64_t{1} << 30};
+}
+
+}  // namespace caravan

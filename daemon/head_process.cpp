@@ -1,0 +1,135 @@
+#include "daemon/head_process.h"
+
+#include <utility>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "daemon/defaults.h"
+#include "daemon/version.h"
+
+namespace caravan {
+
+namespace {
+
+// Weights of each layer and the KV of one sequence.
+std::vector<LayerCost> layer_costs(const Engine& engine, uint32_t context) {
+  std::vector<LayerCost> costs(engine.spec().layer_count());
+  for (const WeightGroup& group : engine.manifest().groups)
+    if (group.id.kind != GroupId::Kind::kEmbed && group.id.kind != GroupId::Kind::kOutput)
+      costs[group.id.layer].bytes += group.bytes().count;
+  const uint64_t blocks = (context + limits::kKvBlockPositions - 1) / limits::kKvBlockPositions;
+  for (uint32_t i = 0; i < costs.size(); ++i) {
+    const HeadShape& shape = engine.spec().layers[i].attention.shape;
+    costs[i].bytes +=
+        blocks * KvCache::block_bytes({{shape.kv_heads, shape.head_width}}, engine.options().kv_type).count;
+  }
+  return costs;
+}
+
+}  // namespace
+
+CodecId parse_codec(const std::string& name) {
+  for (uint8_t i = 0; i < kCodecCount; ++i)
+    if (caravan::name(static_cast<CodecId>(i)) == name) return static_cast<CodecId>(i);
+  fail(ErrorCode::kInvalidArgument, "\"{}\" is no codec; known are f32, bf16, int8", name);
+}
+
+Hello make_hello(const Engine& engine, const std::string& name, uint64_t incarnation, uint64_t layer_ns,
+                 std::vector<std::string> endpoints) {
+  Hello hello;
+  hello.name = name;
+  hello.build = version_text();
+  hello.numerics_class = engine.numerics_class();
+  hello.model = engine.manifest().fingerprint();
+  hello.layers = engine.spec().layer_count();
+  hello.incarnation = incarnation;
+  // Weights are mapped from the file, so that what is offered is the budget for state and the page cache.
+  hello.memory_bytes = engine.budget_limit().count + engine.manifest().bytes().count;
+  hello.layer_ns = layer_ns;
+  hello.threads = engine.options().threads;
+  hello.endpoints = std::move(endpoints);
+  return hello;
+}
+
+HeadProcess::HeadProcess(EventLoop& loop, const Clock& clock, Random& random, const Config& config,
+                         Manifest manifest, HeadProcessOptions options, LoadProgress progress)
+    : options_(std::move(options)),
+      clock_(clock),
+      engine_(std::make_unique<Engine>(std::move(manifest), engine_options(config, options_.sharers))),
+      text_(read_model_text(engine_->manifest())),
+      name_(model_name(config, engine_->manifest())),
+      context_(context_of(config, engine_->spec())),
+      // Inside one process a cut costs nothing to leave exact.
+      codec_(options_.link ? parse_codec(config.codec) : CodecId::kF32) {
+  NodeOptions node;
+  node.self = options_.self;
+  node.head = head_options(config, random);
+  if (options_.host_layers) node.stage = stage_options(random);
+  driver_ = std::make_unique<NodeDriver>(loop, clock, std::move(node));
+  thread_ = std::make_unique<ComputeThread>();
+  head_runner_ =
+      std::make_unique<LocalHeadRunner>(*engine_, *thread_, progress, [this](LocalHeadRunner::Event event) {
+        std::visit([this](auto&& done) { driver_->post(std::move(done)); }, std::move(event));
+      });
+  if (options_.host_layers)
+    stage_runner_ = std::make_unique<LocalStageRunner>(
+        *engine_, *thread_, clock, progress, [this](LocalStageRunner::Event event) {
+          std::visit([this](auto&& done) { driver_->post(std::move(done)); }, std::move(event));
+        });
+  HeadService::Options service;
+  service.model_name = name_;
+  service.family = engine_->spec().family;
+  service.fingerprint = to_string(engine_->manifest().fingerprint());
+  service.context = context_;
+  service.vocabulary = engine_->spec().vocabulary;
+  service.tokenizer = text_.tokenizer ? &*text_.tokenizer : nullptr;
+  service_ = std::make_unique<HeadService>(*driver_, loop, clock, std::move(service));
+}
+
+HeadProcess::~HeadProcess() {
+  service_.reset();
+  driver_->stop();
+  thread_.reset();
+}
+
+void HeadProcess::start() {
+  driver_->start({options_.link, stage_runner_.get(), head_runner_.get()});
+}
+
+HeadOptions HeadProcess::head_options(const Config& config, Random& random) const {
+  HeadOptions head;
+  RingOptions& ring = head.ring;
+  ring.self = options_.self;
+  random.fill(ring.id.bytes);
+  ring.model = engine_->manifest().fingerprint();
+  ring.numerics_class = engine_->numerics_class();
+  ring.layers = layer_costs(*engine_, context_);
+  ring.mode = options_.cut;
+  ring.min_peers = options_.min_peers;
+  ring.codec = codec_;
+  ring.kv_type = static_cast<uint8_t>(engine_->options().kv_type);
+  ring.context = context_;
+  ring.max_sequences = config.max_sequences;
+  ring.max_rows = engine_->options().max_rows;
+  ring.timeout = from_seconds(config.peer_timeout_s);
+  MembershipOptions& members = head.members;
+  members.self = options_.self;
+  members.ring = ring.id;
+  members.name = options_.self_name;
+  members.model = ring.model;
+  members.layers = engine_->spec().layer_count();
+  members.timeout = from_seconds(config.peer_timeout_s);
+  members.heartbeat = std::min<Duration>(std::chrono::seconds(1), members.timeout / 4);
+  head.scheduler.chunk_rows = std::min(config.prefill_rows, ring.max_rows);
+  return head;
+}
+
+StageHostOptions HeadProcess::stage_options(Random& random) const {
+  StageHostOptions stage;
+  stage.self = options_.self;
+  stage.head = options_.self;
+  stage.hello = make_hello(*engine_, options_.self_name, random.next(), 0, {});
+  return stage;
+}
+
+}  // namespace caravan

@@ -1,0 +1,142 @@
+#include "daemon/head_service.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "model/stop_matcher.h"
+
+namespace caravan {
+
+struct HeadService::Generation {
+  GenerationOptions options;
+  Callback callback;
+  LogitsCallback logits;
+  std::optional<StreamDecoder> decoder;
+  StopMatcher stop;
+  Usage usage;
+  Time last_token{};
+
+  Generation(GenerationOptions given, Callback call)
+      : options(std::move(given)), callback(std::move(call)), stop(options.stop) {}
+};
+
+HeadService::HeadService(NodeDriver& driver, EventLoop& loop, const Clock& clock, Options options)
+    : driver_(driver),
+      loop_(loop),
+      clock_(clock),
+      options_(std::move(options)),
+      started_unix_(clock.unix_seconds()) {}
+
+HeadService::~HeadService() {
+  for (const auto& [request, generation] : generations_) driver_.cancel(request);
+}
+
+RequestId HeadService::start(std::vector<TokenId> prompt, GenerationOptions options, Callback callback) {
+  for (TokenId id : prompt)
+    if (id >= options_.vocabulary)
+      fail(ErrorCode::kInvalidArgument, "token {} is not among the {} of the vocabulary", id,
+           options_.vocabulary);
+  validate(options.sampling);
+  if (options.stop.size() > limits::kMaxStopStrings)
+    fail(ErrorCode::kInvalidArgument, "{} stop strings are over the limit of {}", options.stop.size(),
+         limits::kMaxStopStrings);
+  for (const std::string& stop : options.stop)
+    if (stop.size() > limits::kMaxStopBytes)
+      fail(ErrorCode::kInvalidArgument, "a stop string of {} bytes is over the limit of {}", stop.size(),
+           limits::kMaxStopBytes);
+
+  TokenRequest request;
+  if (options.prompt_only)
+    request.max_tokens = 0;
+  else if (options.max_tokens > 0)
+    request.max_tokens = options.max_tokens;
+  request.sampling = options.sampling;
+  request.logprobs = options.logprobs;
+  request.top_logprobs = options.top_logprobs;
+  request.prompt_logits = static_cast<bool>(logits_callback_);
+  if (options_.tokenizer && !options.ignore_end)
+    for (TokenId id = 0; id < options_.tokenizer->size(); ++id)
+      if (options_.tokenizer->is_end(id)) request.end_tokens.push_back(id);
+
+  auto generation = std::make_shared<Generation>(std::move(options), std::move(callback));
+  generation->logits = std::exchange(logits_callback_, nullptr);
+  generation->usage.prompt_tokens = static_cast<uint32_t>(prompt.size());
+  generation->last_token = clock_.now();
+  if (options_.tokenizer) generation->decoder.emplace(*options_.tokenizer, StreamDecoder::Options());
+  request.prompt = std::move(prompt);
+  const RequestId id =
+      driver_.submit(std::move(request), [this](RequestEvent event) { on_event(std::move(event)); });
+  generations_.emplace(id, std::move(generation));
+  return id;
+}
+
+void HeadService::cancel(RequestId request) {
+  if (generations_.erase(request) > 0) driver_.cancel(request);
+}
+
+void HeadService::on_event(RequestEvent event) {
+  const auto found = generations_.find(event.request);
+  if (found == generations_.end()) return;
+  // Kept while callbacks run: they may cancel it.
+  const std::shared_ptr<Generation> generation = found->second;
+  if (auto* token = std::get_if<TokenEvent>(&event.what)) {
+    on_token(*generation, std::move(*token));
+    if (generation->stop.matched() && generations_.count(event.request)) {
+      driver_.cancel(event.request);
+      finish(event.request, *generation, FinishReason::kStop);
+    }
+  } else if (auto* logits = std::get_if<PromptLogits>(&event.what)) {
+    if (generation->logits) generation->logits(logits->position, logits->logits);
+  } else if (auto* reason = std::get_if<FinishReason>(&event.what)) {
+    finish(event.request, *generation, *reason);
+  } else {
+    generations_.erase(event.request);
+    GenerationEvent last;
+    last.error = std::get<Error>(event.what);
+    last.usage = generation->usage;
+    generation->callback(last);
+  }
+}
+
+void HeadService::on_token(Generation& generation, TokenEvent token) {
+  const Time now = clock_.now();
+  GenerationEvent event;
+  GeneratedToken& out = event.tokens.emplace_back();
+  out.id = token.token;
+  out.logprob = token.logprob;
+  out.top = std::move(token.top);
+  out.milliseconds = seconds(now - generation.last_token) * 1e3;
+  generation.last_token = now;
+  ++generation.usage.completion_tokens;
+  if (generation.decoder) {
+    out.bytes = options_.tokenizer->piece(token.token);
+    event.text = generation.stop.add(generation.decoder->add(token.token));
+  }
+  event.usage = generation.usage;
+  generation.callback(event);
+}
+
+void HeadService::finish(RequestId request, Generation& generation, FinishReason reason) {
+  generations_.erase(request);
+  GenerationEvent last;
+  if (generation.decoder && !generation.stop.matched()) {
+    last.text = generation.stop.add(generation.decoder->finish());
+    if (!generation.stop.matched()) last.text += generation.stop.finish();
+  }
+  last.finish = generation.stop.matched() ? FinishReason::kStop : reason;
+  last.usage = generation.usage;
+  generation.callback(last);
+}
+
+ServiceStatus HeadService::status() const {
+  ServiceStatus status = driver_.node().head()->status(clock_.now());
+  status.model = options_.model_name;
+  status.family = options_.family;
+  status.fingerprint = options_.fingerprint;
+  status.started_unix = started_unix_;
+  return status;
+}
+
+}  // namespace caravan

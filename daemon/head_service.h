@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "base/clock.h"
+#include "daemon/generation.h"
+#include "daemon/node_driver.h"
+#include "model/tokenizer.h"
+
+namespace caravan {
+
+// GenerationService over a node's head: tokens become text, stop strings end a request, times are taken.
+class HeadService final : public GenerationService {
+ public:
+  struct Options {
+    std::string model_name;
+    std::string family;
+    std::string fingerprint;
+    uint32_t context = 0;
+    uint32_t vocabulary = 0;
+    const Tokenizer* tokenizer = nullptr;  // none: tokens without text. Outlives the service
+    bool opening = false;                  // texts begin with their prompt's end, so no space is dropped
+  };
+  HeadService(NodeDriver& driver, EventLoop& loop, const Clock& clock, Options options);
+  ~HeadService() override;
+
+  RequestId start(std::vector<TokenId> prompt, GenerationOptions options, Callback callback) override;
+  void cancel(RequestId request) override;
+  ServiceStatus status() const override;
+
+  // Hears of the prompt's logits, position by position, of the request that is started next.
+  using LogitsCallback = std::function<void(uint32_t position, std::span<const float> logits)>;
+  void collect_prompt_logits(LogitsCallback callback) { logits_callback_ = std::move(callback); }
+
+ private:
+  struct Generation;
+  void on_event(RequestEvent event);
+  void on_token(Generation& generation, TokenEvent token);
+  void finish(RequestId request, Generation& generation, FinishReason reason);
+
+  NodeDriver& driver_;
+  EventLoop& loop_;
+  const Clock& clock_;
+  const Options options_;
+  const int64_t started_unix_;
+  LogitsCallback logits_callback_;
+  std::map<RequestId, std::shared_ptr<Generation>> generations_;
+};
+
+}  // namespace caravan

@@ -1,0 +1,88 @@
+#include "daemon/local_head_runner.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "compute/codec.h"
+
+namespace caravan {
+
+namespace {
+
+// Rows whose logits are computed together: enough to share the matrix, few enough to keep a large
+// vocabulary's logits small.
+constexpr uint32_t kRowsAtOnce = 16;
+
+}  // namespace
+
+LocalHeadRunner::LocalHeadRunner(Engine& engine, ComputeThread& thread, const LoadProgress& progress,
+                                 Post post)
+    : engine_(engine), thread_(thread), post_(std::move(post)) {
+  const uint32_t last = engine.spec().unit_count();
+  embed_ = engine.host({0, 1}, 1, 0, progress);
+  output_ = engine.host({last - 1, last}, 1, 0, progress);
+  logits_.resize(size_t{kRowsAtOnce} * engine.spec().vocabulary);
+}
+
+LocalHeadRunner::~LocalHeadRunner() = default;
+
+void LocalHeadRunner::embed(EmbedJob job) {
+  thread_.post([this, job = std::move(job)] { post_(embed_now(job)); });
+}
+
+void LocalHeadRunner::output(OutputJob job) {
+  thread_.post([this, job = std::move(job)] { post_(output_now(job)); });
+}
+
+EmbedDone LocalHeadRunner::embed_now(const EmbedJob& job) {
+  EmbedDone done{job.epoch, job.step, {}, ""};
+  try {
+    const uint32_t width = engine_.spec().width;
+    const auto count = static_cast<uint32_t>(job.tokens.size());
+    rows_.resize(size_t{count} * width);
+    embed_.stage->embed(job.tokens, rows_.data());
+    auto bytes = std::make_shared<std::vector<std::byte>>(count * encoded_row_bytes(job.codec, width));
+    encode_rows(job.codec, rows_.data(), count, width, bytes->data());
+    done.rows = {job.codec, width, count, std::move(bytes)};
+  } catch (const Error& error) {
+    done.error = error.message();
+  }
+  return done;
+}
+
+OutputDone LocalHeadRunner::output_now(const OutputJob& job) {
+  OutputDone done{job.epoch, job.step, {}, ""};
+  try {
+    const uint32_t width = engine_.spec().width, vocabulary = engine_.spec().vocabulary;
+    const uint32_t count = job.rows.count;
+    if (job.rows.width != width || job.asked.size() != count || (count > 0 && !job.rows.bytes))
+      fail(ErrorCode::kMalformed, "{} rows of width {} came back for {} of width {}", count, job.rows.width,
+           job.asked.size(), width);
+    if (count == 0) return done;
+    rows_.resize(size_t{count} * width);
+    decode_rows(job.rows.codec, *job.rows.bytes, count, width, rows_.data());
+    for (uint32_t first = 0; first < count; first += kRowsAtOnce) {
+      const uint32_t rows = std::min(kRowsAtOnce, count - first);
+      output_.stage->output(rows_.data() + size_t{first} * width, rows, logits_.data());
+      for (uint32_t i = 0; i < rows; ++i)
+        done.results.push_back(
+            finish_row(job.asked[first + i], std::span(logits_).subspan(size_t{i} * vocabulary, vocabulary)));
+    }
+  } catch (const Error& error) {
+    done.error = error.message();
+  }
+  return done;
+}
+
+OutputResult LocalHeadRunner::finish_row(const OutputRow& asked, std::span<const float> logits) {
+  OutputResult result;
+  if (asked.logits) result.logits.assign(logits.begin(), logits.end());
+  if (!asked.sample) return result;
+  result.token = sample(logits, *asked.sampling, asked.history, asked.position, scratch_);
+  if (asked.logprob) result.logprob = logprob(logits, result.token);
+  if (asked.top_logprobs > 0) result.top = top_logprobs(logits, asked.top_logprobs);
+  return result;
+}
+
+}  // namespace caravan

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "daemon/compute_thread.h"
+#include "daemon/engine.h"
+#include "daemon/head_runner.h"
+
+namespace caravan {
+
+// HeadRunner over the engine: units 0 and L+1, and the sampler, on the compute thread. Calls come from the
+// control thread; events are handed to `post` on the compute thread.
+class LocalHeadRunner final : public HeadRunner {
+ public:
+  using Event = std::variant<EmbedDone, OutputDone>;
+  using Post = std::function<void(Event)>;
+  // Binds and reads the two units' weights in the calling thread, before the compute thread has work. All
+  // outlive the runner, and the compute thread is joined before it goes.
+  LocalHeadRunner(Engine& engine, ComputeThread& thread, const LoadProgress& progress, Post post);
+  ~LocalHeadRunner() override;
+
+  void embed(EmbedJob job) override;
+  void output(OutputJob job) override;
+
+ private:
+  // Everything below runs on the compute thread.
+  EmbedDone embed_now(const EmbedJob& job);
+  OutputDone output_now(const OutputJob& job);
+  OutputResult finish_row(const OutputRow& asked, std::span<const float> logits);
+
+  Engine& engine_;
+  ComputeThread& thread_;
+  const Post post_;
+  Engine::Hosted embed_, output_;
+  std::vector<float> rows_;    // [rows, width]
+  std::vector<float> logits_;  // [kRowsAtOnce, vocabulary]
+  SamplerScratch scratch_;
+};
+
+}  // namespace caravan

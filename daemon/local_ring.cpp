@@ -1,0 +1,151 @@
+#include "daemon/local_ring.h"
+
+#include <unistd.h>
+
+#include <utility>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "compute/codec.h"
+#include "daemon/defaults.h"
+
+namespace caravan {
+
+namespace {
+
+constexpr Duration kWatchInterval = std::chrono::milliseconds(50);
+// Loading on a slow disk takes its time; a child that ends is noticed at once.
+constexpr Duration kPatience = std::chrono::seconds(600);
+
+}  // namespace
+
+LocalRing::LocalRing(EventLoop& loop, const Clock& clock, Random& random, const Config& config,
+                     const std::string& model_path, uint32_t peers, LoadProgress progress)
+    : loop_(loop),
+      clock_(clock),
+      random_(random),
+      config_(config),
+      model_path_(std::filesystem::absolute(model_path).string()),
+      peers_(peers),
+      keys_(make_key_pair(random)) {
+  HeadProcessOptions options;
+  options.self = keys_.public_key;
+  Manifest manifest = read_manifest(model_path);
+  if (peers > manifest.layer_count && !manifest.groups.empty())
+    fail(ErrorCode::kInvalidArgument, "{} peers cannot share {} layers; --peers {} at most", peers,
+         manifest.layer_count, manifest.layer_count);
+  if (peers > 0) {
+    start_link();
+    options.link = link_.get();
+    options.host_layers = false;
+    options.cut = CutMode::kEven;
+    options.min_peers = peers;
+    options.sharers = peers;
+  }
+  head_ = std::make_unique<HeadProcess>(loop, clock, random, config, std::move(manifest), options,
+                                        std::move(progress));
+}
+
+LocalRing::~LocalRing() {
+  if (timer_) loop_.cancel(*timer_);
+  if (head_) head_->driver().stop();
+  link_.reset();
+  for (ChildProcess& child : children_) child.ask_to_end();
+  children_.clear();
+  std::error_code ignored;
+  if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
+}
+
+void LocalRing::start_link() {
+  folder_ = std::filesystem::path(state_folder(config_)) / ("local-" + std::to_string(::getpid()));
+  ZmqLinkOptions options;
+  options.keys = keys_;
+  options.name = "head";
+  options.listen = {"tcp://127.0.0.1:0"};
+  options.decode.encoded_row_bytes = [](CodecId codec, uint32_t width) {
+    return encoded_row_bytes(codec, width);
+  };
+  options.timeout = std::min<Duration>(options.timeout, from_seconds(config_.peer_timeout_s));
+  options.heartbeat = options.timeout / 4;
+  ZmqLinkCallbacks callbacks;
+  callbacks.event = [this](LinkEvent event) {
+    loop_.post([this, event = std::move(event)]() mutable {
+      if (head_) head_->on_link(std::move(event));
+    });
+  };
+  // Keys of one run are not kept: the ring ends with this process.
+  callbacks.admit = [](const PeerKey& key, const std::string& name, const PeerKey&) {
+    log_info("admitted peer={} key={}", name, short_string(key));
+  };
+  link_ = std::make_unique<ZmqLink>(std::move(options), clock_, random_, std::move(callbacks));
+}
+
+void LocalRing::start() {
+  head_->start();
+  for (uint32_t i = 0; i < peers_; ++i) start_child(i);
+  reported_.assign(children_.size(), false);
+  const Time deadline = clock_.now() + kPatience;
+  head_->driver().on_change([this] { check_ready(); });
+  if (peers_ > 0) watch_children();
+  loop_.after(kPatience, [this, deadline] {
+    if (ready_ && clock_.now() >= deadline)
+      std::exchange(ready_,
+                    nullptr)(Error(ErrorCode::kTimeout, head_->driver().node().head()->not_ready_reason()));
+  });
+  loop_.post([this] { check_ready(); });
+}
+
+void LocalRing::start_child(uint32_t index) {
+  const std::string name = "peer-" + std::to_string(index + 1);
+  const std::filesystem::path state = folder_ / name;
+  std::filesystem::create_directories(state);
+  const EngineOptions& engine = head_->engine().options();
+  std::vector<std::string> arguments = {"join",
+                                        "-",
+                                        "--until-eof",
+                                        "--model",
+                                        model_path_,
+                                        "--state",
+                                        state,
+                                        "--name",
+                                        name,
+                                        "--listen",
+                                        "127.0.0.1:0",
+                                        "--threads",
+                                        std::to_string(engine.threads),
+                                        "--isa",
+                                        engine.isa,
+                                        "--kv-type",
+                                        config_.kv_type,
+                                        "--peer-timeout",
+                                        std::to_string(config_.peer_timeout_s),
+                                        "--sharers",
+                                        std::to_string(peers_),
+                                        "--log",
+                                        config_.log_level};
+  if (engine.exact) arguments.push_back("--exact");
+  const Ticket ticket = make_ticket(keys_.public_key, link_->endpoints(), 0, random_);
+  link_->add_ticket(open_ticket(ticket));
+  children_.emplace_back(name, own_program(), arguments);
+  children_.back().write_line(to_text(ticket));
+}
+
+void LocalRing::watch_children() {
+  for (size_t i = 0; i < children_.size(); ++i) {
+    const auto how = children_[i].ended();
+    if (!how || reported_[i]) continue;
+    reported_[i] = true;
+    const std::string what =
+        children_[i].name() + " (process " + std::to_string(children_[i].pid()) + ") " + *how;
+    if (ready_) return std::exchange(ready_, nullptr)(Error(ErrorCode::kUnavailable, what));
+    if (lost_) lost_(what);
+  }
+  timer_ = loop_.after(kWatchInterval, [this] { watch_children(); });
+}
+
+void LocalRing::check_ready() {
+  if (!ready_ || !head_->driver().node().head()->ready()) return;
+  std::exchange(ready_, nullptr)(std::nullopt);
+}
+
+}  // namespace caravan

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/clock.h"
+#include "daemon/compute_thread.h"
+#include "daemon/engine.h"
+#include "peers/stage_runner.h"
+
+namespace caravan {
+
+// StageRunner over the engine: decodes a step's rows, runs the stage on the compute thread, encodes what
+// comes out. Calls come from the control thread; events are handed to `post` on the compute thread.
+class LocalStageRunner final : public StageRunner {
+ public:
+  using Event = std::variant<StagePrepared, StepDone>;
+  using Post = std::function<void(Event)>;
+  // All outlive the runner, and the compute thread is joined before it goes.
+  LocalStageRunner(Engine& engine, ComputeThread& thread, const Clock& clock, LoadProgress progress,
+                   Post post);
+  ~LocalStageRunner() override;
+
+  void prepare(const StagePlan& plan) override;
+  void submit(std::vector<Step> steps) override;
+  void release(RingId ring, EpochId epoch) override;
+
+ private:
+  // Everything below runs on the compute thread.
+  struct Prepared {
+    StagePlan plan;
+    Engine::Hosted hosted;
+  };
+  void prepare_now(const StagePlan& plan);
+  void run_now(const Step& step, Time queued);
+  void apply(const SequenceOperation& operation);
+  Rows run_rows(const Step& step);
+
+  Engine& engine_;
+  ComputeThread& thread_;
+  const Clock& clock_;
+  const LoadProgress progress_;
+  const Post post_;
+  std::optional<Prepared> prepared_;
+  std::vector<float> rows_;  // [max_rows, width]
+  std::vector<StageRange> ranges_;
+};
+
+}  // namespace caravan

@@ -1,0 +1,54 @@
+#include <cstdio>
+#include <exception>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "daemon/commands.h"
+
+namespace {
+
+using caravan::CommandLine;
+
+int dispatch(const CommandLine& line) {
+  using Command = CommandLine::Command;
+  switch (line.command) {
+    case Command::kServe:
+      return command_serve(line);
+    case Command::kJoin:
+      return command_join(line);
+    case Command::kInvite:
+      return command_invite(line);
+    case Command::kDemo:
+      return command_demo(line);
+    case Command::kStatus:
+      return command_status(line);
+    case Command::kRun:
+      return command_run(line);
+    case Command::kChat:
+      return command_chat(line);
+    case Command::kQuantize:
+      return command_quantize(line);
+    case Command::kTokenize:
+      return command_tokenize(line);
+    case Command::kInspect:
+      return command_inspect(line);
+    case Command::kTemplate:
+      return command_template(line);
+  }
+  return 2;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const CommandLine line = caravan::parse_command_line(argc, argv);
+    return dispatch(line);
+  } catch (const caravan::Error& error) {
+    std::fprintf(stderr, "caravan: %s\n", error.what());
+    return error.code() == caravan::ErrorCode::kInvalidArgument ? 2 : 1;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "caravan: %s\n", error.what());
+    return 1;
+  }
+}

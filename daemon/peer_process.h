@@ -1,0 +1,65 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/clock.h"
+#include "base/config.h"
+#include "base/random.h"
+#include "daemon/compute_thread.h"
+#include "daemon/engine.h"
+#include "daemon/event_loop.h"
+#include "daemon/local_stage_runner.h"
+#include "daemon/node_driver.h"
+#include "peers/pins.h"
+#include "peers/ticket.h"
+#include "peers/zmq_link.h"
+
+namespace caravan {
+
+// A peer that lends its machine to a head's ring: enrols with a ticket at first, greets the head, and hosts
+// what it is assigned. Control thread.
+class PeerProcess {
+ public:
+  struct Options {
+    std::string name;
+    std::string listen;  // HOST:PORT
+    uint32_t sharers = 1;
+  };
+  // Called once when the peer cannot go on (refused, the ticket is no good).
+  using Ended = std::function<void(const Error& reason)>;
+
+  // Throws as Engine and ZmqLink; kIo naming --state.
+  PeerProcess(EventLoop& loop, const Clock& clock, Random& random, const Config& config, Manifest manifest,
+              Ticket ticket, Options options, LoadProgress progress, Ended ended);
+  ~PeerProcess();
+  void start();
+  const NodeDriver* driver() const { return driver_.get(); }
+
+ private:
+  void make_link(const Config& config, const KeyPair& keys);
+  void on_link(LinkEvent event);
+  void on_enrolled(const PeerKey& head, const std::string& reason);
+  void greet();
+  void check_refused();
+  uint64_t measure();
+
+  EventLoop& loop_;
+  const Clock& clock_;
+  Random& random_;
+  const Ticket ticket_;
+  const Options options_;
+  const Ended ended_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Pins> pins_;
+  KeyPair keys_;
+  std::unique_ptr<ZmqLink> link_;
+  std::unique_ptr<LocalStageRunner> stage_runner_;
+  std::unique_ptr<ComputeThread> thread_;
+  std::unique_ptr<NodeDriver> driver_;
+  bool told_ = false;
+};
+
+}  // namespace caravan
