@@ -68,7 +68,7 @@ void Head::receive(const PeerKey& from, Message message, Time now) {
 }
 
 void Head::on(EmbedDone done, Time now) {
-  if (pipeline_) pipeline_->on(std::move(done));
+  if (pipeline_) pipeline_->on(std::move(done), now);
   pump(now);
 }
 

@@ -7,7 +7,6 @@
 namespace caravan {
 
 void Pipeline::add(StepPlan plan, bool canary, Time now) {
-  now_ = now;
   Flight flight;
   flight.step.ring = ring_;
   flight.step.epoch = epoch_;
@@ -29,7 +28,7 @@ Pipeline::Flight* Pipeline::find(StepId step) {
   return found == steps_.end() ? nullptr : &*found;
 }
 
-void Pipeline::on(EmbedDone done) {
+void Pipeline::on(EmbedDone done, Time now) {
   Flight* flight = done.epoch == epoch_ ? find(done.step) : nullptr;
   if (flight == nullptr || flight->embedded) return;
   if (!done.error.empty() || done.rows.count != flight->plan.tokens.size()) {
@@ -38,7 +37,7 @@ void Pipeline::on(EmbedDone done) {
   }
   flight->step.rows = std::move(done.rows);
   flight->embedded = true;
-  send_in_order(now_);
+  send_in_order(now);
 }
 
 void Pipeline::send_in_order(Time now) {
@@ -54,7 +53,6 @@ void Pipeline::send_in_order(Time now) {
 }
 
 void Pipeline::on(Answer answer, Time now) {
-  now_ = now;
   if (answer.ring != ring_ || answer.epoch != epoch_) return;
   // Stages keep the order, so the answer belongs to the oldest step on the ring.
   const auto oldest = std::find_if(steps_.begin(), steps_.end(), [](const Flight& flight) {

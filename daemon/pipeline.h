@@ -38,7 +38,7 @@ class Pipeline {
   void add(StepPlan plan, bool canary, Time now);
 
   // Messages and completions of other epochs are ignored. What makes the epoch unfit is told by broken().
-  void on(EmbedDone done);
+  void on(EmbedDone done, Time now);
   void on(Answer answer, Time now);
   void on(OutputDone done);
 
@@ -78,7 +78,6 @@ class Pipeline {
   std::string broken_;
   uint64_t last_step_ = 0;
   Time progress_{};  // of the last answer
-  Time now_{};
 };
 
 }  // namespace caravan

@@ -307,8 +307,10 @@ void StageHost::handle(const PeerKey& from, const Step& step) {
     log_debug("step_refused from={} epoch={} step={}", short_string(from), step.epoch.value, step.step.value);
     return;
   }
+  const StepId expected{last_accepted_.value + 1};
   last_accepted_ = step.step;
   auto error = check(step);
+  if (step.step != expected) error = fmt::format("step {} is missing", expected.value);
   if (!error) error = sequences_->apply(step);
   if (error) return fail_step(step.step, std::move(*error));
   Step header = step;

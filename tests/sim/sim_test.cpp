@@ -299,6 +299,13 @@ TEST(SimTest, EveryStageIsBusyWithEnoughSequences) {
   }
 }
 
+TEST(SimTest, FewerStepsThanTheWayHoldsLeaveStagesIdle) {
+  SimConfig config;
+  config.latency = milliseconds(5);
+  config.window = 5;  // stages plus two
+  for (const double share : busy_shares(config, 3, 200)) EXPECT_LT(share, 0.5);
+}
+
 TEST(SimTest, OneSequenceKeepsOneStageBusyAtATime) {
   SimConfig config;
   config.latency = config.jitter = Duration{};
