@@ -136,9 +136,7 @@ TEST(Quantize, WritesTheSameFileWithAnyNumberOfThreads) {
 }
 
 TEST(Quantize, KeepsEveryReferenceFamily) {
-  const std::string folder = shared_folder() + "/data/reference/";
-  if (!std::filesystem::exists(folder))
-    GTEST_SKIP() << "no reference cases at " << folder << " (set CARAVAN_SHARED)";
+  const std::string folder = CARAVAN_SOURCE_DIR "/tests/reference/cases/";
   for (const std::string family :
        {"llama", "llama_linear", "llama_tied", "llama_yarn", "mistral", "mixtral", "qwen2", "qwen3",
         "qwen3_moe", "qwen3_moe_rawprob", "granite", "smollm3", "olmo2"}) {
@@ -163,9 +161,7 @@ TEST(Quantize, KeepsEveryReferenceFamily) {
 
 // Row 2 i + j of a head in the file is row i + j * half of that head in the folder.
 TEST(Quantize, TurnsRotaryHalvesIntoPairs) {
-  const std::string folder = shared_folder() + "/data/reference/mistral";
-  if (!std::filesystem::exists(folder))
-    GTEST_SKIP() << "no reference case at " << folder << " (set CARAVAN_SHARED)";
+  const std::string folder = CARAVAN_SOURCE_DIR "/tests/reference/cases/mistral";
   const Manifest source = read_manifest(folder);
   const std::string path = out_path("turned");
   QuantizeOptions options;
