@@ -22,8 +22,7 @@ constexpr uint32_t kWidth = 2048, kInner = 5632, kHeads = 32, kKvHeads = 4;  // 
 constexpr uint64_t kWeightBytes = 256u << 20;                                // more than the caches hold
 constexpr uint32_t kManyRows = 512;
 
-// With one thread the time of the process, which other work on the machine does not count into; else time
-// itself.
+// With one thread the time of the process, which other work on the machine adds little to; else time itself.
 double seconds(uint32_t threads) {
   timespec now{};
   clock_gettime(threads == 1 ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &now);
@@ -144,20 +143,13 @@ struct Bench {
   }
 };
 
-cpu::Isa isa_named(std::string_view name) {
-  return name == "scalar"   ? cpu::Isa::kScalar
-         : name == "avx2"   ? cpu::Isa::kAvx2
-         : name == "avx512" ? cpu::Isa::kAvx512
-                            : cpu::Isa::kBest;
-}
-
 }  // namespace
 }  // namespace caravan
 
-// caravan-kernels [best|scalar|avx2|avx512] [int8|f32] [FORMAT]
+// caravan-kernels [auto|scalar|avx2|avx512] [int8|f32] [FORMAT]
 int main(int argc, char** argv) {
   using namespace caravan;
-  const cpu::Isa isa = isa_named(argc > 1 ? argv[1] : "best");
+  const cpu::Isa isa = isa_from_name(argc > 1 ? argv[1] : "auto").value_or(cpu::Isa::kBest);
   const bool exact = argc > 2 && std::string_view(argv[2]) == "f32";
   const std::vector<std::byte> bytes(kWeightBytes, std::byte{1});
   fmt::print("{} kernels, {} activations\n", cpu::kernels_of(isa) ? cpu::kernels_of(isa)->name : "no such",

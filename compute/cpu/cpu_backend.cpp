@@ -30,6 +30,14 @@ std::span<const std::byte> row_of(const Matrix& matrix, uint64_t row) {
 
 }  // namespace
 
+std::optional<cpu::Isa> isa_from_name(std::string_view name) {
+  if (name == "auto") return cpu::Isa::kBest;
+  if (name == "scalar") return cpu::Isa::kScalar;
+  if (name == "avx2") return cpu::Isa::kAvx2;
+  if (name == "avx512") return cpu::Isa::kAvx512;
+  return std::nullopt;
+}
+
 CpuBackend::CpuBackend(const CpuBackendOptions& options, Budget& budget)
     : options_(options),
       kernels_(chosen_kernels(options.isa)),

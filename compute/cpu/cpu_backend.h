@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "base/budget.h"
@@ -28,6 +30,9 @@ struct CpuBackendOptions {
   uint32_t max_head_width = 0;
   uint32_t max_experts = 0;
 };
+
+// "auto", "scalar", "avx2" or "avx512"; nothing for other names. Whether it is there: cpu::kernels_of.
+std::optional<cpu::Isa> isa_from_name(std::string_view name);
 
 // Backend on the processor: the same bits for every instruction set, number of threads and batch (the orders
 // of summation stand in compute/cpu/kernels.h). Called by one thread; it owns a pool of options.threads - 1

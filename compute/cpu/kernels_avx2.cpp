@@ -39,19 +39,58 @@ inline __m256i broadcast(const int8_t* q) {
   return _mm256_set1_epi32(dword);
 }
 
-// Pairs of products in 16 bits: at most 2 * 63 * 127 or, by moving the weight's sign to x, 2 * 128 * 127, so
-// that nothing saturates.
+// Sums of pairs of products in 16 bits, at most 2 * 31 * 127 (2 * 63 * 127 with halves): so many of them may
+// be added before they are widened. With signed bytes, 2 * 128 * 127 once the weight's sign is moved to x.
 template <Sum kSum>
-inline __m256i add_products(__m256i sum, __m256i weight, __m256i x) {
-  if constexpr (kSum == Sum::kSigned) {
-    x = _mm256_sign_epi8(x, weight);
-    weight = _mm256_abs_epi8(weight);
-  }
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(weight, x), _mm256_set1_epi16(1)));
-}
+constexpr uint32_t kNarrow = kSum == Sum::kSigned   ? 1
+                             : kSum == Sum::kHalves ? 2
+                                                    : 4;
 
 inline __m256i load8(const void* from) {
   return _mm256_load_si256(static_cast<const __m256i*>(from));
+}
+
+template <Sum kSum>
+inline __m256i add_products(__m256i sum, const __m256i* weight, const int8_t* q) {
+  __m256i narrow;
+  if constexpr (kSum == Sum::kSigned) {
+    narrow = _mm256_maddubs_epi16(_mm256_abs_epi8(weight[0]), _mm256_sign_epi8(broadcast(q), weight[0]));
+  } else {
+    narrow = _mm256_maddubs_epi16(weight[0], broadcast(q));
+    for (uint32_t i = 1; i < kNarrow<kSum>; ++i) {
+      narrow = _mm256_add_epi16(narrow, _mm256_maddubs_epi16(weight[i], broadcast(q + 4 * i)));
+    }
+  }
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, _mm256_set1_epi16(1)));
+}
+
+// The exact sums of one block, of 8 outputs and R rows.
+template <Sum kSum, uint32_t R>
+inline void block_products(const Tile& tile, uint32_t b, int side, const RowBlocks* rows, __m256i* products) {
+  __m256i high[R];
+  for (uint32_t r = 0; r < R; ++r) {
+    high[r] = _mm256_setzero_si256();
+    products[r] = high[r];
+    if constexpr (kSum == Sum::kStart) products[r] = _mm256_set1_epi32(rows[r].start[b]);
+    if constexpr (kSum == Sum::kHalves) {
+      products[r] = _mm256_set1_epi32(rows[r].start[2 * b]);
+      high[r] = _mm256_set1_epi32(rows[r].start[2 * b + 1]);
+    }
+  }
+  for (uint32_t c = 0; c < 8; c += kNarrow<kSum>) {
+    __m256i weight[kNarrow<kSum>];
+    for (uint32_t i = 0; i < kNarrow<kSum>; ++i) weight[i] = load8(tile.q[b][c + i] + 32 * side);
+    for (uint32_t r = 0; r < R; ++r) {
+      __m256i& to = kSum == Sum::kHalves && c >= 4 ? high[r] : products[r];
+      to = add_products<kSum>(to, weight, rows[r].q + b * kActivationBlock + 4 * c);
+    }
+  }
+  if constexpr (kSum == Sum::kHalves) {
+    for (uint32_t r = 0; r < R; ++r) {
+      products[r] = _mm256_add_epi32(_mm256_mullo_epi32(products[r], load8(tile.half_scale[b][0] + 8 * side)),
+                                     _mm256_mullo_epi32(high[r], load8(tile.half_scale[b][1] + 8 * side)));
+    }
+  }
 }
 
 template <Sum kSum, uint32_t R>
@@ -60,28 +99,12 @@ void add_segment(const Tile& tile, uint32_t blocks, const RowBlocks* rows, float
     __m256 sum[R];
     for (uint32_t r = 0; r < R; ++r) sum[r] = _mm256_setzero_ps();
     for (uint32_t b = 0; b < blocks; ++b) {
-      const uint8_t* weight = tile.q[b][0] + 32 * side;
+      __m256i products[R];
+      block_products<kSum, R>(tile, b, side, rows, products);
       const __m256 scale = _mm256_load_ps(tile.scale[b] + 8 * side);
       for (uint32_t r = 0; r < R; ++r) {
-        const int8_t* q = rows[r].q + b * kActivationBlock;
-        __m256i products;
-        if constexpr (kSum == Sum::kHalves) {
-          __m256i low = _mm256_set1_epi32(rows[r].start[2 * b]),
-                  high = _mm256_set1_epi32(rows[r].start[2 * b + 1]);
-          for (int c = 0; c < 4; ++c) {
-            low = add_products<kSum>(low, load8(weight + 64 * c), broadcast(q + 4 * c));
-            high = add_products<kSum>(high, load8(weight + 64 * (c + 4)), broadcast(q + 16 + 4 * c));
-          }
-          products = _mm256_add_epi32(_mm256_mullo_epi32(low, load8(tile.half_scale[b][0] + 8 * side)),
-                                      _mm256_mullo_epi32(high, load8(tile.half_scale[b][1] + 8 * side)));
-        } else {
-          products = kSum == Sum::kStart ? _mm256_set1_epi32(rows[r].start[b]) : _mm256_setzero_si256();
-          for (int c = 0; c < 8; ++c) {
-            products = add_products<kSum>(products, load8(weight + 64 * c), broadcast(q + 4 * c));
-          }
-        }
         const __m256 both_scales = _mm256_mul_ps(scale, _mm256_set1_ps(rows[r].scale[b]));
-        sum[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), both_scales, sum[r]);
+        sum[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products[r]), both_scales, sum[r]);
         if constexpr (kSum == Sum::kMinimum) {
           sum[r] = _mm256_fmadd_ps(_mm256_load_ps(tile.minimum[b] + 8 * side),
                                    _mm256_set1_ps(rows[r].scaled_sum[b]), sum[r]);

@@ -240,6 +240,15 @@ TEST(CpuBackend, ScratchThatDoesNotFitIsAnError) {
   EXPECT_EQ(budget.used().count, 0u);
 }
 
+TEST(CpuBackend, InstructionSetsHaveNames) {
+  for (cpu::Isa isa : kIsas)
+    if (const cpu::Kernels* kernels = cpu::kernels_of(isa)) {
+      EXPECT_EQ(isa_from_name(kernels->name), isa);
+    }
+  EXPECT_EQ(isa_from_name("auto"), cpu::Isa::kBest);
+  EXPECT_EQ(isa_from_name("avx3"), std::nullopt);
+}
+
 TEST(ThreadPool, EveryIndexIsVisitedOnceByAKnownWorker) {
   for (uint32_t threads : {1u, 2u, 5u}) {
     cpu::ThreadPool pool(threads);
