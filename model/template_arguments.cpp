@@ -9,7 +9,7 @@ namespace caravan::tmpl {
 Bound::Bound(std::string_view function, const Arguments& arguments,
              std::initializer_list<std::string_view> names, size_t required)
     : function_(function) {
-  CHECK(names.size() <= values_.size());
+  CHECK((names.size() <= values_.size()));
   if (arguments.positional.size() > names.size())
     raise("{}() takes at most {} arguments ({} given)", function, names.size(), arguments.positional.size());
   for (size_t i = 0; i < arguments.positional.size(); ++i) values_[i] = &arguments.positional[i];

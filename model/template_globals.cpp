@@ -34,6 +34,7 @@ std::shared_ptr<Dict> make_dict(Interpreter& in, std::string_view function, cons
   auto made = std::make_shared<Dict>();
   if (!arguments.positional.empty()) {
     const Value& source = arguments.positional[0];
+    if (source.is_undefined()) raise("{}", source.as<Undefined>().message());
     const Value pairs = source.is(Kind::kDict) ? in.view(source, View::Part::kItems) : source;
     for (const Value& pair : in.collect(pairs)) {
       const std::vector<Value> parts = in.collect(pair);

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <vector>
 
+#include "model/template_eval.h"
+
 namespace caravan::tmpl {
 namespace {
 
@@ -56,6 +58,14 @@ class ReprWriter {
       case Kind::kNamespace:
         write_namespace(v.as<Namespace>());
         break;
+      case Kind::kMacro: {
+        const std::string& name = v.as<Macro>().statement->name;
+        out_ += name.empty() ? "<Macro anonymous>" : "<Macro '" + name + "'>";
+        break;
+      }
+      case Kind::kLoop:
+        write_loop(v.as<Loop>());
+        break;
       default:
         out_ += fmt::format("<{}>", type_name(v));
         break;
@@ -87,6 +97,11 @@ class ReprWriter {
   void write_range(const Range& range) {
     out_ += range.step == 1 ? fmt::format("range({}, {})", range.start, range.stop)
                             : fmt::format("range({}, {}, {})", range.start, range.stop, range.step);
+  }
+
+  void write_loop(const Loop& loop) {
+    const std::optional<int64_t> size = loop.known_size >= 0 ? loop.known_size : length(loop.source);
+    out_ += fmt::format("<LoopContext {}/{}>", loop.index0 + 1, size ? std::to_string(*size) : "?");
   }
 
   void write_view(const View& view) {
