@@ -59,8 +59,8 @@ int command_invite(const CommandLine& line) {
   std::fflush(stdout);
   std::fprintf(stderr,
                "One peer may join with it, once, within %u minutes. On the other machine:\n"
-               "  caravan join %s --model MODEL\n",
-               line.ticket_minutes, to_text(ticket).c_str());
+               "  caravan join TICKET --model MODEL\n",
+               line.ticket_minutes);
   return 0;
 }
 

@@ -49,9 +49,10 @@ LocalRing::LocalRing(EventLoop& loop, const Clock& clock, Random& random, const 
 LocalRing::~LocalRing() {
   if (timer_) loop_.cancel(*timer_);
   if (head_) head_->driver().stop();
-  link_.reset();
+  // Together, and before the link goes: none of them then takes the others' end for a failure.
   for (ChildProcess& child : children_) child.ask_to_end();
   children_.clear();
+  link_.reset();
   std::error_code ignored;
   if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
 }

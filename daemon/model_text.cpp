@@ -13,8 +13,11 @@ Vocabulary read_vocabulary(const Manifest& manifest) {
   if (manifest.origin == Manifest::Origin::kGguf) return vocabulary_from_metadata(manifest.metadata);
   if (manifest.tokenizer_json.empty())
     fail(ErrorCode::kNotFound, "{}: there is no tokenizer.json in this folder", manifest.path);
-  return read_tokenizer_json(manifest.tokenizer_json, manifest.tokenizer_config_json,
-                             manifest.path + "/tokenizer.json");
+  Vocabulary vocabulary = read_tokenizer_json(manifest.tokenizer_json, manifest.tokenizer_config_json,
+                                              manifest.path + "/tokenizer.json");
+  if (!manifest.generation_config_json.empty())
+    read_generation_config(manifest.generation_config_json, vocabulary);
+  return vocabulary;
 }
 
 }  // namespace

@@ -58,11 +58,11 @@ CpuBackend::CpuBackend(const CpuBackendOptions& options, Budget& budget)
   norm_weight_ = take<float>(max_columns_);
   post_weight_ = take<float>(max_columns_);
   quantized_.q = take<int8_t>(rows * max_columns_);
-  quantized_.scale = take<float>(rows * blocks);
+  quantized_.scale = take<float>(rows * blocks * 2);
   quantized_.scaled_sum = take<float>(rows * blocks);
-  quantized_.start8 = take<int32_t>(rows * blocks);
-  quantized_.start16 = take<int32_t>(rows * blocks);
-  quantized_.start128 = take<int32_t>(rows * blocks);
+  quantized_.start8 = take<int32_t>(rows * blocks * 2);
+  quantized_.start16 = take<int32_t>(rows * blocks * 2);
+  quantized_.start128 = take<int32_t>(rows * blocks * 2);
   quantized_.half_start32 = take<int32_t>(rows * blocks * 2);
   workers_ = take<uint8_t>(worker_bytes_ * options.threads);
   CHECK(scratch_used_ <= bytes.count);
@@ -72,7 +72,7 @@ CpuBackend::CpuBackend(const CpuBackendOptions& options, Budget& budget)
 uint64_t CpuBackend::scratch_bytes() const {
   const uint64_t rows = options_.max_rows, blocks = max_columns_ / cpu::kActivationBlock;
   const uint64_t floats = rows * (2ull * options_.max_width + 2ull * options_.max_feed_forward +
-                                  options_.max_experts + 7 * blocks) +
+                                  options_.max_experts + 11 * blocks) +
                           2ull * max_columns_;
   constexpr uint64_t kArrays = 16;  // each rounded up to a cache line
   return floats * sizeof(float) + rows * max_columns_ + worker_bytes_ * options_.threads + kArrays * 64;

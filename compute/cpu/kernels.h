@@ -9,12 +9,13 @@
 // What one instruction set offers. The sums below have one order each, which belongs to the format and not to
 // the instruction set, the number of rows or the number of threads (law 3):
 //
-//  - Activations for quantized weights are int8 in blocks of 32: scale d = max|x| / 127, q = x * (1 / d)
-//    rounded to even, kept within +-127. A block whose d is no normal number counts as zero. A row with an
-//    infinity or a NaN in a block gives NaN there.
-//  - Q4_0, Q5_0, Q8_0: a block of 32 products is summed exactly in integers, offset included;
-//    acc = fma(float(sum), dw * dx, acc), block after block.
-//  - Q4_1, Q5_1: the same, then acc = fma(m, dx * float(sum of q), acc).
+//  - Activations for quantized weights are int8 with a scale for every 16: d = max|x| / 127, q = x * (1 / d)
+//    rounded to even, kept within +-127. A scale that is no normal number counts as zero. A row with an
+//    infinity or a NaN among the 16 gives NaN there. (One scale for 32 was tried: it loses an eighth more,
+//    which puts Q4_0 behind llama.cpp; docs/decisions/0002-activation-scales.md.)
+//  - Q4_0, Q5_0, Q8_0: each half of a block of 32 is summed exactly in integers, offset included;
+//    both = fma(float(second), dx2, float(first) * dx1), acc = fma(both, dw, acc), block after block.
+//  - Q4_1, Q5_1: the same, then acc = fma(m, dx1 * float(sum of q) + dx2 * float(sum of q), acc).
 //  - Q4_K, Q5_K: the same by sub-blocks of 32, with dw = d * float(scale), m = -(dmin * float(min)).
 //  - Q6_K: sub-blocks of 32; both 16-wide scales multiply their exact sums in integers; dw = d.
 //  - After 512 weights (16 blocks) acc is added to the total, total = total + acc, and starts at zero again.
@@ -39,12 +40,12 @@ inline constexpr uint32_t kQueriesAUnit = 32;  // queries that find keys and val
 struct QuantizedRows {
   uint32_t columns = 0;         // a multiple of 32
   int8_t* q = nullptr;          // [rows][columns]
-  float* scale = nullptr;       // [rows][columns / 32]
-  float* scaled_sum = nullptr;  // [rows][columns / 32]: scale * float(sum of q)
+  float* scale = nullptr;       // [rows][columns / 16]
+  float* scaled_sum = nullptr;  // [rows][columns / 32]: both halves' scale * float(sum of q)
   // Where the integer sums of formats with an offset start: minus the offset times the sum of q.
-  int32_t* start8 = nullptr;        // [rows][columns / 32]
-  int32_t* start16 = nullptr;       // [rows][columns / 32]
-  int32_t* start128 = nullptr;      // [rows][columns / 32]
+  int32_t* start8 = nullptr;        // [rows][columns / 16]
+  int32_t* start16 = nullptr;       // [rows][columns / 16]
+  int32_t* start128 = nullptr;      // [rows][columns / 16]
   int32_t* half_start32 = nullptr;  // [rows][columns / 16]
 };
 

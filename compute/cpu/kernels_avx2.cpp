@@ -64,31 +64,27 @@ inline __m256i add_products(__m256i sum, const __m256i* weight, const int8_t* q)
   return _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, _mm256_set1_epi16(1)));
 }
 
-// The exact sums of one block, of 8 outputs and R rows.
+// The exact sums of both halves of one block, of 8 outputs and R rows.
 template <Sum kSum, uint32_t R>
-inline void block_products(const Tile& tile, uint32_t b, int side, const RowBlocks* rows, __m256i* products) {
-  __m256i high[R];
+inline void block_products(const Tile& tile, uint32_t b, int side, const RowBlocks* rows, __m256i* low,
+                           __m256i* high) {
   for (uint32_t r = 0; r < R; ++r) {
-    high[r] = _mm256_setzero_si256();
-    products[r] = high[r];
-    if constexpr (kSum == Sum::kStart) products[r] = _mm256_set1_epi32(rows[r].start[b]);
-    if constexpr (kSum == Sum::kHalves) {
-      products[r] = _mm256_set1_epi32(rows[r].start[2 * b]);
-      high[r] = _mm256_set1_epi32(rows[r].start[2 * b + 1]);
-    }
+    const bool starts = kSum == Sum::kStart || kSum == Sum::kHalves;
+    low[r] = starts ? _mm256_set1_epi32(rows[r].start[2 * b]) : _mm256_setzero_si256();
+    high[r] = starts ? _mm256_set1_epi32(rows[r].start[2 * b + 1]) : _mm256_setzero_si256();
   }
   for (uint32_t c = 0; c < 8; c += kNarrow<kSum>) {
     __m256i weight[kNarrow<kSum>];
     for (uint32_t i = 0; i < kNarrow<kSum>; ++i) weight[i] = load8(tile.q[b][c + i] + 32 * side);
     for (uint32_t r = 0; r < R; ++r) {
-      __m256i& to = kSum == Sum::kHalves && c >= 4 ? high[r] : products[r];
+      __m256i& to = c < 4 ? low[r] : high[r];
       to = add_products<kSum>(to, weight, rows[r].q + b * kActivationBlock + 4 * c);
     }
   }
   if constexpr (kSum == Sum::kHalves) {
     for (uint32_t r = 0; r < R; ++r) {
-      products[r] = _mm256_add_epi32(_mm256_mullo_epi32(products[r], load8(tile.half_scale[b][0] + 8 * side)),
-                                     _mm256_mullo_epi32(high[r], load8(tile.half_scale[b][1] + 8 * side)));
+      low[r] = _mm256_mullo_epi32(low[r], load8(tile.half_scale[b][0] + 8 * side));
+      high[r] = _mm256_mullo_epi32(high[r], load8(tile.half_scale[b][1] + 8 * side));
     }
   }
 }
@@ -99,12 +95,14 @@ void add_segment(const Tile& tile, uint32_t blocks, const RowBlocks* rows, float
     __m256 sum[R];
     for (uint32_t r = 0; r < R; ++r) sum[r] = _mm256_setzero_ps();
     for (uint32_t b = 0; b < blocks; ++b) {
-      __m256i products[R];
-      block_products<kSum, R>(tile, b, side, rows, products);
+      __m256i low[R], high[R];
+      block_products<kSum, R>(tile, b, side, rows, low, high);
       const __m256 scale = _mm256_load_ps(tile.scale[b] + 8 * side);
       for (uint32_t r = 0; r < R; ++r) {
-        const __m256 both_scales = _mm256_mul_ps(scale, _mm256_set1_ps(rows[r].scale[b]));
-        sum[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products[r]), both_scales, sum[r]);
+        const __m256 both_halves =
+            _mm256_fmadd_ps(_mm256_cvtepi32_ps(high[r]), _mm256_set1_ps(rows[r].scale[2 * b + 1]),
+                            _mm256_mul_ps(_mm256_cvtepi32_ps(low[r]), _mm256_set1_ps(rows[r].scale[2 * b])));
+        sum[r] = _mm256_fmadd_ps(both_halves, scale, sum[r]);
         if constexpr (kSum == Sum::kMinimum) {
           sum[r] = _mm256_fmadd_ps(_mm256_load_ps(tile.minimum[b] + 8 * side),
                                    _mm256_set1_ps(rows[r].scaled_sum[b]), sum[r]);

@@ -46,30 +46,28 @@ void add_segment(const Tile& tile, uint32_t blocks, const RowBlocks* rows, float
   F sum[R];
   for (uint32_t r = 0; r < R; ++r) sum[r] = set1(0.0f);
   for (uint32_t b = 0; b < blocks; ++b) {
-    __m512i products[R], high_products[R];
+    __m512i low[R], high[R];
     for (uint32_t r = 0; r < R; ++r) {
-      if constexpr (kSum == Sum::kHalves) {
-        products[r] = _mm512_set1_epi32(rows[r].start[2 * b]);
-        high_products[r] = _mm512_set1_epi32(rows[r].start[2 * b + 1]);
-      } else {
-        products[r] = kSum == Sum::kStart ? _mm512_set1_epi32(rows[r].start[b]) : _mm512_setzero_si512();
-      }
+      const bool starts = kSum == Sum::kStart || kSum == Sum::kHalves;
+      low[r] = starts ? _mm512_set1_epi32(rows[r].start[2 * b]) : _mm512_setzero_si512();
+      high[r] = starts ? _mm512_set1_epi32(rows[r].start[2 * b + 1]) : _mm512_setzero_si512();
     }
     for (uint32_t c = 0; c < 8; ++c) {
       const __m512i weight = _mm512_load_si512(tile.q[b][c]);
       for (uint32_t r = 0; r < R; ++r) {
-        __m512i& to = kSum == Sum::kHalves && c >= 4 ? high_products[r] : products[r];
+        __m512i& to = c < 4 ? low[r] : high[r];
         to = _mm512_dpbusd_epi32(to, weight, broadcast(rows[r].q + b * kActivationBlock + 4 * c));
       }
     }
     const F scale = load(tile.scale[b]);
     for (uint32_t r = 0; r < R; ++r) {
       if constexpr (kSum == Sum::kHalves) {
-        products[r] =
-            _mm512_add_epi32(_mm512_mullo_epi32(products[r], _mm512_load_si512(tile.half_scale[b][0])),
-                             _mm512_mullo_epi32(high_products[r], _mm512_load_si512(tile.half_scale[b][1])));
+        low[r] = _mm512_mullo_epi32(low[r], _mm512_load_si512(tile.half_scale[b][0]));
+        high[r] = _mm512_mullo_epi32(high[r], _mm512_load_si512(tile.half_scale[b][1]));
       }
-      sum[r] = fma(to_floats(products[r]), mul(scale, set1(rows[r].scale[b])), sum[r]);
+      const F both_halves = fma(to_floats(high[r]), set1(rows[r].scale[2 * b + 1]),
+                                mul(to_floats(low[r]), set1(rows[r].scale[2 * b])));
+      sum[r] = fma(both_halves, scale, sum[r]);
       if constexpr (kSum == Sum::kMinimum) {
         sum[r] = fma(load(tile.minimum[b]), set1(rows[r].scaled_sum[b]), sum[r]);
       }

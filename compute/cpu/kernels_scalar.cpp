@@ -138,14 +138,15 @@ Block32 block32(TensorType type, const uint8_t* row, uint32_t index) {
   }
 }
 
-float add_block(const Block32& block, const int8_t* x, float scale, float scaled_sum, float sum) {
-  int32_t products = 0;
+float add_block(const Block32& block, const int8_t* x, const float* scale, float scaled_sum, float sum) {
+  float half[2];
   for (int h = 0; h < 2; ++h) {
-    int32_t half = 0;
-    for (int i = 16 * h; i < 16 * h + 16; ++i) half += block.q[i] * x[i];
-    products += block.half_scale[h] * half;
+    int32_t products = 0;
+    for (int i = 16 * h; i < 16 * h + 16; ++i) products += block.q[i] * x[i];
+    half[h] = static_cast<float>(block.half_scale[h] * products);
   }
-  sum = __builtin_fmaf(static_cast<float>(products), block.scale * scale, sum);
+  const float both_halves = __builtin_fmaf(half[1], scale[1], half[0] * scale[0]);
+  sum = __builtin_fmaf(both_halves, block.scale, sum);
   if (block.has_minimum) sum = __builtin_fmaf(block.minimum, scaled_sum, sum);
   return sum;
 }
@@ -164,7 +165,7 @@ void matmul(const MatmulJob& job, uint32_t first, uint32_t last, uint8_t* scratc
       const bool ends = b + 1 == blocks || (b + 1) % blocks_a_segment == 0;
       for (uint32_t r = 0; r < job.rows; ++r) {
         const uint64_t at = uint64_t{r} * blocks + b;
-        sum[r] = add_block(block, job.quantized.q + at * kActivationBlock, job.quantized.scale[at],
+        sum[r] = add_block(block, job.quantized.q + at * kActivationBlock, job.quantized.scale + 2 * at,
                            job.quantized.scaled_sum[at], sum[r]);
         if (ends) {
           total[r] += sum[r];
