@@ -127,7 +127,7 @@ void Session::begin_assembly(Lane lane, const Unpacked& first, size_t cost) {
   const uint64_t total = first.envelope.amount;
   const size_t allowed = announced_row_bytes(first.payload, options_);
   if (total > allowed) fail(ErrorCode::kLimit, "{} bytes of rows announced for at most {}", total, allowed);
-  assembly_.emplace();
+  assembly_ = Assembly();
   assembly_->order = first.envelope.number;
   assembly_->header.assign(first.payload.begin(), first.payload.end());
   assembly_->total = total;

@@ -166,7 +166,7 @@ void WireThread::on_hello(const std::string& route, const PeerKey& from, const E
   const bool is_first = !one.greeting || one.greeting->session->id() != hello.number;
   if (is_first) {
     if (one.greeting) drop_routes(*one.greeting);
-    one.greeting.emplace();
+    one.greeting = Connection();
     one.greeting->session = std::make_unique<Session>(hello.number, options_.decode);
     one.greeting->session->set_window(hello.amount);
     one.greeting->heard = clock_.now();

@@ -31,7 +31,7 @@ void WireThread::on_enrol(const std::string& route, const PeerKey& one_time_key,
 
 void WireThread::handle(Ticket&& ticket) {
   if (enrolment_) end_enrolment("another ticket is tried");
-  enrolment_.emplace();
+  enrolment_ = Enrolment();
   enrolment_->keys = one_time_keys(ticket);
   enrolment_->ticket = std::move(ticket);
   enrolment_->reason = "it names no address";

@@ -228,7 +228,7 @@ void WireThread::handle_commands() {
 
 void WireThread::handle(ConnectCommand&& command) {
   Neighbour& one = neighbour(command.peer);
-  if (!one.dialer) one.dialer.emplace();
+  if (!one.dialer) one.dialer = Dialer();
   Dialer& dialer = *one.dialer;
   if (dialer.endpoints == command.endpoints) return;
   dialer.endpoints = std::move(command.endpoints);
