@@ -113,7 +113,9 @@ Affine fit_affine(const float* x, int count, int levels, bool minimum_not_positi
   for (int i = 1; i < count; ++i) low = std::min(low, x[i]), high = std::max(high, x[i]);
   if (minimum_not_positive) low = std::min(low, 0.0f), high = std::max(high, low);
   const float range = high - low;
-  if (!(range > 0) || !std::isfinite(static_cast<float>(levels) / range)) return {0, low};
+  // A range that is no f32 number has ends that no block can hold: the caller's half refuses them.
+  if (!(range > 0) || !std::isfinite(range) || !std::isfinite(static_cast<float>(levels) / range))
+    return {0, low};
   Affine best{range / static_cast<float>(levels), low};
   float best_error = std::numeric_limits<float>::max();
   for (int step = -6; step <= 10; ++step) {
