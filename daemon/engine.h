@@ -58,8 +58,8 @@ class Engine {
   };
   // Binds a span's weights, reads them once, and makes its stage. `progress` may be empty.
   Hosted host(UnitSpan span, uint32_t context, uint32_t kv_blocks, const LoadProgress& progress);
-  // Nanoseconds of one layer for one row, measured on the first layer of the span; 0 when it holds none.
-  uint64_t measure_layer_ns(const Hosted& hosted);
+  // Nanoseconds of the first layer for one row. Before the compute thread has work.
+  uint64_t measure_layer_ns();
 
  private:
   const EngineOptions options_;

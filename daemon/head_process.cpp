@@ -128,7 +128,9 @@ StageHostOptions HeadProcess::stage_options(Random& random) const {
   StageHostOptions stage;
   stage.self = options_.self;
   stage.head = options_.self;
-  stage.hello = make_hello(*engine_, options_.self_name, random.next(), 0, {});
+  // Alone, no cut has to be weighed.
+  const uint64_t layer_ns = options_.link ? engine_->measure_layer_ns() : 0;
+  stage.hello = make_hello(*engine_, options_.self_name, random.next(), layer_ns, {});
   return stage;
 }
 

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "compute/codec.h"
+#include "daemon/addresses.h"
 #include "daemon/defaults.h"
 #include "daemon/head_process.h"
 #include "peers/endpoint.h"
@@ -38,7 +39,8 @@ PeerProcess::PeerProcess(EventLoop& loop, const Clock& clock, Random& random, co
   node.stage->self = keys_.public_key;
   node.stage->head = ticket_.head;
   node.stage->head_endpoints = ticket_.endpoints;
-  node.stage->hello = make_hello(*engine_, options_.name, random.next(), measure(), link_->endpoints());
+  node.stage->hello = make_hello(*engine_, options_.name, random.next(), engine_->measure_layer_ns(),
+                                 reachable_endpoints(link_->endpoints()));
   driver_ = std::make_unique<NodeDriver>(loop, clock, std::move(node));
 }
 
@@ -67,12 +69,6 @@ void PeerProcess::make_link(const Config& config, const KeyPair& keys) {
     loop_.post([this, head, reason] { on_enrolled(head, reason); });
   };
   link_ = std::make_unique<ZmqLink>(std::move(options), clock_, random_, std::move(callbacks));
-}
-
-// One layer's time, on the first layer's weights.
-uint64_t PeerProcess::measure() {
-  const Engine::Hosted probe = engine_->host({1, 2}, 32, 1, {});
-  return engine_->measure_layer_ns(probe);
 }
 
 void PeerProcess::start() {

@@ -44,7 +44,6 @@ class PeerProcess {
   void on_enrolled(const PeerKey& head, const std::string& reason);
   void greet();
   void check_refused();
-  uint64_t measure();
 
   EventLoop& loop_;
   const Clock& clock_;
