@@ -278,6 +278,13 @@ class Parser {
     render->add_option("FILE", line_.model, "the Jinja template")->required();
     render->add_option("INPUT", line_.input, "a JSON object of its variables; - reads standard input")
         ->required();
+
+    CLI::App* bench =
+        command("bench", "Measure this machine, a hop on the loopback, and a model if one is named",
+                CommandLine::Command::kBench);
+    bench->add_option("MODEL", line_.model, "a .gguf file or a Hugging Face folder");
+    bench->add_flag("--json", line_.json, "print one object instead of the tables");
+    add_engine(bench);
   }
 
   CLI::App app_;

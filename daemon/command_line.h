@@ -23,7 +23,8 @@ struct CommandLine {
     kQuantize,
     kTokenize,
     kInspect,
-    kTemplate
+    kTemplate,
+    kBench
   };
   Command command{};
   Config config;  // flags win over the file, the file over the defaults

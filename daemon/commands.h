@@ -16,5 +16,6 @@ int command_quantize(const CommandLine& line);
 int command_tokenize(const CommandLine& line);
 int command_inspect(const CommandLine& line);
 int command_template(const CommandLine& line);
+int command_bench(const CommandLine& line);
 
 }  // namespace caravan

@@ -50,6 +50,7 @@ Engine::Engine(Manifest manifest, const EngineOptions& options)
       device_(std::make_unique<CpuDevice>()) {
   auto backend = std::make_unique<CpuBackend>(backend_options(spec_, options), budget_);
   isa_name_ = backend->isa_name();
+  counters_ = &backend->counters();
   backend_ = std::move(backend);
 }
 

@@ -8,6 +8,7 @@
 #include "base/budget.h"
 #include "base/unit_span.h"
 #include "compute/backend.h"
+#include "compute/counters.h"
 #include "compute/device.h"
 #include "model/spec.h"
 #include "model/stage.h"
@@ -48,6 +49,8 @@ class Engine {
   // Whatever can change a bit: device kind, activations. Instruction sets and threads give the same bits.
   std::string numerics_class() const;
   std::string isa_name() const;
+  // What the back end did so far.
+  const ComputeCounters& counters() const { return *counters_; }
 
   // How many KV blocks the budget has room for beside `reserve` bytes, at most `wanted`.
   uint32_t kv_blocks(UnitSpan span, uint32_t wanted) const;
@@ -68,6 +71,7 @@ class Engine {
   Budget budget_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Backend> backend_;
+  const ComputeCounters* counters_ = nullptr;
   std::string isa_name_;
 };
 

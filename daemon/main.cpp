@@ -34,6 +34,8 @@ int dispatch(const CommandLine& line) {
       return command_inspect(line);
     case Command::kTemplate:
       return command_template(line);
+    case Command::kBench:
+      return command_bench(line);
   }
   return 2;
 }

@@ -1,0 +1,156 @@
+// Laws 1 and 3 on the real engine: any cut, batch, chunking, instruction set, number of threads and way of
+// taking softmax pieces gives the same bits, for the demo model and a mixture of experts.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+#include "tests/support/test_model.h"
+
+namespace caravan {
+namespace {
+
+const std::string kDemo = std::string(CARAVAN_SOURCE_DIR) + "/configs/demo/demo.gguf";
+const std::string kExperts = std::string(CARAVAN_SOURCE_DIR) + "/tests/reference/cases/qwen3_moe";
+
+std::vector<TokenId> random_ids(SeededRandom& random, size_t count, uint32_t vocabulary) {
+  std::vector<TokenId> ids(count);
+  for (TokenId& id : ids) id = static_cast<TokenId>(random.below(vocabulary));
+  return ids;
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+std::vector<cpu::Isa> instruction_sets() {
+  std::vector<cpu::Isa> sets;
+  for (const cpu::Isa isa : {cpu::Isa::kScalar, cpu::Isa::kAvx2, cpu::Isa::kAvx512})
+    if (cpu::kernels_of(isa)) sets.push_back(isa);
+  return sets;
+}
+
+class Laws : public testing::TestWithParam<std::string> {
+ protected:
+  const Manifest manifest_ = read_manifest(GetParam());
+  const uint32_t vocabulary_ = read_spec(manifest_).vocabulary;
+};
+
+TEST_P(Laws, AnyCutGivesTheSameBits) {
+  SeededRandom random(1);
+  const auto ids = random_ids(random, 70, vocabulary_);
+  const auto whole = TestModel(manifest_).prompt_logits(ids, 96);
+  const uint32_t layers = manifest_.layer_count;
+  std::vector<uint32_t> every;
+  for (uint32_t i = 1; i < layers; ++i) every.push_back(i);
+  for (const auto& cuts :
+       {std::vector<uint32_t>{1}, std::vector<uint32_t>{layers / 3, layers * 2 / 3}, every})
+    EXPECT_TRUE(same_bits(TestModel(manifest_, cuts).prompt_logits(ids, 33), whole))
+        << cuts.size() + 1 << " stages";
+}
+
+TEST_P(Laws, AnyChunkingAndNumberOfPiecesAtATimeGivesTheSameBits) {
+  SeededRandom random(2);
+  const auto ids = random_ids(random, 600, vocabulary_);  // three softmax pieces
+  const TestModelOptions options{.context = 640};
+  const auto whole = TestModel(manifest_, {}, options).prompt_logits(ids, 96);
+  for (const uint32_t pieces : {1u, 2u}) {
+    TestModelOptions few = options;
+    few.pieces_per_mix = pieces;
+    EXPECT_TRUE(same_bits(TestModel(manifest_, {}, few).prompt_logits(ids, 41), whole))
+        << pieces << " at a time";
+  }
+}
+
+// Sequences advance in steps of random mixtures: prompts in chunks of any size beside single rows of others.
+std::map<uint64_t, std::vector<float>> run_mixtures(TestModel& model,
+                                                    const std::vector<std::vector<TokenId>>& prompts,
+                                                    uint64_t seed) {
+  SeededRandom random(seed);
+  std::map<uint64_t, std::vector<float>> logits;
+  std::vector<uint32_t> done(prompts.size(), 0);
+  for (uint64_t s = 0; s < prompts.size(); ++s) model.open(s);
+  for (;;) {
+    std::vector<TestModel::Chunk> step;
+    uint32_t room = 96;
+    const size_t first = random.below(prompts.size());
+    for (size_t k = 0; k < prompts.size(); ++k) {
+      const size_t s = (first + k) % prompts.size();
+      const auto left = static_cast<uint32_t>(prompts[s].size()) - done[s];
+      if (left == 0 || room == 0 || random.below(4) == 0) continue;
+      const uint32_t most = std::min(left, room);
+      const auto count = random.below(2) ? 1u : static_cast<uint32_t>(1 + random.below(most));
+      step.push_back({s, done[s], {prompts[s].begin() + done[s], prompts[s].begin() + done[s] + count}});
+      done[s] += count;
+      room -= count;
+    }
+    if (step.empty()) {
+      if (std::equal(done.begin(), done.end(), prompts.begin(),
+                     [](uint32_t have, const auto& prompt) { return have == prompt.size(); }))
+        break;
+      continue;
+    }
+    const auto out = model.logits(model.rows(step));
+    size_t at = 0;
+    for (const auto& chunk : step) {
+      const size_t size = chunk.ids.size() * model.spec().vocabulary;
+      logits[chunk.sequence].insert(logits[chunk.sequence].end(), out.begin() + static_cast<long>(at),
+                                    out.begin() + static_cast<long>(at + size));
+      at += size;
+    }
+  }
+  for (uint64_t s = 0; s < prompts.size(); ++s) model.close(s);
+  return logits;
+}
+
+TEST_P(Laws, AnyMixtureOfRowsOnAnyInstructionSetAndThreadsGivesTheSameBits) {
+  SeededRandom random(3);
+  std::vector<std::vector<TokenId>> prompts;
+  for (int i = 0; i < 5; ++i) prompts.push_back(random_ids(random, 1 + random.below(60), vocabulary_));
+  std::vector<std::vector<float>> alone;
+  TestModel reference(manifest_, {}, {.isa = cpu::Isa::kScalar});
+  for (const auto& prompt : prompts) alone.push_back(reference.prompt_logits(prompt, 96));
+  uint64_t seed = 10;
+  for (const cpu::Isa isa : instruction_sets())
+    for (const uint32_t threads : {1u, 2u}) {
+      TestModel model(manifest_, {1}, {.threads = threads, .isa = isa});
+      const auto mixed = run_mixtures(model, prompts, ++seed);
+      for (uint64_t s = 0; s < prompts.size(); ++s)
+        EXPECT_TRUE(same_bits(mixed.at(s), alone[s]))
+            << "instruction set " << static_cast<int>(isa) << ", " << threads << " threads, sequence " << s;
+      EXPECT_EQ(model.kv_blocks_free(), 64u);
+    }
+}
+
+TEST_P(Laws, HalfPrecisionKvKeepsTheLawsAmongItself) {
+  SeededRandom random(4);
+  const auto ids = random_ids(random, 70, vocabulary_);
+  const TestModelOptions half{.kv_type = KvType::kF16};
+  EXPECT_TRUE(same_bits(TestModel(manifest_, {}, half).prompt_logits(ids, 96),
+                        TestModel(manifest_, {1, 2}, half).prompt_logits(ids, 7)));
+}
+
+std::string model_name(const testing::TestParamInfo<std::string>& param) {
+  return param.param == kDemo ? "demo" : "experts";
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Laws, testing::Values(kDemo, kExperts), model_name);
+
+TEST(Stage, RefusesRowsThatDoNotContinueTheirSequence) {
+  TestModel model(read_manifest(kDemo), {}, {.context = 64, .kv_blocks = 2});
+  model.open(1);
+  model.rows({{1, 0, {5, 6, 7}}});
+  EXPECT_THROW(model.rows({{1, 2, {8}}}), Error);
+  EXPECT_THROW(model.rows({{1, 4, {8}}}), Error);
+  EXPECT_THROW(model.rows({{2, 0, {8}}}), Error);
+  EXPECT_THROW(model.rows({{1, 3, std::vector<TokenId>(62, 8)}}), Error) << "over the context";
+  EXPECT_THROW(model.rows({{1, 3, {4096}}}), Error) << "no such token";
+  EXPECT_NO_THROW(model.rows({{1, 3, {8}}}));
+}
+
+}  // namespace
+}  // namespace caravan
