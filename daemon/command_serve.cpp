@@ -132,7 +132,8 @@ int command_demo(const CommandLine& line) {
     });
   });
   ring.when_lost([&](const std::string& what) {
-    std::fprintf(stderr, "%s; requests end with an error until it is back\n", what.c_str());
+    std::fprintf(stderr, "%s; its requests end with an error, the other peers take over its layers\n",
+                 what.c_str());
   });
   loop.on_signal([&](int) { loop.stop(); });
   ring.start();

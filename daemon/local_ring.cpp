@@ -1,7 +1,10 @@
 #include "daemon/local_ring.h"
 
+#include <signal.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstdlib>
 #include <utility>
 
 #include "base/error.h"
@@ -16,6 +19,17 @@ namespace {
 constexpr Duration kWatchInterval = std::chrono::milliseconds(50);
 // Loading on a slow disk takes its time; a child that ends is noticed at once.
 constexpr Duration kPatience = std::chrono::seconds(600);
+
+// Folders of rings whose process was killed.
+void remove_left_over(const std::filesystem::path& state) {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(state, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.rfind("local-", 0) != 0) continue;
+    const auto pid = static_cast<pid_t>(std::atoi(name.c_str() + 6));
+    if (pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH) std::filesystem::remove_all(entry.path(), ignored);
+  }
+}
 
 }  // namespace
 
@@ -58,7 +72,9 @@ LocalRing::~LocalRing() {
 }
 
 void LocalRing::start_link() {
-  folder_ = std::filesystem::path(state_folder(config_)) / ("local-" + std::to_string(::getpid()));
+  const std::filesystem::path state = state_folder(config_);
+  remove_left_over(state);
+  folder_ = state / ("local-" + std::to_string(::getpid()));
   ZmqLinkOptions options;
   options.keys = keys_;
   options.name = "head";
