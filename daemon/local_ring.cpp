@@ -117,6 +117,9 @@ void LocalRing::start_child(uint32_t index) {
   const std::filesystem::path state = folder_ / name;
   std::filesystem::create_directories(state);
   const EngineOptions& engine = head_->engine().options();
+  // What a child would warn of, the head tells better: a neighbour that ends first is no news when the ring
+  // ends.
+  const std::string log_level = config_.log_level == "warning" ? "error" : config_.log_level;
   std::vector<std::string> arguments = {"join",
                                         "-",
                                         "--until-eof",
@@ -139,7 +142,7 @@ void LocalRing::start_child(uint32_t index) {
                                         "--sharers",
                                         std::to_string(peers_),
                                         "--log",
-                                        config_.log_level};
+                                        log_level};
   if (engine.exact) arguments.push_back("--exact");
   const Ticket ticket = make_ticket(keys_.public_key, link_->endpoints(), 0, random_);
   link_->add_ticket(open_ticket(ticket));
