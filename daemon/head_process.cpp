@@ -54,7 +54,6 @@ Hello make_hello(const Engine& engine, const std::string& name, uint64_t incarna
 HeadProcess::HeadProcess(EventLoop& loop, const Clock& clock, Random& random, const Config& config,
                          Manifest manifest, HeadProcessOptions options, LoadProgress progress)
     : options_(std::move(options)),
-      clock_(clock),
       engine_(std::make_unique<Engine>(std::move(manifest), engine_options(config, options_.sharers))),
       text_(read_model_text(engine_->manifest())),
       name_(model_name(config, engine_->manifest())),
@@ -83,7 +82,7 @@ HeadProcess::HeadProcess(EventLoop& loop, const Clock& clock, Random& random, co
   service.context = context_;
   service.vocabulary = engine_->spec().vocabulary;
   service.tokenizer = text_.tokenizer ? &*text_.tokenizer : nullptr;
-  service_ = std::make_unique<HeadService>(*driver_, loop, clock, std::move(service));
+  service_ = std::make_unique<HeadService>(*driver_, clock, std::move(service));
 }
 
 HeadProcess::~HeadProcess() {

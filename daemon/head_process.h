@@ -52,7 +52,6 @@ class HeadProcess {
   StageHostOptions stage_options(Random& random) const;
 
   const HeadProcessOptions options_;
-  const Clock& clock_;
   std::unique_ptr<Engine> engine_;
   const ModelText text_;
   const std::string name_;

@@ -22,12 +22,8 @@ struct HeadService::Generation {
       : options(std::move(given)), callback(std::move(call)), stop(options.stop) {}
 };
 
-HeadService::HeadService(NodeDriver& driver, EventLoop& loop, const Clock& clock, Options options)
-    : driver_(driver),
-      loop_(loop),
-      clock_(clock),
-      options_(std::move(options)),
-      started_unix_(clock.unix_seconds()) {}
+HeadService::HeadService(NodeDriver& driver, const Clock& clock, Options options)
+    : driver_(driver), clock_(clock), options_(std::move(options)), started_unix_(clock.unix_seconds()) {}
 
 HeadService::~HeadService() {
   for (const auto& [request, generation] : generations_) driver_.cancel(request);

@@ -24,7 +24,7 @@ class HeadService final : public GenerationService {
     const Tokenizer* tokenizer = nullptr;  // none: tokens without text. Outlives the service
     bool opening = false;                  // texts begin with their prompt's end, so no space is dropped
   };
-  HeadService(NodeDriver& driver, EventLoop& loop, const Clock& clock, Options options);
+  HeadService(NodeDriver& driver, const Clock& clock, Options options);
   ~HeadService() override;
 
   RequestId start(std::vector<TokenId> prompt, GenerationOptions options, Callback callback) override;
@@ -42,7 +42,6 @@ class HeadService final : public GenerationService {
   void finish(RequestId request, Generation& generation, FinishReason reason);
 
   NodeDriver& driver_;
-  EventLoop& loop_;
   const Clock& clock_;
   const Options options_;
   const int64_t started_unix_;
