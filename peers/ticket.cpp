@@ -49,6 +49,7 @@ struct Reader {
 };
 
 std::vector<uint8_t> bytes_of(std::string_view text) {
+  if (text.empty()) fail_no_ticket("nothing stands in it");
   if (text.size() > limits::kMaxTicketBytes) fail_no_ticket("it is too long");
   std::vector<uint8_t> out(text.size());
   size_t size = 0;
