@@ -36,16 +36,19 @@ struct Measurements {
   uint32_t threads = 0;  // what "all" means
   ThreadRate memory;     // bytes a second, plain reads far larger than the caches
   std::map<TensorType, KernelRates> kernels;
-  KernelRates attention;        // over f32 keys and values: their bytes for one row, operations for many
-  std::vector<DiskRate> disk;   // at least one
-  bool direct = false;          // the disk was read around the page cache (O_DIRECT)
-  double sha256 = 0, xxh3 = 0;  // bytes a second, one thread
+  // Over keys and values of each type: their bytes for one row, operations for many.
+  KernelRates attention_f32, attention_f16;
+  double call_seconds = 0;        // of a call of the back end with next to no work
+  std::vector<DiskRate> disk;     // at least one
+  double small_read_seconds = 0;  // one read of 4 KiB, alone
+  bool direct = false;            // the disk was read around the page cache (O_DIRECT)
+  double sha256 = 0, xxh3 = 0;    // bytes a second, one thread
   // Of the rate alone, what is left while the other one runs too; at most 1.
   double compute_while_reading = 1;
   double read_while_computing = 1;
 
-  // The fastest of the reads of at most `bytes`; with only larger ones, the fastest of the smallest.
-  double disk_rate(uint64_t bytes) const;
+  // The fastest of the reads of at most `bytes` each; with only larger ones, the fastest of the smallest.
+  DiskRate best_read(uint64_t bytes) const;
   // For `used` threads, between one and all; more than all give no more.
   double at(const ThreadRate& rate, uint32_t used) const;
   // Of an unmeasured format those of the slowest measured one.

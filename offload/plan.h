@@ -38,23 +38,28 @@ struct PlanPage {
   uint64_t row_bytes = 0;           // kRows: read for one token
   uint32_t choice = 0;              // kChosen: which router's (the layer)
   double uses_a_token = 1;          // kChosen: the expected share of tokens that come here
+  uint32_t calls = 1;               // of the back end, each with its own small cost
   double state_bytes_position = 0;  // KV that its unit keeps for a position, read again for every later token
   double state_operations_position = 0;  // done for a row with every position before it
   std::vector<PageWork> work;
 };
 
-// What a peer may use. Bytes of `ram` under `headroom` are never used.
+// What a peer may use.
 struct Budgets {
-  uint64_t ram = 0;
+  uint64_t ram = 0;                // for everything
   std::optional<uint64_t> kv_ram;  // upper limit within ram
   std::optional<uint64_t> disk;    // upper limit for spilled KV; none: no limit
-  uint64_t headroom = 0;
+  uint32_t headroom_divisor = 32;  // ram / divisor is never used; 0: none
+  uint64_t headroom() const { return headroom_divisor ? ram / headroom_divisor : 0; }
+  // The least ram that leaves `bytes` beside the headroom.
+  uint64_t ram_for(uint64_t bytes) const;
   static Budgets unlimited() { return {UINT64_MAX, {}, {}, 0}; }
 };
 
 struct PlanInput {
   std::vector<PlanPage> pages;
   Measurements measurements;
+  KernelRates attention;  // those of the measurements that fit how KV is kept
   Budgets budgets;
   uint32_t threads = 1;
   uint32_t context = 0;        // positions of one sequence
@@ -120,7 +125,8 @@ struct Plan {
   // many streamed pages may be read ahead of the one in use. 0 when nothing is streamed.
   uint64_t window_bytes = 0;
   uint32_t prefetch_pages = 0;
-  // Room for kOnDemand pages in use or being read, and for each choice's cache of them (the same for all).
+  // Room for two kOnDemand pages, in use or being read, and for each choice's cache of them (the same for
+  // all).
   uint64_t demand_bytes = 0;
   uint64_t cache_bytes_choice = 0;
   uint32_t cache_pages_choice = 0;

@@ -1,0 +1,343 @@
+#include "offload/planner.h"
+
+#include <algorithm>
+#include <limits>
+#include <tuple>
+#include <utility>
+
+#include "base/error.h"
+#include "offload/pass_cost.h"
+#include "offload/plan_levels.h"
+
+namespace caravan {
+
+namespace {
+
+constexpr uint64_t kKvLevels = 16;
+constexpr uint64_t kFloorBlocks = 2;  // one that fills, one that attention reads
+constexpr double kUsefulStep = 0.95;  // of the time: what a step up in RAM must reach
+
+struct Candidate {
+  uint32_t level = 0;   // of the weights
+  uint32_t window = 0;  // of the level
+  uint64_t kv_blocks = 0;
+  uint64_t bytes = 0;  // without headroom
+  double read_seconds = 0;
+  double least_seconds = 0;  // no pass of it is shorter
+};
+
+class Planner {
+ public:
+  explicit Planner(const PlanInput& input)
+      : input_(input),
+        decode_{std::max(1u, input.sequences), std::max(1u, input.sequences), input.context},
+        levels_((check(input), weight_levels(input))),
+        steps_(pass_steps(input, decode_)) {
+    const uint64_t sequence_blocks =
+        (uint64_t{input.context} + input.block_positions - 1) / input.block_positions;
+    uint64_t kv_bytes = 0;
+    if (!checked_multiply(sequence_blocks, decode_.sequences, kv_wanted_) ||
+        !checked_multiply(kv_wanted_, input.block_bytes, kv_bytes) || kv_bytes > kTooMuch)
+      fail(ErrorCode::kLimit, "the KV of {} sequences of {} positions is past counting", decode_.sequences,
+           input.context);
+    kv_floor_ = std::min(kv_wanted_, kFloorBlocks);
+    add_candidates();
+  }
+
+  Plan plan() {
+    const Candidate* best = fastest();
+    if (!best) refuse();
+    Plan plan = describe(*best);
+    plan.least_ram = least_ram();
+    add_steps(plan);
+    plan.binds = binds(plan);
+    return plan;
+  }
+
+ private:
+  static constexpr uint64_t kTooMuch = uint64_t{1} << 60;
+
+  static void check(const PlanInput& input) {
+    if (input.pages.empty()) fail(ErrorCode::kInvalidArgument, "there is nothing to plan: no weights here");
+    uint64_t total = 0;
+    for (const PlanPage& page : input.pages)
+      if (!checked_add(total, page.arena_bytes, total) || total > kTooMuch)
+        fail(ErrorCode::kLimit, "the weights are past counting");
+    if (input.scratch_bytes > kTooMuch || input.wire_bytes > kTooMuch)
+      fail(ErrorCode::kLimit, "scratch of {} is past counting", to_string(Bytes{input.scratch_bytes}));
+  }
+
+  uint64_t usable() const { return input_.budgets.ram - input_.budgets.headroom(); }
+
+  void add_candidates() {
+    uint64_t most = kv_wanted_;
+    if (input_.budgets.kv_ram && input_.block_bytes > 0)
+      most = std::min(most, *input_.budgets.kv_ram / input_.block_bytes);
+    if (most < kv_floor_)
+      fail(ErrorCode::kOutOfMemory, "--kv-ram {} is too little: the least is {}, {} blocks of {} positions",
+           to_string(Bytes{*input_.budgets.kv_ram}), exact(kv_floor_ * input_.block_bytes), kv_floor_,
+           input_.block_positions);
+    std::vector<uint64_t> kv_levels;
+    for (uint64_t i = 0; i <= kKvLevels; ++i) {
+      const uint64_t blocks = kv_floor_ + (most - kv_floor_) * i / kKvLevels;
+      if (input_.budgets.disk && spilled(blocks) > *input_.budgets.disk) continue;
+      if (kv_levels.empty() || kv_levels.back() != blocks) kv_levels.push_back(blocks);
+    }
+    if (kv_levels.empty())
+      fail(ErrorCode::kOutOfMemory,
+           "{} of KV do not fit beside --kv-ram: the least --disk for this context is {}",
+           to_string(Bytes{spilled(most)}), exact(spilled(most)));
+    for (uint32_t level = 0; level < levels_.size(); ++level) add_level(level, kv_levels);
+    // Of what takes the same time, first what reads least.
+    std::stable_sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
+      return std::tie(a.least_seconds, a.read_seconds, a.level, b.kv_blocks, a.bytes) <
+             std::tie(b.least_seconds, b.read_seconds, b.level, a.kv_blocks, b.bytes);
+    });
+  }
+
+  void add_level(uint32_t index, const std::vector<uint64_t>& kv_levels) {
+    const WeightLevel& level = levels_[index];
+    const Measurements& machine = input_.measurements;
+    const PassConditions conditions{0, machine.compute_while_reading, machine.read_while_computing};
+    double compute = 0;
+    for (const PassStep& step : steps_) compute += step.compute();
+    const double weights = pass_read_seconds(input_, decode_, steps_, level.placements, level.cache_pages);
+    for (uint64_t blocks : kv_levels) {
+      const double state = state_read_seconds(input_, steps_, blocks * input_.block_bytes);
+      for (uint32_t window = 0; window < level.windows.size(); ++window) {
+        const double ahead = state + window_seconds(level.windows[window]);
+        candidates_.push_back(
+            {index, window, blocks, bytes(level, window, blocks), weights + state,
+             least_pass_seconds(compute, weights + state, input_.elsewhere_seconds, ahead, conditions)});
+      }
+    }
+  }
+
+  // Of reading all that a window holds.
+  double window_seconds(const WeightLevel::Window& window) const {
+    const Measurements& machine = input_.measurements;
+    return static_cast<double>(window.bytes) / machine.best_read(UINT64_MAX).rate +
+           window.pages * machine.small_read_seconds;
+  }
+
+  uint64_t spilled(uint64_t blocks) const { return (kv_wanted_ - blocks) * input_.block_bytes; }
+
+  static uint64_t weight_bytes(const WeightLevel& level, uint32_t window) {
+    return level.resident_bytes + level.demand_bytes + level.cache_bytes + level.windows[window].bytes;
+  }
+  uint64_t bytes(const WeightLevel& level, uint32_t window, uint64_t blocks) const {
+    return weight_bytes(level, window) + blocks * input_.block_bytes + input_.scratch_bytes +
+           input_.wire_bytes;
+  }
+
+  PassPlacement placement(const Candidate& candidate) const {
+    const WeightLevel& level = levels_[candidate.level];
+    return {level.placements, level.cache_pages, level.windows[candidate.window].bytes,
+            candidate.kv_blocks * input_.block_bytes};
+  }
+  double seconds(const Candidate& candidate) const {
+    return predict_pass(input_, decode_, steps_, placement(candidate)).seconds;
+  }
+
+  // The fastest that fits; candidates stand by the time that they cannot beat. Differences of rounding are
+  // none.
+  const Candidate* fastest() const {
+    constexpr double kRounding = 1 - 1e-9;
+    const Candidate* best = nullptr;
+    double best_seconds = std::numeric_limits<double>::infinity();
+    for (const Candidate& candidate : candidates_) {
+      if (candidate.least_seconds >= best_seconds * kRounding) break;
+      if (candidate.bytes > usable()) continue;
+      const double time = seconds(candidate);
+      if (time < best_seconds * kRounding) best = &candidate, best_seconds = time;
+    }
+    return best;
+  }
+
+  const Candidate& least() const {
+    return *std::min_element(candidates_.begin(), candidates_.end(),
+                             [](const Candidate& a, const Candidate& b) { return a.bytes < b.bytes; });
+  }
+  uint64_t least_ram() const { return input_.budgets.ram_for(least().bytes); }
+
+  [[noreturn]] void refuse() const {
+    const Candidate& candidate = least();
+    const WeightLevel& level = levels_[candidate.level];
+    const uint64_t ram = least_ram();
+    const char* what = level.windows[candidate.window].pages > 0 ? "two weight groups at a time"
+                       : level.demand_bytes > 0                  ? "the groups of every pass and two experts"
+                                                                 : "weights";
+    fail(
+        ErrorCode::kOutOfMemory,
+        "a RAM budget of {} is too small here: the least is {}: {} for {}, {} for KV, {} for scratch, {} for "
+        "the wire, {} kept free",
+        exact(input_.budgets.ram), exact(ram), to_string(Bytes{weight_bytes(level, candidate.window)}), what,
+        to_string(Bytes{candidate.kv_blocks * input_.block_bytes}), to_string(Bytes{input_.scratch_bytes}),
+        to_string(Bytes{input_.wire_bytes}), to_string(Bytes{ram - candidate.bytes}));
+  }
+
+  // Readable, and exact enough to be typed again.
+  static std::string exact(uint64_t bytes) {
+    return fmt::format("{} ({} bytes)", to_string(Bytes{bytes}), bytes);
+  }
+
+  PlanShares floors() const {
+    uint64_t weights = UINT64_MAX;
+    for (const WeightLevel& level : levels_)
+      for (uint32_t window = 0; window < level.windows.size(); ++window)
+        weights = std::min(weights, weight_bytes(level, window));
+    return {weights, kv_floor_ * input_.block_bytes, input_.scratch_bytes, input_.wire_bytes, headroom()};
+  }
+  // Without a limit there is nothing to keep free.
+  uint64_t headroom() const { return input_.budgets.ram == UINT64_MAX ? 0 : input_.budgets.headroom(); }
+
+  double hit_rate(const WeightLevel& level) const {
+    double hits = 0, uses = 0;
+    for (const PassStep& step : steps_) {
+      if (step.use != PageUse::kChosen) continue;
+      std::vector<double> pages;
+      for (uint32_t i = step.first; i < step.first + step.count; ++i)
+        pages.push_back(input_.pages[i].uses_a_token);
+      std::sort(pages.rbegin(), pages.rend());
+      for (size_t i = 0; i < pages.size(); ++i) {
+        uses += pages[i];
+        if (level.placements[step.first] != Placement::kOnDemand || i < level.cache_pages) hits += pages[i];
+      }
+    }
+    return uses > 0 ? hits / uses : 1;
+  }
+
+  Plan describe(const Candidate& candidate) const {
+    const WeightLevel& level = levels_[candidate.level];
+    const WeightLevel::Window& window = level.windows[candidate.window];
+    Plan plan;
+    plan.placements = level.placements;
+    plan.shares = {weight_bytes(level, candidate.window), candidate.kv_blocks * input_.block_bytes,
+                   input_.scratch_bytes, input_.wire_bytes, headroom()};
+    plan.floors = floors();
+    plan.resident_bytes = level.resident_bytes;
+    plan.window_bytes = window.bytes;
+    plan.prefetch_pages = window.pages > 0 ? window.pages - 1 : 0;
+    plan.demand_bytes = level.demand_bytes;
+    plan.cache_bytes_choice = level.cache_bytes_choice;
+    plan.cache_pages_choice = level.cache_pages;
+    plan.expected_hit_rate = hit_rate(level);
+    const DiskRate read = input_.measurements.best_read(UINT64_MAX);
+    plan.read_size_bytes = read.bytes;
+    plan.readers = read.readers;
+    plan.kv_blocks = candidate.kv_blocks;
+    plan.kv_spilled_bytes = spilled(candidate.kv_blocks);
+    plan.decode = predict_pass(input_, decode_, steps_, placement(candidate));
+    plan.decode_start = predict(input_, plan, decode_.rows, decode_.sequences, 0);
+    const uint32_t rows = std::max(1u, std::min(input_.prompt_rows, input_.context));
+    plan.prompt = predict(input_, plan, rows, 1, rows / 2);
+    return plan;
+  }
+
+  bool reads_nothing(const Candidate& candidate) const {
+    const auto& placements = levels_[candidate.level].placements;
+    return candidate.kv_blocks == kv_wanted_ &&
+           std::none_of(placements.begin(), placements.end(), [](Placement placement) {
+             return placement == Placement::kStreamed || placement == Placement::kOnDemand;
+           });
+  }
+
+  RamStep step_to(const Candidate& candidate) const {
+    return {input_.budgets.ram_for(candidate.bytes), decode_.rows / seconds(candidate)};
+  }
+
+  // What more RAM would bring.
+  void add_steps(Plan& plan) const {
+    const double useful = plan.decode.seconds * kUsefulStep;
+    std::vector<const Candidate*> larger;
+    const Candidate* fits = nullptr;
+    for (const Candidate& candidate : candidates_) {
+      if (candidate.bytes <= usable()) continue;
+      if (candidate.least_seconds <= useful) larger.push_back(&candidate);
+      if (reads_nothing(candidate) && (!fits || candidate.bytes < fits->bytes)) fits = &candidate;
+    }
+    std::stable_sort(larger.begin(), larger.end(),
+                     [](const Candidate* a, const Candidate* b) { return a->bytes < b->bytes; });
+    for (const Candidate* candidate : larger)
+      if (seconds(*candidate) <= useful) {
+        plan.next_step = step_to(*candidate);
+        break;
+      }
+    const bool read = plan.kv_spilled_bytes > 0 ||
+                      std::any_of(plan.placements.begin(), plan.placements.end(), [](Placement placement) {
+                        return placement == Placement::kStreamed || placement == Placement::kOnDemand;
+                      });
+    if (read && fits) plan.all_fits = step_to(*fits);
+  }
+
+  std::string binds(const Plan& plan) const {
+    const std::string read = to_string(Bytes{static_cast<uint64_t>(plan.decode.read_bytes)});
+    if (plan.decode.bound == Bound::kDisk)
+      return fmt::format("RAM: {} a pass are read from disk again, because they do not fit", read);
+    const std::string beside =
+        plan.decode.read_bytes > 0 ? fmt::format("; {} a pass are read from disk beside it", read) : "";
+    if (plan.decode.bound == Bound::kMemory)
+      return "the speed of memory: every pass reads its weights and KV once" + beside;
+    return "arithmetic: the operations of a pass take longer than reading its weights" + beside;
+  }
+
+  const PlanInput& input_;
+  const PassShape decode_;
+  const std::vector<WeightLevel> levels_;
+  const std::vector<PassStep> steps_;
+  uint64_t kv_wanted_ = 0;  // blocks
+  uint64_t kv_floor_ = 0;   // blocks
+  std::vector<Candidate> candidates_;
+};
+
+}  // namespace
+
+uint64_t Budgets::ram_for(uint64_t bytes) const {
+  if (headroom_divisor < 2) return bytes;
+  // The least r with r - r / d >= bytes, from just above downwards.
+  uint64_t least = bytes + bytes / (headroom_divisor - 1) + 1;
+  while (least > bytes && (least - 1) - (least - 1) / headroom_divisor >= bytes) --least;
+  return least;
+}
+
+std::string_view name(Placement placement) {
+  switch (placement) {
+    case Placement::kMapped:
+      return "mapped";
+    case Placement::kResident:
+      return "resident";
+    case Placement::kStreamed:
+      return "streamed";
+    case Placement::kOnDemand:
+      return "on demand";
+    case Placement::kByRow:
+      return "by row";
+  }
+  return "";
+}
+
+std::string_view name(Bound bound) {
+  switch (bound) {
+    case Bound::kMemory:
+      return "memory";
+    case Bound::kDisk:
+      return "disk";
+    case Bound::kArithmetic:
+      return "arithmetic";
+  }
+  return "";
+}
+
+Plan plan_pages(const PlanInput& input) {
+  return Planner(input).plan();
+}
+
+Prediction predict(const PlanInput& input, const Plan& plan, uint32_t rows, uint32_t sequences,
+                   uint32_t position) {
+  const PassShape shape{rows, sequences, position};
+  return predict_pass(
+      input, shape, pass_steps(input, shape),
+      {plan.placements, plan.cache_pages_choice, plan.window_bytes, plan.kv_blocks * input.block_bytes});
+}
+
+}  // namespace caravan

@@ -1,0 +1,18 @@
+#pragma once
+
+#include "offload/plan.h"
+
+namespace caravan {
+
+// Where every page goes, and what that gives: the fastest decode, at the full context of every sequence, that
+// fits the budgets. A pure function; more RAM never predicts a slower decode. Without a single streamed page
+// everything is mapped. Throws kOutOfMemory naming the least that would run and what it is made of, kLimit
+// for sizes past counting, kInvalidArgument for no pages.
+Plan plan_pages(const PlanInput& input);
+
+// What the plan gives at another point: `rows` rows of `sequences` sequences, each with `position` positions
+// before it on average.
+Prediction predict(const PlanInput& input, const Plan& plan, uint32_t rows, uint32_t sequences,
+                   uint32_t position);
+
+}  // namespace caravan

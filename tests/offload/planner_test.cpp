@@ -1,0 +1,292 @@
+// The planner's promises, over random models, machines and budgets, and by hand where the answer is known.
+#include "offload/planner.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "base/error.h"
+#include "tests/offload/planner_support.h"
+
+namespace caravan {
+
+namespace {
+
+constexpr int kInputs = 60;
+constexpr double kRounding = 1 + 1e-6;
+
+uint64_t least_ram(PlanInput input) {
+  input.budgets.ram = UINT64_MAX;
+  input.budgets.headroom_divisor = 32;
+  return plan_pages(input).least_ram;
+}
+
+// A budget between the least and all.
+uint64_t random_ram(Random& random, const PlanInput& input) {
+  const uint64_t least = least_ram(input), all = ram_of_everything(input);
+  return least + random.below(std::max(all, least + 1) - least + 1);
+}
+
+template <class Use>
+void for_random_inputs(uint64_t seed, Use use) {
+  SeededRandom random(seed);
+  for (int i = 0; i < kInputs; ++i) {
+    SCOPED_TRACE("input " + std::to_string(i));
+    PlanInput input = random_input(random);
+    input.budgets.headroom_divisor = 32;
+    input.budgets.ram = random_ram(random, input);
+    use(input, random);
+    if (testing::Test::HasFailure()) return;
+  }
+}
+
+std::string refusal(const PlanInput& input) {
+  try {
+    plan_pages(input);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kOutOfMemory);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Planner, StaysWithinEveryBudget) {
+  for_random_inputs(1, [](const PlanInput& input, Random&) {
+    const Plan plan = plan_pages(input);
+    EXPECT_LE(plan.shares.total(), input.budgets.ram);
+    EXPECT_EQ(plan.shares.headroom, input.budgets.ram / 32);
+    EXPECT_EQ(plan.shares.scratch, input.scratch_bytes);
+    EXPECT_EQ(plan.shares.wire, input.wire_bytes);
+    EXPECT_EQ(plan.shares.kv, plan.kv_blocks * input.block_bytes);
+    EXPECT_LE(plan.shares.kv, input.budgets.kv_ram.value_or(UINT64_MAX));
+  });
+}
+
+TEST(Planner, TheWeightsShareHoldsWhatIsKeptAndWhatMoves) {
+  for_random_inputs(2, [](const PlanInput& input, Random&) {
+    const Plan plan = plan_pages(input);
+    ASSERT_EQ(plan.placements.size(), input.pages.size());
+    uint64_t kept = 0, choices = 0, largest_chosen = 0;
+    std::vector<uint64_t> streamed;
+    for (size_t i = 0; i < input.pages.size(); ++i) {
+      const PlanPage& page = input.pages[i];
+      const Placement placement = plan.placements[i];
+      if (placement == Placement::kMapped) kept += page.mapped_bytes;
+      if (placement == Placement::kResident) kept += page.arena_bytes;
+      if (placement == Placement::kStreamed) streamed.push_back(page.arena_bytes);
+      if (placement == Placement::kOnDemand) {
+        if (i == 0 || input.pages[i - 1].use != PageUse::kChosen) ++choices;
+        largest_chosen = std::max(largest_chosen, page.arena_bytes);
+      }
+      EXPECT_EQ(placement == Placement::kOnDemand, page.use == PageUse::kChosen && choices > 0) << i;
+    }
+    EXPECT_EQ(plan.resident_bytes, kept);
+    // Any two streamed pages that follow one another fit the window: one in use, one being read.
+    for (size_t i = 0; i < streamed.size(); ++i)
+      EXPECT_GE(plan.window_bytes, streamed[i] + streamed[(i + 1) % streamed.size()]);
+    EXPECT_EQ(streamed.empty(), plan.window_bytes == 0);
+    EXPECT_EQ(streamed.empty(), plan.prefetch_pages == 0);
+    EXPECT_GE(plan.demand_bytes, 2 * largest_chosen);
+    EXPECT_GE(plan.shares.weights, kept + plan.window_bytes + plan.demand_bytes);
+    EXPECT_LE(plan.shares.weights,
+              kept + plan.window_bytes + plan.demand_bytes + choices * plan.cache_bytes_choice);
+  });
+}
+
+TEST(Planner, MoreMemoryNeverPredictsSlowerDecode) {
+  for_random_inputs(3, [](PlanInput input, Random& random) {
+    const uint64_t least = least_ram(input), all = ram_of_everything(input);
+    double before = std::numeric_limits<double>::infinity();
+    uint64_t ram = least;
+    while (true) {
+      input.budgets.ram = ram;
+      const Plan plan = plan_pages(input);
+      EXPECT_LE(plan.decode.seconds, before * kRounding) << "with " << ram;
+      before = plan.decode.seconds;
+      if (ram >= all) break;
+      ram = std::min(all, ram + 1 + random.below((all - least) / 6 + 1));
+    }
+  });
+}
+
+TEST(Planner, FloorsHold) {
+  for_random_inputs(4, [](const PlanInput& input, Random&) {
+    const Plan plan = plan_pages(input);
+    EXPECT_GE(plan.shares.weights, plan.floors.weights);
+    EXPECT_GE(plan.shares.kv, plan.floors.kv);
+    EXPECT_LE(plan.floors.total(), input.budgets.ram);
+    EXPECT_GT(plan.floors.weights, 0u);
+    EXPECT_GT(plan.floors.kv, 0u);
+  });
+}
+
+TEST(Planner, JustBelowTheLeastIsRefusedAndTheLeastRuns) {
+  for_random_inputs(5, [](PlanInput input, Random&) {
+    const uint64_t least = plan_pages(input).least_ram;
+    input.budgets.ram = least;
+    EXPECT_EQ(plan_pages(input).least_ram, least);
+    input.budgets.ram = least - 1;
+    const std::string message = refusal(input);
+    EXPECT_NE(message.find("the least is "), std::string::npos) << message;
+    EXPECT_NE(message.find("(" + std::to_string(least) + " bytes)"), std::string::npos) << message;
+    for (const char* part : {"KV", "scratch", "wire", "kept free"})
+      EXPECT_NE(message.find(part), std::string::npos) << message;
+  });
+}
+
+TEST(Planner, WithoutALimitEverythingIsMappedAndNothingIsRead) {
+  for_random_inputs(6, [](PlanInput input, Random&) {
+    input.budgets = Budgets::unlimited();
+    const Plan plan = plan_pages(input);
+    for (const Placement placement : plan.placements) EXPECT_EQ(placement, Placement::kMapped);
+    EXPECT_EQ(plan.decode.read_bytes, 0);
+    EXPECT_EQ(plan.prompt.read_bytes, 0);
+    EXPECT_EQ(plan.kv_spilled_bytes, 0u);
+    EXPECT_EQ(plan.expected_hit_rate, 1);
+    EXPECT_FALSE(plan.next_step);
+    EXPECT_FALSE(plan.all_fits);
+    EXPECT_NE(plan.decode.bound, Bound::kDisk);
+  });
+}
+
+TEST(Planner, TheSameInputGivesTheSamePlan) {
+  for_random_inputs(7, [](const PlanInput& input, Random&) {
+    const Plan a = plan_pages(input), b = plan_pages(input);
+    EXPECT_EQ(a.placements, b.placements);
+    EXPECT_EQ(a.decode.seconds, b.decode.seconds);
+    EXPECT_EQ(a.prompt.seconds, b.prompt.seconds);
+    EXPECT_EQ(a.shares.total(), b.shares.total());
+    EXPECT_EQ(a.binds, b.binds);
+  });
+}
+
+TEST(Planner, APassIsNeverShorterThanItsReadsOrItsArithmetic) {
+  for_random_inputs(8, [](const PlanInput& input, Random&) {
+    const Plan plan = plan_pages(input);
+    for (const Prediction& pass : {plan.decode, plan.decode_start, plan.prompt}) {
+      EXPECT_GE(pass.seconds * kRounding, pass.read_seconds);
+      EXPECT_GE(pass.seconds * kRounding, pass.compute_seconds + input.elsewhere_seconds);
+      EXPECT_GE(pass.hidden, 0);
+      EXPECT_LE(pass.hidden, 1);
+      EXPECT_GT(pass.seconds, 0);
+    }
+    EXPECT_LE(plan.decode_start.seconds, plan.decode.seconds * kRounding);
+  });
+}
+
+TEST(Planner, WhatMoreMemoryBringsComesTrue) {
+  for_random_inputs(9, [](PlanInput input, Random&) {
+    const Plan plan = plan_pages(input);
+    if (plan.next_step) {
+      input.budgets.ram = plan.next_step->ram;
+      EXPECT_LE(plan_pages(input).decode.seconds, plan.decode.seconds * 0.95 * kRounding);
+      input.budgets.ram = plan.next_step->ram - 1;
+      EXPECT_GT(plan_pages(input).decode.seconds, plan.decode.seconds * 0.95);
+    }
+    if (plan.all_fits) {
+      input.budgets.ram = plan.all_fits->ram;
+      EXPECT_GE(plan_pages(input).decode.tokens_a_second() * kRounding,
+                plan.all_fits->decode_tokens_a_second);
+    }
+  });
+}
+
+// 20 layers of 10 MB and an output of 10 MB, half of which fits: what must be read is known to the page.
+TEST(Planner, ReadsWhatDoesNotFitAndNoMore) {
+  PlanInput input = layered_input(20, 5'000'000, 5'000'000, 10'000'000);
+  input.context = 32;
+  const uint64_t all = ram_of_everything(input);
+  input.budgets = {all / 2, {}, {}, 0};
+  const Plan plan = plan_pages(input);
+  const auto missing = 210e6 - static_cast<double>(all) / 2 + 10e6;  // the window is read, too
+  EXPECT_NEAR(plan.decode.read_bytes, missing, 12e6);
+  EXPECT_EQ(plan.decode.bound, Bound::kDisk);
+  EXPECT_NEAR(plan.decode.seconds, plan.decode.read_bytes / 1e9, 0.02 * plan.decode.seconds);
+  EXPECT_GT(plan.decode.hidden, 0.9);
+  EXPECT_NE(plan.binds.find("RAM"), std::string::npos);
+}
+
+// What is kept lies evenly over the cycle, so that the reads between two kept pages hide behind compute.
+TEST(Planner, KeptPagesAreSpreadOverTheCycle) {
+  PlanInput input = layered_input(30, 4'000'000, 4'000'000, 4'000'000);
+  input.context = 32;
+  input.budgets = {ram_of_everything(input) / 2, {}, {}, 0};
+  const Plan plan = plan_pages(input);
+  size_t longest = 0, run = 0, streamed = 0;
+  for (const Placement placement : plan.placements) {
+    run = placement == Placement::kStreamed ? run + 1 : 0;
+    streamed += placement == Placement::kStreamed;
+    longest = std::max(longest, run);
+  }
+  EXPECT_GT(streamed, 20u);
+  EXPECT_LE(longest, 3u);
+}
+
+TEST(Planner, TheTableIsReadByRowWhenNotEverythingFits) {
+  PlanInput input = layered_input(8, 1'000'000, 2'000'000, 30'000'000);
+  input.budgets = {ram_of_everything(input) - 8'000'000, {}, {}, 0};
+  const Plan plan = plan_pages(input);
+  EXPECT_EQ(plan.placements[0], Placement::kByRow);
+  for (size_t i = 1; i < plan.placements.size(); ++i) EXPECT_EQ(plan.placements[i], Placement::kResident);
+  EXPECT_EQ(plan.decode.read_bytes, 2048);
+  EXPECT_FALSE(plan.all_fits);
+}
+
+TEST(Planner, ExpertsTakeWhatThePagesOfEveryPassLeave) {
+  PlanInput input = layered_input(6, 1'000'000, 32'000'000, 1'000'000, 16, 2);
+  input.context = 32;
+  uint64_t others = 0;
+  for (const PlanPage& page : input.pages)
+    if (page.use == PageUse::kWhole) others += page.arena_bytes;
+  // Room for two experts in use and for half of each layer's.
+  input.budgets = {
+      others + 2 * 2'004'096 + 6 * 8 * 2'004'096 + input.block_bytes + input.scratch_bytes, {}, {}, 0};
+  const Plan plan = plan_pages(input);
+  EXPECT_EQ(plan.cache_pages_choice, 8u);
+  EXPECT_DOUBLE_EQ(plan.expected_hit_rate, 0.5);
+  // Two experts a layer and token, half of them missed.
+  EXPECT_NEAR(plan.decode.read_bytes, 6 * 2 * 0.5 * 2e6 + 2048, 1);
+  // 512 rows use every expert.
+  const Prediction prompt = predict(input, plan, 512, 1, 16);
+  EXPECT_NEAR(prompt.read_bytes, 6 * 8 * 2e6 + 512 * 2048, 1);
+}
+
+TEST(Planner, StateBeyondItsBudgetIsReadBack) {
+  PlanInput input = layered_input(4, 1'000'000, 1'000'000, 1'000'000);
+  input.context = 3200;
+  input.budgets = {UINT64_MAX, input.block_bytes * 25, {}, 0};
+  const Plan plan = plan_pages(input);
+  EXPECT_EQ(plan.kv_blocks, 25u);
+  EXPECT_EQ(plan.kv_spilled_bytes, 75 * input.block_bytes);
+  EXPECT_NEAR(plan.decode.read_bytes, 75.0 * static_cast<double>(input.block_bytes), 1);
+  EXPECT_EQ(plan.decode_start.read_bytes, 0);
+  input.budgets.disk = 75 * input.block_bytes - 1;
+  EXPECT_NE(refusal(input).find("the least --disk"), std::string::npos);
+  input.budgets.kv_ram = input.block_bytes;
+  EXPECT_NE(refusal(input).find("--kv-ram"), std::string::npos);
+}
+
+TEST(Planner, OtherPeersTimeIsAddedAtMostOnce) {
+  PlanInput input = layered_input(10, 4'000'000, 4'000'000, 4'000'000);
+  input.context = 32;
+  input.budgets = {ram_of_everything(input) / 2, {}, {}, 0};
+  const Plan alone = plan_pages(input);
+  input.elsewhere_seconds = alone.decode.read_seconds / 2;
+  const Plan beside = plan_pages(input);
+  EXPECT_GT(beside.decode.seconds, alone.decode.seconds);
+  EXPECT_LE(beside.decode.seconds, (alone.decode.seconds + input.elsewhere_seconds) * kRounding);
+}
+
+TEST(Planner, SizesPastCountingAreRefused) {
+  PlanInput input = layered_input(2, 1000, 1000, 1000);
+  input.context = UINT32_MAX;
+  input.sequences = UINT32_MAX;
+  input.block_bytes = uint64_t{1} << 40;
+  EXPECT_THROW(plan_pages(input), Error);
+  input.pages.clear();
+  EXPECT_THROW(plan_pages(input), Error);
+}
+
+}  // namespace
+
+}  // namespace caravan
