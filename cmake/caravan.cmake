@@ -1,6 +1,11 @@
 # Flags and helpers shared by every folder.
 find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
+# ccache needs leave to cache what is compiled with precompiled headers.
+if(CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+    ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${CCACHE})
+endif()
 
 add_library(caravan_flags INTERFACE)
 # -ffp-contract=off: a fused multiply-add is written out where the format asks for one and nowhere else, so that the
@@ -10,7 +15,8 @@ target_compile_options(caravan_flags INTERFACE
   -ffp-contract=off -fno-math-errno -fvisibility=hidden)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   # CHECK takes its expression apart with <<, which this warning takes for a slip.
-  target_compile_options(caravan_flags INTERFACE -Wthread-safety -Wno-overloaded-shift-op-parentheses)
+  target_compile_options(caravan_flags INTERFACE -Wthread-safety -Wno-overloaded-shift-op-parentheses
+    "SHELL:-Xclang -fno-pch-timestamp")
 endif()
 if(CMAKE_BUILD_TYPE STREQUAL "RelWithDebInfo")
   # -O1 and line tables keep the sanitizer builds quick to compile and their reports readable.
@@ -50,6 +56,20 @@ caravan_system(PROMETHEUS prometheus-cpp-core)
 pkg_check_modules(GTEST QUIET IMPORTED_TARGET GLOBAL gtest)
 pkg_check_modules(BENCHMARK QUIET IMPORTED_TARGET GLOBAL benchmark)
 
+# dev and tsan parse the large headers once, ahead of all files. rel does not: it proves that each file includes what it needs,
+# and g++ warns of system headers that come precompiled.
+function(caravan_precompile target)
+  if(CARAVAN_SANITIZE)
+    target_precompile_headers(${target} REUSE_FROM caravan_precompiled)
+  endif()
+endfunction()
+if(CARAVAN_SANITIZE)
+  add_library(caravan_precompiled OBJECT ${PROJECT_SOURCE_DIR}/cmake/precompiled.cpp)
+  target_link_libraries(caravan_precompiled PRIVATE caravan_flags)
+  target_precompile_headers(caravan_precompiled PRIVATE <algorithm> <cmath> <filesystem> <fstream> <functional> <map> <memory>
+    <optional> <regex> <set> <sstream> <string> <thread> <vector> <fmt/core.h> <nlohmann/json.hpp>)
+endif()
+
 # caravan_library(NAME DEPS a b SYSTEM PkgConfig::X): every .cpp of the folder; DEPS are caravan folders.
 function(caravan_library name)
   cmake_parse_arguments(ARG "" "" "DEPS;SYSTEM;SOURCES" ${ARGN})
@@ -65,6 +85,7 @@ function(caravan_library name)
   add_library(caravan_${name} STATIC ${ARG_SOURCES})
   target_include_directories(caravan_${name} PUBLIC ${PROJECT_SOURCE_DIR})
   target_link_libraries(caravan_${name} PUBLIC ${ARG_DEPS} PRIVATE caravan_flags ${ARG_SYSTEM})
+  caravan_precompile(caravan_${name})
 endfunction()
 
 # caravan_test(NAME DEPS a b): one GoogleTest program of every .cpp of the folder, registered with CTest under NAME.
@@ -80,7 +101,9 @@ function(caravan_test name)
   add_executable(test_${name} ${sources})
   list(TRANSFORM ARG_DEPS PREPEND caravan_)
   target_link_libraries(test_${name} PRIVATE caravan_flags caravan_test_main ${ARG_DEPS} ${ARG_SYSTEM})
-  target_compile_definitions(test_${name} PRIVATE CARAVAN_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  if(CARAVAN_SANITIZE)
+    target_precompile_headers(test_${name} REUSE_FROM caravan_test_main)
+  endif()
   add_test(NAME ${name} COMMAND test_${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
 endfunction()
@@ -95,4 +118,5 @@ function(caravan_fuzz name)
   list(TRANSFORM ARG_DEPS PREPEND caravan_)
   target_link_libraries(fuzz_${name} PRIVATE caravan_flags ${ARG_DEPS} ${ARG_SYSTEM})
   target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+  caravan_precompile(fuzz_${name})
 endfunction()

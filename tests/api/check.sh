@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The official OpenAI client against the real program: a ring of one with the demo model on an ephemeral port.
 #   check.sh CARAVAN WORK_FOLDER
+# Exit status 77: skipped, for the reason that is printed.
 set -euo pipefail
 program=$1 work=$2/openai
 here=$(cd "$(dirname "$0")" && pwd)
@@ -18,5 +19,4 @@ done
 [ -n "$address" ] || { echo "the ring was not ready within 10 s"; cat "$work/serve.log"; exit 1; }
 status=0
 "$here/run.sh" "http://$address/v1" "$work/client" || status=$?
-[ "$status" = 77 ] && status=0
 exit "$status"

@@ -166,6 +166,26 @@ TEST(Tidy, HeadersAreGuardedOnce) {
     }
 }
 
+// A file that includes its own header before anything else proves that the header stands alone; headers
+// without such a file are compiled alone by the build.
+TEST(Tidy, AFileIncludesItsOwnHeaderFirst) {
+  std::set<std::string> headers;
+  for (const SourceFile& file : sources())
+    if (file.path.ends_with(".h")) headers.insert(file.path);
+  size_t twins = 0;
+  for (const SourceFile& file : sources()) {
+    if (!file.path.ends_with(".cpp")) continue;
+    const std::string own = file.path.substr(0, file.path.size() - 4) + ".h";
+    if (!headers.count(own)) continue;
+    ++twins;
+    const auto first = std::find_if(file.lines.begin(), file.lines.end(),
+                                    [](const std::string& line) { return line.rfind("#include", 0) == 0; });
+    ASSERT_NE(first, file.lines.end()) << file.path;
+    EXPECT_EQ(*first, "#include \"" + own + "\"") << file.path;
+  }
+  EXPECT_GT(twins, 100u);
+}
+
 TEST(Tidy, FilesAndFunctionsAreShort) {
   for (const SourceFile& file : sources()) {
     EXPECT_LE(file.lines.size(), kMaxFileLines) << file.path;

@@ -1,0 +1,1 @@
+// Holds the headers that dev and tsan parse once; see caravan.cmake.
