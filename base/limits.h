@@ -66,6 +66,12 @@ inline constexpr size_t kMaxSplitSteps = 64;           // of a normalizer or a p
 inline constexpr size_t kMaxEncodedBytes = 64u << 20;  // a text to encode, also once it is normalized
 inline constexpr size_t kMaxTokenBytes = 1u << 16;     // one token's text
 
+// The shard store.
+inline constexpr size_t kShardChunkBytes = 1u << 20;  // of a group's bytes under one key
+inline constexpr uint64_t kMaxGroupBytes = 64ull << 30;
+inline constexpr size_t kMaxModelRecordBytes = 512u << 20;
+inline constexpr size_t kMaxPathBytes = 4096;
+
 // Configuration.
 inline constexpr size_t kMaxSettingsBytes = 1u << 20;
 

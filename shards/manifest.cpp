@@ -39,6 +39,7 @@ constexpr std::array<std::string_view, 22> kRoleNames = {"embedding",
                                                          "gate",
                                                          "up",
                                                          "down"};
+static_assert(kRoleNames.size() == kRoleCount);
 
 // Of a tensor's bytes the fingerprint takes so many: enough to tell a model from one trained further, little
 // enough to touch one page a tensor.

@@ -42,6 +42,8 @@ enum class Role : uint8_t {
   kDown,  // of the dense feed-forward or of one expert
 };
 std::string_view name(Role role);
+// Stored records have a role as its number: new ones are added at the end.
+inline constexpr uint8_t kRoleCount = static_cast<uint8_t>(Role::kDown) + 1;
 
 // A weight group's name. Printed as embed, layer.17.attn, layer.17.ffn, layer.17.expert.42, output.
 struct GroupId {

@@ -1,42 +1,49 @@
 #include "store/rocks_store.h"
 
+#include <fcntl.h>
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
+#include <rocksdb/filter_policy.h>
 #include <rocksdb/options.h>
-#include <rocksdb/write_batch.h>
+#include <rocksdb/table.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
-#include <map>
+#include <fstream>
+#include <limits>
 #include <system_error>
 #include <utility>
 
+#include "base/atomic_file.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "store/rocks_state.h"
 
 namespace caravan {
 namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::string_view kVersionWords = "caravan store ";
+
 rocksdb::Slice slice(std::string_view text) {
   return {text.data(), text.size()};
 }
 
-[[noreturn]] void fail_status(const std::string& path, const rocksdb::Status& status) {
-  const std::string reason = status.ToString();
-  if (status.IsCorruption()) fail(ErrorCode::kMalformed, "the store {} is damaged: {}", path, reason);
-  if (reason.find("lock ") != std::string::npos || reason.find("LOCK") != std::string::npos)
-    fail(ErrorCode::kIo, "the store {} is held by another process; use another folder with --state DIR ({})",
-         path, reason);
-  fail(ErrorCode::kIo, "the store {}: {}", path, reason);
-}
+// A reader leaves the writer's logs alone.
+class NoLog final : public rocksdb::Logger {
+ public:
+  using rocksdb::Logger::Logv;
+  void Logv(const char*, va_list) override {}
+};
 
-rocksdb::DBOptions database_options() {
+rocksdb::DBOptions database_options(RocksStore::Access access, bool direct) {
   rocksdb::DBOptions options;
   options.create_if_missing = true;
   options.create_missing_column_families = true;
   options.max_background_jobs = 2;
-  options.max_open_files = 64;
+  options.max_open_files = 512;
   options.max_total_wal_size = 4u << 20;
   options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
   options.max_log_file_size = 1u << 20;
@@ -44,6 +51,8 @@ rocksdb::DBOptions database_options() {
   options.max_manifest_file_size = 1u << 20;
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
+  options.use_direct_reads = direct;
+  if (access == RocksStore::Access::kRead) options.info_log = std::make_shared<NoLog>();
   // A record torn by a kill is the end of the log; damage before it is an error, never a silent loss.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   return options;
@@ -57,94 +66,209 @@ rocksdb::ColumnFamilyOptions family_options() {
   return options;
 }
 
-}  // namespace
+// Tables come in whole and go whole, so nothing is ever compacted; a value is a block of its own, and the
+// filter keeps a table that lacks a key from being read for it.
+rocksdb::ColumnFamilyOptions bulk_options() {
+  rocksdb::ColumnFamilyOptions options = family_options();
+  options.disable_auto_compactions = true;
+  options.level0_slowdown_writes_trigger = std::numeric_limits<int>::max();
+  options.level0_stop_writes_trigger = std::numeric_limits<int>::max();
+  rocksdb::BlockBasedTableOptions table;
+  table.no_block_cache = true;
+  table.block_size = 16u << 10;
+  table.format_version = 5;
+  table.checksum = rocksdb::kXXH3;
+  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(20, false));
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  return options;
+}
 
-struct RocksStore::State {
-  std::string path;
-  std::unique_ptr<rocksdb::DB> database;
-  std::map<std::string, rocksdb::ColumnFamilyHandle*> families;
+rocksdb::ColumnFamilyOptions options_of(const std::string& family) {
+  return family.rfind(RocksStore::kBulkPrefix, 0) == 0 ? bulk_options() : family_options();
+}
 
-  ~State() {
-    if (!database) return;
-    for (const auto& [name, handle] : families) database->DestroyColumnFamilyHandle(handle);
-    database->Close();
+std::string version_file(const std::string& path) {
+  return path + "/CARAVAN";
+}
+
+// Before anything is opened, so that a store of another version stays as it is.
+void check_version(const std::string& path) {
+  std::error_code error;
+  if (!fs::exists(version_file(path), error)) return;
+  std::ifstream in(version_file(path));
+  std::string line;
+  std::getline(in, line);
+  const std::string own = std::string(kVersionWords) + std::to_string(RocksStore::kVersion);
+  if (line == own) return;
+  if (line.rfind(kVersionWords, 0) != 0 || line.size() > own.size() + 8)
+    fail(ErrorCode::kMalformed, "the store {} is damaged: {} says no version", path, version_file(path));
+  fail(
+      ErrorCode::kUnsupported,
+      "the store {} is of version {}; this program reads version {}. Nothing was changed; use another folder "
+      "with --state DIR",
+      path, line.substr(kVersionWords.size()), RocksStore::kVersion);
+}
+
+void write_version(const std::string& path) {
+  std::error_code error;
+  if (fs::exists(version_file(path), error)) return;
+  const std::string text = std::string(kVersionWords) + std::to_string(RocksStore::kVersion) + "\n";
+  AtomicFile file(version_file(path));
+  file.append(std::as_bytes(std::span(text)));
+  file.commit();
+}
+
+// Whether files of this folder can be read past the page cache (a tmpfs may refuse).
+bool reads_directly(const std::string& path) {
+  const int descriptor = ::open(version_file(path).c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
+  if (descriptor >= 0) ::close(descriptor);
+  return descriptor >= 0;
+}
+
+void make_folders(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error || ::access(path.c_str(), W_OK | X_OK) != 0)
+    fail(ErrorCode::kIo, "{}: {}; choose a folder that can be written with --state DIR", path,
+         error ? error.message() : "cannot be written");
+}
+
+void empty_incoming(const std::string& path) {
+  std::error_code error;
+  fs::remove_all(incoming_folder(path), error);
+  if (!error) fs::create_directories(incoming_folder(path), error);
+  if (error) fail(ErrorCode::kIo, "{}: {}", incoming_folder(path), error.message());
+}
+
+// Those on disk, and when writing those wanted, too; the default one is always there.
+std::vector<std::string> family_names(const std::string& path, const std::vector<std::string>& wanted,
+                                      RocksStore::Access access) {
+  std::vector<std::string> names;
+  std::error_code error;
+  if (fs::exists(path + "/CURRENT", error)) {
+    const auto listed = rocksdb::DB::ListColumnFamilies(database_options(access, false), path, &names);
+    if (!listed.ok()) fail_status(path, listed);
+  }
+  const auto add = [&names](const std::string& name) {
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  };
+  if (access == RocksStore::Access::kWrite)
+    for (const std::string& name : wanted) add(name);
+  add(rocksdb::kDefaultColumnFamilyName);
+  return names;
+}
+
+class Family final : public KeyValue {
+ public:
+  Family(std::shared_ptr<RocksStore::State> state, rocksdb::ColumnFamilyHandle* handle)
+      : state_(std::move(state)), handle_(handle) {}
+
+  std::optional<std::string> get(std::string_view key) const override {
+    std::string value;
+    const auto status = state_->database->Get({}, handle_, slice(key), &value);
+    if (status.IsNotFound()) return std::nullopt;
+    check(status);
+    return value;
+  }
+  void put(std::string_view key, std::string_view value) override {
+    check(state_->database->Put(synced(), handle_, slice(key), slice(value)));
+  }
+  void erase(std::string_view key) override {
+    check(state_->database->Delete(synced(), handle_, slice(key)));
+  }
+  void scan(std::string_view prefix,
+            const std::function<bool(std::string_view, std::string_view)>& visit) const override {
+    const std::unique_ptr<rocksdb::Iterator> at(state_->database->NewIterator({}, handle_));
+    for (at->Seek(slice(prefix)); at->Valid() && at->key().starts_with(slice(prefix)); at->Next())
+      if (!visit(at->key().ToStringView(), at->value().ToStringView())) break;
+    check(at->status());
   }
 
-  class Family final : public KeyValue {
-   public:
-    Family(std::shared_ptr<State> state, rocksdb::ColumnFamilyHandle* handle)
-        : state_(std::move(state)), handle_(handle) {}
+ private:
+  static rocksdb::WriteOptions synced() {
+    rocksdb::WriteOptions options;
+    options.sync = true;
+    return options;
+  }
+  void check(const rocksdb::Status& status) const {
+    if (!status.ok()) fail_status(state_->path, status);
+  }
 
-    std::optional<std::string> get(std::string_view key) const override {
-      std::string value;
-      const auto status = state_->database->Get({}, handle_, slice(key), &value);
-      if (status.IsNotFound()) return std::nullopt;
-      check(status);
-      return value;
-    }
-    void put(std::string_view key, std::string_view value) override {
-      check(state_->database->Put(synced(), handle_, slice(key), slice(value)));
-    }
-    void erase(std::string_view key) override {
-      check(state_->database->Delete(synced(), handle_, slice(key)));
-    }
-    void scan(std::string_view prefix,
-              const std::function<bool(std::string_view, std::string_view)>& visit) const override {
-      const std::unique_ptr<rocksdb::Iterator> at(state_->database->NewIterator({}, handle_));
-      for (at->Seek(slice(prefix)); at->Valid() && at->key().starts_with(slice(prefix)); at->Next())
-        if (!visit(at->key().ToStringView(), at->value().ToStringView())) break;
-      check(at->status());
-    }
-
-   private:
-    static rocksdb::WriteOptions synced() {
-      rocksdb::WriteOptions options;
-      options.sync = true;
-      return options;
-    }
-    void check(const rocksdb::Status& status) const {
-      if (!status.ok()) fail_status(state_->path, status);
-    }
-
-    const std::shared_ptr<State> state_;
-    rocksdb::ColumnFamilyHandle* const handle_;
-  };
+  const std::shared_ptr<RocksStore::State> state_;
+  rocksdb::ColumnFamilyHandle* const handle_;
 };
 
-RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>& families)
+}  // namespace
+
+void fail_status(const std::string& path, const rocksdb::Status& status) {
+  const std::string reason = status.ToString();
+  if (status.IsCorruption()) fail(ErrorCode::kMalformed, "the store {} is damaged: {}", path, reason);
+  if (reason.find("lock ") != std::string::npos || reason.find("LOCK") != std::string::npos)
+    fail(ErrorCode::kIo, "the store {} is held by another process; use another folder with --state DIR ({})",
+         path, reason);
+  if (status.IsNoSpace() || reason.find("No space left") != std::string::npos)
+    fail(ErrorCode::kIo, "the disk of the store {} is full; what it held before is kept ({})", path, reason);
+  fail(ErrorCode::kIo, "the store {}: {}", path, reason);
+}
+
+std::string incoming_folder(const std::string& store_path) {
+  return store_path + "/incoming";
+}
+
+RocksStore::State::State() = default;
+
+RocksStore::State::~State() {
+  if (!database) return;
+  for (const auto& [name, handle] : families) database->DestroyColumnFamilyHandle(handle);
+  database->Close();
+}
+
+RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>& families, Access access)
     : state_(std::make_shared<State>()) {
-  state_->path = folder + "/store";
-  std::error_code error;
-  fs::create_directories(state_->path, error);
-  if (error)
-    fail(ErrorCode::kIo, "{}: {}; choose a folder that can be written with --state DIR", state_->path,
-         error.message());
-  // Families of another version of the program must be opened, too.
-  std::vector<std::string> names;
-  if (fs::exists(state_->path + "/CURRENT", error)) {
-    const auto listed = rocksdb::DB::ListColumnFamilies(database_options(), state_->path, &names);
-    if (!listed.ok()) fail_status(state_->path, listed);
-  }
-  for (const std::string& name : families)
-    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
-  if (std::find(names.begin(), names.end(), rocksdb::kDefaultColumnFamilyName) == names.end())
-    names.push_back(rocksdb::kDefaultColumnFamilyName);
+  const std::string path = folder + "/store";
+  state_->path = path;
+  state_->access = access;
+  if (access == Access::kWrite)
+    make_folders(path);
+  else if (!exists(folder))
+    fail(ErrorCode::kNotFound, "{}: there is no store", path);
+  check_version(path);
+  const std::vector<std::string> names = family_names(path, families, access);
   std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
-  for (const std::string& name : names) descriptors.emplace_back(name, family_options());
+  for (const std::string& name : names) descriptors.emplace_back(name, options_of(name));
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* database = nullptr;
-  const auto status = rocksdb::DB::Open(database_options(), state_->path, descriptors, &handles, &database);
-  if (!status.ok()) fail_status(state_->path, status);
+  if (access == Access::kWrite) write_version(path);
+  state_->direct = reads_directly(path);
+  const auto options = database_options(access, state_->direct);
+  const auto status = access == Access::kWrite
+                          ? rocksdb::DB::Open(options, path, descriptors, &handles, &database)
+                          : rocksdb::DB::OpenForReadOnly(options, path, descriptors, &handles, &database);
+  if (!status.ok()) fail_status(path, status);
   state_->database.reset(database);
   for (size_t i = 0; i < names.size(); ++i) state_->families[names[i]] = handles[i];
+  if (access == Access::kWrite) empty_incoming(path);
 }
 
 RocksStore::~RocksStore() = default;
 
+bool RocksStore::exists(const std::string& folder) {
+  std::error_code error;
+  return fs::exists(folder + "/store/CURRENT", error);
+}
+
+bool RocksStore::has(const std::string& name) const {
+  return state_->families.count(name) > 0;
+}
+
 std::shared_ptr<KeyValue> RocksStore::family(const std::string& name) {
-  const auto found = state_->families.find(name);
-  CHECK(found != state_->families.end());
-  return std::make_shared<State::Family>(state_, found->second);
+  CHECK(has(name));
+  return std::make_shared<Family>(state_, state_->families.at(name));
+}
+
+std::shared_ptr<BulkStore> RocksStore::bulk(const std::string& name) {
+  CHECK((has(name) && name.rfind(kBulkPrefix, 0) == 0));
+  return make_rocks_bulk(state_, state_->families.at(name));
 }
 
 }  // namespace caravan

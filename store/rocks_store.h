@@ -4,27 +4,43 @@
 #include <string>
 #include <vector>
 
+#include "base/bulk_store.h"
 #include "base/key_value.h"
 
 namespace caravan {
 
-// The one RocksDB handle of a state folder; its column families are handed out as KeyValue. Small on purpose:
-// few threads, small buffers, logs that do not grow. Any thread.
+// The one RocksDB handle of a state folder; its column families are handed out as KeyValue or BulkStore.
+// Small on purpose: few threads, small buffers, logs that do not grow. Any thread.
 class RocksStore {
  public:
-  // Opens or makes `folder`/store with (at least) these families. Throws kIo, naming the folder: another
-  // process holds it, it cannot be written (then --state is named, too), or the disk refuses; kMalformed when
-  // it is damaged.
-  RocksStore(const std::string& folder, const std::vector<std::string>& families);
+  // kRead looks at what was there when it opened, beside a process that writes; nothing on disk changes.
+  enum class Access { kWrite, kRead };
+  // A family whose name begins so is laid out for bulk (docs/decisions/0003-shard-store.md).
+  static constexpr const char* kBulkPrefix = "bulk.";
+  // Of the layout of every store; another one is refused and left as it is.
+  static constexpr int kVersion = 1;
+
+  // Opens or makes `folder`/store with (at least) these families; kRead makes nothing. Throws kIo, naming the
+  // folder: another process holds it, it cannot be written (then --state is named, too), or the disk refuses;
+  // kNotFound (kRead) when there is none; kMalformed when it is damaged; kUnsupported when it is of another
+  // version.
+  RocksStore(const std::string& folder, const std::vector<std::string>& families,
+             Access access = Access::kWrite);
   ~RocksStore();
   RocksStore(const RocksStore&) = delete;
   RocksStore& operator=(const RocksStore&) = delete;
 
-  // Keeps the store open for as long as it lives. The family must have been named at opening.
+  // Whether `folder` has a store at all.
+  static bool exists(const std::string& folder);
+  // Opened for reading, a store may lack a family that was named.
+  bool has(const std::string& name) const;
+  // Both keep the store open for as long as they live. The family must have been named at opening.
   std::shared_ptr<KeyValue> family(const std::string& name);
+  std::shared_ptr<BulkStore> bulk(const std::string& name);
+
+  struct State;  // inside store/
 
  private:
-  struct State;
   std::shared_ptr<State> state_;
 };
 

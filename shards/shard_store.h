@@ -1,0 +1,154 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <shared_mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bulk_store.h"
+#include "base/hash.h"
+#include "base/key_value.h"
+#include "base/limits.h"
+#include "shards/store_record.h"
+
+namespace caravan {
+
+// A run of a group's content that the store holds already, as part of another group (tied matrices).
+struct SharedPiece {
+  uint64_t offset = 0;  // in the group
+  uint64_t length = 0;
+  Hash256 other;
+  uint64_t other_offset = 0;
+};
+
+struct ShardStoreOptions {
+  std::string name = "the shard store";  // for messages
+  bool writable = true;
+  uint64_t table_bytes = 64u << 20;  // a segment is closed when it has so many
+};
+
+// Weight groups by the SHA-256 of their content, and the records of the models that use them. A group's
+// content is its tensors' bytes in the manifest's order. It lies in chunks of limits::kShardChunkBytes, each
+// with an XXH3 that is looked at on every read; several groups are written as one table (a segment), which is
+// acknowledged as a whole. What a crash left half done is removed when the store is opened for writing.
+// Any thread may read; one thread at a time writes (the lock guards the index, which both use).
+class ShardStore {
+ public:
+  // Column families of a state folder's store (store/rocks_store.h).
+  static constexpr const char* kRecordsFamily = "shards";
+  static constexpr const char* kBulkFamily = "bulk.shards";
+
+  // Throws kMalformed for a damaged record of a segment.
+  ShardStore(std::shared_ptr<KeyValue> records, std::shared_ptr<BulkStore> bulk, ShardStoreOptions options);
+  ShardStore(const ShardStore&) = delete;
+  ShardStore& operator=(const ShardStore&) = delete;
+
+  const std::string& name() const { return options_.name; }
+  bool contains(const Hash256& group) const { return group_bytes(group).has_value(); }
+  std::optional<uint64_t> group_bytes(const Hash256& group) const;
+  // Fills `out` from the group's content. Throws kNotFound (naming the group), kMalformed naming store, group
+  // and chunk when a chunk's checksum is wrong or it is missing, kIo; what `out` then holds is not defined.
+  void read(const Hash256& group, uint64_t offset, std::span<std::byte> out) const;
+  // Bytes of all segments on disk.
+  Bytes bytes() const { return bulk_->bytes(); }
+  // Of them those that none of the groups `used` needs, as far as it is known without reading.
+  uint64_t unused_bytes(std::span<const Hash256> used) const;
+
+  // Reads a part of a group's content, from wherever it comes.
+  using Content = std::function<void(uint64_t offset, std::span<std::byte> out)>;
+  class Writer;
+
+  // Models, sorted by name.
+  std::vector<ModelRecord> models() const;
+  // By name, or by eight or more digits of the fingerprint. Throws kInvalidArgument when several fit.
+  std::optional<ModelRecord> find_model(std::string_view name_or_fingerprint) const;
+  // Replaces the record of the same fingerprint. Throws kLimit, kIo.
+  void put_model(const ModelRecord& record);
+  void erase_model(const Hash256& fingerprint);
+  // Removes groups that no copied model uses, and gives their space back. Returns how many bytes that was.
+  // `keep`: also kept.
+  uint64_t sweep(std::span<const Hash256> keep = {});
+
+  std::optional<HashRecord> hashes_of(std::string_view path) const;
+  void put_hashes(std::string_view path, const HashRecord& record);
+
+ private:
+  struct Place {
+    uint64_t segment = 0;
+    uint32_t ordinal = 0;  // in the segment
+    uint64_t bytes = 0;
+    std::vector<SharedPiece> shared;  // by offset; what lies between them is the group's own
+    uint64_t own_bytes() const;
+  };
+  struct Segment {
+    uint64_t own_bytes = 0;  // of all groups that were written into it
+    std::vector<std::pair<Hash256, Place>> groups;
+  };
+
+  void load();
+  Segment read_segment(uint64_t number, std::string_view bytes) const;
+  std::string encode_segment(const Segment& segment) const;
+  std::optional<Place> find(const Hash256& group) const;
+  void read_own(const Hash256& group, const Place& place, uint64_t offset, std::span<std::byte> out) const;
+  void read_at(const Hash256& group, const Place& place, uint64_t offset, std::span<std::byte> out) const;
+  void read_chunk(const Hash256& group, const Place& place, uint32_t chunk, uint64_t skip,
+                  std::span<std::byte> out) const;
+  std::vector<Hash256> with_shared(std::span<const Hash256> groups) const;
+  std::vector<Hash256> live_groups(std::span<const Hash256> keep) const;
+  void rewrite(uint64_t number, const std::vector<Hash256>& groups);
+  void erase_segment(uint64_t number);
+  void acknowledge(uint64_t number, Segment segment);
+
+  const std::shared_ptr<KeyValue> records_;
+  const std::shared_ptr<BulkStore> bulk_;
+  const ShardStoreOptions options_;
+  mutable std::shared_mutex mutex_;  // index_ and segments_: read by movers while an import adds to them
+  std::map<Hash256, Place> index_;
+  std::map<uint64_t, Segment> segments_;
+  uint64_t next_segment_ = 0;
+};
+
+// Adds groups; what was added is acknowledged by flush(), or by itself whenever a table is full. One thread.
+// Destroyed without flush(), it leaves nothing of the last table.
+class ShardStore::Writer {
+ public:
+  explicit Writer(ShardStore& store);
+  ~Writer();
+  Writer(const Writer&) = delete;
+  Writer& operator=(const Writer&) = delete;
+
+  // Reads the content once, front to back, and writes it but for what `shared` (ascending, not overlapping)
+  // covers and the store can read elsewhere; nothing when the group is there. `advance` gets bytes
+  // as they are read. Throws kMalformed when the content does not have that hash (the group is then not
+  // added; others are not touched), kIo, and what `content` throws.
+  void add(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared, const Content& content,
+           const std::function<void(uint64_t bytes)>& advance = nullptr);
+  // The same for a group whose stored bytes are damaged: the next flush puts these in their place.
+  void replace(const Hash256& group, uint64_t bytes, const Content& content);
+  // Whether the group is there or will be with the next flush.
+  bool has(const Hash256& group) const;
+  void flush();
+
+ private:
+  friend class ShardStore;
+  class Chunks;
+  void begin_segment();
+  bool holds(const SharedPiece& piece) const;
+  // Whether or not the group is there.
+  void write(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared, const Content& content,
+             const std::function<void(uint64_t bytes)>& advance);
+
+  ShardStore& store_;
+  std::unique_ptr<BulkStore::Batch> batch_;
+  uint64_t number_ = 0;
+  uint32_t next_ordinal_ = 0;
+  Segment segment_;
+};
+
+}  // namespace caravan

@@ -1,0 +1,131 @@
+#include "shards/store_source.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <tuple>
+#include <utility>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "base/log.h"
+
+namespace caravan {
+
+namespace {
+
+std::shared_ptr<const Source> open_files(const ModelRecord& record) {
+  std::vector<std::string> paths;
+  for (const FileStamp& file : record.files) paths.push_back(file.path);
+  return std::make_shared<FileSource>(std::move(paths));
+}
+
+// Tensors of group i lie one after the other in file i; one that lies where another did stays with it.
+void lay_out_by_group(std::vector<WeightGroup>& groups) {
+  std::map<std::tuple<uint32_t, uint64_t, uint64_t>, Extent> moved;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    uint64_t offset = 0;
+    for (Tensor& tensor : groups[i].tensors) {
+      Extent& extent = tensor.extent;
+      const Extent now{static_cast<uint32_t>(i), offset, extent.length};
+      offset += extent.length;
+      extent = moved.emplace(std::tuple(extent.file, extent.offset, extent.length), now).first->second;
+    }
+  }
+}
+
+}  // namespace
+
+FileStamp stamp_of(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0)
+    fail(errno == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo, "{}: {}", path, std::strerror(errno));
+  return {path, static_cast<uint64_t>(status.st_size),
+          int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec};
+}
+
+void require_unchanged(const std::vector<FileStamp>& files) {
+  for (const FileStamp& file : files) {
+    const FileStamp now = stamp_of(file.path);
+    if (now.bytes != file.bytes)
+      fail(ErrorCode::kRefused, "{} has {} bytes, and had {} when it was imported; import it again",
+           file.path, now.bytes, file.bytes);
+    if (now.modified_ns != file.modified_ns)
+      fail(ErrorCode::kRefused, "{} was written to after it was imported; import it again", file.path);
+  }
+}
+
+void read_content(const Source& source, const WeightGroup& group, uint64_t offset, std::span<std::byte> out) {
+  for (const Tensor& tensor : group.tensors) {
+    if (out.empty()) return;
+    const Extent& extent = tensor.extent;
+    if (offset >= extent.length) {
+      offset -= extent.length;
+      continue;
+    }
+    const auto count = std::min<uint64_t>(out.size(), extent.length - offset);
+    source.read(extent.file, extent.offset + offset, out.first(count));
+    out = out.subspan(count);
+    offset = 0;
+  }
+  CHECK(out.empty());
+}
+
+StoreSource::StoreSource(std::shared_ptr<const ShardStore> store, const ModelRecord& record,
+                         std::shared_ptr<const Source> elsewhere)
+    : store_(std::move(store)),
+      model_(record.name()),
+      groups_(record.manifest.groups),
+      hashes_(record.hashes),
+      elsewhere_(std::move(elsewhere)) {
+  CHECK(groups_.size() == hashes_.size());
+}
+
+std::string StoreSource::describe() const {
+  return fmt::format("{} in {}", model_, store_->name());
+}
+
+uint64_t StoreSource::file_bytes(uint32_t file) const {
+  CHECK(file < groups_.size());
+  return groups_[file].bytes().count;
+}
+
+void StoreSource::read(uint32_t file, uint64_t offset, std::span<std::byte> out) const {
+  const uint64_t bytes = file_bytes(file);
+  if (offset > bytes || out.size() > bytes - offset)
+    fail(ErrorCode::kMalformed, "{}: {}: bytes {}+{} lie past its end at {}", describe(),
+         to_string(groups_[file].id), offset, out.size(), bytes);
+  try {
+    store_->read(hashes_[file], offset, out);
+  } catch (const Error& error) {
+    const bool damaged = error.code() == ErrorCode::kMalformed || error.code() == ErrorCode::kNotFound;
+    if (!damaged || !elsewhere_)
+      fail(error.code(), "{} of {}: {}", to_string(groups_[file].id), model_, error.message());
+    log_warning("{} of {} is read from {}: {}", to_string(groups_[file].id), model_, elsewhere_->describe(),
+                error.message());
+    read_content(*elsewhere_, groups_[file], offset, out);
+  }
+}
+
+Manifest open_record(std::shared_ptr<const ShardStore> store, const ModelRecord& record) {
+  std::shared_ptr<const Source> files;
+  try {
+    require_unchanged(record.files);
+    files = open_files(record);
+  } catch (const Error&) {
+    if (!record.copied) throw;  // else the store has it all
+  }
+  Manifest manifest = record.manifest;
+  if (!record.copied) {
+    manifest.source = std::move(files);
+    return manifest;
+  }
+  manifest.source = std::make_shared<StoreSource>(std::move(store), record, std::move(files));
+  lay_out_by_group(manifest.groups);
+  return manifest;
+}
+
+}  // namespace caravan

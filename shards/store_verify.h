@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "shards/shard_store.h"
+
+namespace caravan {
+
+struct VerifyOptions {
+  // Told bytes as they are done with; content_bytes(record.manifest) together.
+  std::function<void(uint64_t bytes)> advance = nullptr;
+  std::function<bool()> cancelled = nullptr;  // as ImportOptions::cancelled
+};
+
+struct Finding {
+  std::string group;    // of the model
+  std::string problem;  // naming store and chunk, or file
+  std::string mended;   // how; empty when it is not
+};
+
+// Computes the SHA-256 of every group where the model has it: in the store if it was copied, else in its
+// files. A group that is bad there is mended if it hashes right elsewhere: a stored one is written again from
+// the original file, and a model of files that can be had whole from the store becomes a copied one. The
+// owner's files are never written. Throws kIo, kCancelled.
+std::vector<Finding> verify_model(ShardStore& store, const ModelRecord& record, const VerifyOptions& options);
+
+// Forgets the model and gives the space of groups back that no other copied model uses. Returns the bytes.
+uint64_t remove_model(ShardStore& store, const ModelRecord& record);
+
+}  // namespace caravan

@@ -1,0 +1,143 @@
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "shards/shard_store.h"
+#include "shards/store_chunk.h"
+
+namespace caravan {
+
+// Cuts a group's own bytes into chunks and adds them to the batch.
+class ShardStore::Writer::Chunks {
+ public:
+  Chunks(BulkStore::Batch& batch, const Hash256& group, uint64_t segment, uint32_t ordinal)
+      : batch_(batch), group_(group), segment_(segment), ordinal_(ordinal) {
+    value_.reserve(kChunkHeaderBytes + limits::kShardChunkBytes);
+    value_.resize(kChunkHeaderBytes);
+  }
+  void append(std::span<const std::byte> bytes) {
+    while (!bytes.empty()) {
+      const size_t room = kChunkHeaderBytes + limits::kShardChunkBytes - value_.size();
+      const auto part = bytes.first(std::min(room, bytes.size()));
+      value_.insert(value_.end(), part.begin(), part.end());
+      bytes = bytes.subspan(part.size());
+      if (part.size() == room) put();
+    }
+  }
+  void finish() {
+    if (value_.size() > kChunkHeaderBytes) put();
+  }
+
+ private:
+  void put() {
+    const uint64_t sum = chunk_sum(group_, chunk_, std::span(value_).subspan(kChunkHeaderBytes));
+    std::memcpy(value_.data(), &sum, sizeof sum);
+    batch_.add(chunk_key(segment_, ordinal_, chunk_), value_);
+    ++chunk_;
+    value_.resize(kChunkHeaderBytes);
+  }
+
+  BulkStore::Batch& batch_;
+  const Hash256 group_;
+  const uint64_t segment_;
+  const uint32_t ordinal_;
+  uint32_t chunk_ = 0;
+  std::vector<std::byte> value_;
+};
+
+ShardStore::Writer::Writer(ShardStore& store) : store_(store) {
+  if (!store.options_.writable) fail(ErrorCode::kInvalidArgument, "{} was opened for reading", store.name());
+}
+
+ShardStore::Writer::~Writer() {
+  if (!batch_) return;
+  batch_.reset();
+  try {
+    store_.records_->erase(segment_record_key(number_));
+  } catch (const Error& error) {
+    log_warning("{}", error.message());  // the next opening does it
+  }
+}
+
+bool ShardStore::Writer::has(const Hash256& group) const {
+  return store_.contains(group) || std::any_of(segment_.groups.begin(), segment_.groups.end(),
+                                               [&](const auto& entry) { return entry.first == group; });
+}
+
+// Whether the piece can be read from the other group, which must not lean on a third one.
+bool ShardStore::Writer::holds(const SharedPiece& piece) const {
+  auto place = store_.find(piece.other);
+  for (const auto& [group, pending] : segment_.groups)
+    if (!place && group == piece.other) place = pending;
+  return place && place->shared.empty() && piece.other_offset <= place->bytes &&
+         piece.length <= place->bytes - piece.other_offset;
+}
+
+void ShardStore::Writer::begin_segment() {
+  if (batch_) return;
+  number_ = store_.next_segment_++;
+  next_ordinal_ = 0;
+  segment_ = {};
+  store_.records_->put(segment_record_key(number_), kUnfinishedSegment);
+  batch_ = store_.bulk_->begin();
+}
+
+void ShardStore::Writer::add(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared,
+                             const Content& content, const std::function<void(uint64_t)>& advance) {
+  if (!has(group)) write(group, bytes, std::move(shared), content, advance);
+}
+
+void ShardStore::Writer::replace(const Hash256& group, uint64_t bytes, const Content& content) {
+  write(group, bytes, {}, content, {});
+}
+
+void ShardStore::Writer::write(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared,
+                               const Content& content, const std::function<void(uint64_t)>& advance) {
+  begin_segment();
+  Place place;
+  place.segment = number_;
+  place.ordinal = next_ordinal_++;
+  place.bytes = bytes;
+  place.shared = std::move(shared);
+  std::erase_if(place.shared, [this](const SharedPiece& piece) { return !holds(piece); });
+  segment_.own_bytes += place.own_bytes();
+  Chunks chunks(*batch_, group, number_, place.ordinal);
+  Sha256 hash;
+  std::vector<std::byte> buffer(std::min<uint64_t>(limits::kShardChunkBytes, bytes));
+  uint64_t offset = 0;
+  // Up to `end`; of shared pieces the bytes are only hashed.
+  const auto pass = [&](uint64_t end, bool own) {
+    while (offset < end) {
+      const auto part = std::span(buffer).first(std::min<uint64_t>(buffer.size(), end - offset));
+      content(offset, part);
+      hash.update(part);
+      if (own) chunks.append(part);
+      offset += part.size();
+      if (advance) advance(part.size());
+    }
+  };
+  for (const SharedPiece& piece : place.shared) {
+    CHECK(piece.offset >= offset);
+    pass(piece.offset, true);
+    pass(piece.offset + piece.length, false);
+  }
+  pass(bytes, true);
+  chunks.finish();
+  const Hash256 found = hash.finish();
+  if (found != group)
+    fail(ErrorCode::kMalformed, "the bytes of group {} hash to {}", to_string(group), to_string(found));
+  segment_.groups.emplace_back(group, std::move(place));
+  if (segment_.own_bytes >= store_.options_.table_bytes) flush();
+}
+
+void ShardStore::Writer::flush() {
+  if (!batch_) return;
+  const auto batch = std::exchange(batch_, nullptr);
+  batch->commit();
+  store_.acknowledge(number_, std::exchange(segment_, {}));
+}
+
+}  // namespace caravan

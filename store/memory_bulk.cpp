@@ -1,0 +1,90 @@
+#include "store/memory_bulk.h"
+
+#include <utility>
+
+#include "base/check.h"
+#include "base/error.h"
+
+namespace caravan {
+
+class MemoryBulk::MemoryBatch final : public BulkStore::Batch {
+ public:
+  explicit MemoryBatch(MemoryBulk& store) : store_(store) {}
+  void add(std::string_view key, std::span<const std::byte> value) override {
+    CHECK((values_.empty() || values_.rbegin()->first < key));
+    store_.ask(Operation::kAdd, key);
+    values_.emplace(key, std::vector<std::byte>(value.begin(), value.end()));
+  }
+  void commit() override {
+    store_.ask(Operation::kCommit, "");
+    store_.take(std::move(values_));
+  }
+
+ private:
+  MemoryBulk& store_;
+  Values values_;
+};
+
+MemoryBulk::MemoryBulk(Inject inject, Bytes room) : inject_(std::move(inject)), room_(room) {}
+
+MemoryBulk::Fault MemoryBulk::ask(Operation operation, std::string_view key) const {
+  const Fault fault = inject_ ? inject_(operation, key) : Fault::kNone;
+  if (fault == Fault::kIo) fail(ErrorCode::kIo, "memory bulk store: a fault");
+  if (fault == Fault::kFull) fail(ErrorCode::kIo, "the disk of the memory bulk store is full");
+  return fault;
+}
+
+std::unique_ptr<BulkStore::Batch> MemoryBulk::begin() {
+  return std::make_unique<MemoryBatch>(*this);
+}
+
+void MemoryBulk::take(Values values) {
+  uint64_t added = 0;
+  for (const auto& [key, value] : values) added += value.size();
+  if (bytes().count + added > room_.count) fail(ErrorCode::kIo, "the disk of the memory bulk store is full");
+  std::lock_guard lock(mutex_);
+  for (auto& [key, value] : values) values_.insert_or_assign(key, std::move(value));
+}
+
+bool MemoryBulk::read(std::string_view key, const Use& use) const {
+  const Fault fault = ask(Operation::kRead, key);
+  std::vector<std::byte> value;  // a copy, so that `use` runs without the lock
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = values_.find(key);
+    if (found == values_.end()) return false;
+    value = found->second;
+  }
+  if (fault == Fault::kShort) value.resize(value.size() / 2);
+  if (fault == Fault::kCorrupt && !value.empty()) value[value.size() / 2] ^= std::byte{0x10};
+  use(value);
+  return true;
+}
+
+void MemoryBulk::erase_range(std::string_view first, std::string_view last) {
+  ask(Operation::kErase, first);
+  std::lock_guard lock(mutex_);
+  values_.erase(values_.lower_bound(first), values_.lower_bound(last));
+}
+
+Bytes MemoryBulk::bytes() const {
+  std::lock_guard lock(mutex_);
+  Bytes sum;
+  for (const auto& [key, value] : values_) sum += Bytes{value.size()};
+  return sum;
+}
+
+std::vector<std::byte>* MemoryBulk::value(std::string_view key) {
+  std::lock_guard lock(mutex_);
+  const auto found = values_.find(key);
+  return found == values_.end() ? nullptr : &found->second;
+}
+
+std::vector<std::string> MemoryBulk::keys() const {
+  std::lock_guard lock(mutex_);
+  std::vector<std::string> found;
+  for (const auto& [key, value] : values_) found.push_back(key);
+  return found;
+}
+
+}  // namespace caravan

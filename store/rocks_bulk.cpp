@@ -1,0 +1,145 @@
+#include <rocksdb/convenience.h>
+#include <rocksdb/db.h>
+#include <rocksdb/options.h>
+#include <rocksdb/sst_file_writer.h>
+
+#include <atomic>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "store/rocks_state.h"
+
+namespace caravan {
+
+namespace {
+
+rocksdb::Slice slice(std::string_view text) {
+  return {text.data(), text.size()};
+}
+
+class Bulk final : public BulkStore {
+ public:
+  Bulk(std::shared_ptr<RocksStore::State> state, rocksdb::ColumnFamilyHandle* handle)
+      : state_(std::move(state)), handle_(handle) {}
+
+  std::unique_ptr<Batch> begin() override;
+  bool read(std::string_view key, const Use& use) const override;
+  void erase_range(std::string_view first, std::string_view last) override;
+  Bytes bytes() const override;
+
+ private:
+  void check(const rocksdb::Status& status) const {
+    if (!status.ok()) fail_status(state_->path, status);
+  }
+  void require_writable() const {
+    if (state_->access == RocksStore::Access::kRead)
+      fail(ErrorCode::kInvalidArgument, "the store {} was opened for reading", state_->path);
+  }
+
+  const std::shared_ptr<RocksStore::State> state_;
+  rocksdb::ColumnFamilyHandle* const handle_;
+  std::atomic<uint64_t> next_table_{0};
+};
+
+// One table file outside the database until it is moved in.
+class TableBatch final : public BulkStore::Batch {
+ public:
+  TableBatch(std::shared_ptr<RocksStore::State> state, rocksdb::ColumnFamilyHandle* handle, std::string path)
+      : state_(std::move(state)), handle_(handle), path_(std::move(path)) {
+    rocksdb::EnvOptions environment;
+    environment.use_direct_writes = state_->direct;
+    writer_ =
+        std::make_unique<rocksdb::SstFileWriter>(environment, state_->database->GetOptions(handle_), handle_);
+    check(writer_->Open(path_));
+  }
+  ~TableBatch() override {
+    writer_.reset();
+    std::error_code ignored;
+    std::filesystem::remove(path_, ignored);  // moved in by then, if it was committed
+  }
+
+  void add(std::string_view key, std::span<const std::byte> value) override {
+    check(writer_->Put(slice(key), {reinterpret_cast<const char*>(value.data()), value.size()}));
+    empty_ = false;
+  }
+  void commit() override {
+    if (empty_) return;
+    check(writer_->Finish());
+    rocksdb::IngestExternalFileOptions options;
+    options.move_files = true;
+    options.write_global_seqno = false;
+    check(state_->database->IngestExternalFile(handle_, {path_}, options));
+  }
+
+ private:
+  void check(const rocksdb::Status& status) const {
+    if (!status.ok()) fail_status(state_->path, status);
+  }
+
+  const std::shared_ptr<RocksStore::State> state_;
+  rocksdb::ColumnFamilyHandle* const handle_;
+  const std::string path_;
+  std::unique_ptr<rocksdb::SstFileWriter> writer_;
+  bool empty_ = true;
+};
+
+std::unique_ptr<BulkStore::Batch> Bulk::begin() {
+  require_writable();
+  const std::string file = fmt::format("{}/{}-{}.sst", incoming_folder(state_->path), handle_->GetName(),
+                                       next_table_.fetch_add(1));
+  return std::make_unique<TableBatch>(state_, handle_, file);
+}
+
+bool Bulk::read(std::string_view key, const Use& use) const {
+  rocksdb::ReadOptions options;
+  options.verify_checksums = false;  // values carry their own
+  options.fill_cache = false;
+  rocksdb::PinnableSlice value;
+  const auto status = state_->database->Get(options, handle_, slice(key), &value);
+  if (status.IsNotFound()) return false;
+  check(status);
+  use(std::as_bytes(std::span(value.data(), value.size())));
+  return true;
+}
+
+void Bulk::erase_range(std::string_view first, std::string_view last) {
+  require_writable();
+  rocksdb::DB& database = *state_->database;
+  const rocksdb::Slice begin = slice(first), end = slice(last);
+  check(rocksdb::DeleteFilesInRange(&database, handle_, &begin, &end, false));
+  rocksdb::ReadOptions options;
+  options.iterate_upper_bound = &end;
+  bool left = false;
+  {
+    const std::unique_ptr<rocksdb::Iterator> at(database.NewIterator(options, handle_));
+    at->Seek(begin);
+    left = at->Valid();
+    check(at->status());
+  }
+  if (!left) return;
+  // Parts of tables: they are marked, and the tables written again without them.
+  rocksdb::WriteOptions synced;
+  synced.sync = true;
+  check(database.DeleteRange(synced, handle_, begin, end));
+  rocksdb::CompactRangeOptions compact;
+  compact.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
+  check(database.CompactRange(compact, handle_, &begin, &end));
+}
+
+Bytes Bulk::bytes() const {
+  rocksdb::ColumnFamilyMetaData facts;
+  state_->database->GetColumnFamilyMetaData(handle_, &facts);
+  return Bytes{facts.size};
+}
+
+}  // namespace
+
+std::shared_ptr<BulkStore> make_rocks_bulk(std::shared_ptr<RocksStore::State> state,
+                                           rocksdb::ColumnFamilyHandle* handle) {
+  return std::make_shared<Bulk>(std::move(state), handle);
+}
+
+}  // namespace caravan

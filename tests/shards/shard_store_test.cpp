@@ -1,0 +1,519 @@
+#include "shards/shard_store.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <set>
+
+#include "base/random.h"
+#include "shards/store_import.h"
+#include "shards/store_source.h"
+#include "shards/store_verify.h"
+#include "store/memory_bulk.h"
+#include "store/memory_store.h"
+#include "store/rocks_store.h"
+#include "store_models.h"
+#include "tests/support/temporary_folder.h"
+
+namespace caravan {
+namespace {
+
+namespace fs = std::filesystem;
+using Fault = MemoryBulk::Fault;
+
+// A shard store in memory that can be opened again, and a folder for models.
+class StoreTest : public testing::Test {
+ protected:
+  void open(uint64_t table_bytes = 64 << 10) {
+    store_ = std::make_shared<ShardStore>(
+        records_, bulk_, ShardStoreOptions{.name = "the test store", .table_bytes = table_bytes});
+  }
+  std::string write(const RandomModel& model, const std::string& name) const {
+    write_model(model, folder_.path() + "/" + name);
+    return folder_.path() + "/" + name;
+  }
+  ImportResult import(const std::string& path, bool copy = true) {
+    ImportOptions options;
+    options.copy = copy;
+    return import_model(*store_, read_manifest(path), options);
+  }
+
+  test::TemporaryFolder folder_;
+  Fault next_fault_ = Fault::kNone;
+  std::function<Fault(MemoryBulk::Operation, std::string_view)> inject_;
+  std::shared_ptr<MemoryStore> records_ = std::make_shared<MemoryStore>();
+  std::shared_ptr<MemoryBulk> bulk_ =
+      std::make_shared<MemoryBulk>([this](MemoryBulk::Operation operation, std::string_view key) {
+        return inject_ ? inject_(operation, key) : Fault::kNone;
+      });
+  std::shared_ptr<ShardStore> store_;
+};
+
+std::vector<std::byte> bytes_of(const Manifest& manifest, const Tensor& tensor) {
+  std::vector<std::byte> bytes(tensor.extent.length);
+  manifest.source->read(tensor.extent.file, tensor.extent.offset, bytes);
+  return bytes;
+}
+
+// The same model, tensor by tensor, wherever its bytes lie.
+void expect_same_model(const Manifest& a, const Manifest& b) {
+  ASSERT_EQ(a.groups.size(), b.groups.size());
+  for (size_t i = 0; i < a.groups.size(); ++i) {
+    ASSERT_EQ(a.groups[i].id, b.groups[i].id);
+    ASSERT_EQ(a.groups[i].tensors.size(), b.groups[i].tensors.size());
+    for (size_t t = 0; t < a.groups[i].tensors.size(); ++t)
+      ASSERT_EQ(bytes_of(a, a.groups[i].tensors[t]), bytes_of(b, b.groups[i].tensors[t]))
+          << to_string(a.groups[i].id);
+  }
+  EXPECT_EQ(a.fingerprint(), b.fingerprint());
+  EXPECT_EQ(a.bytes(), b.bytes());
+  EXPECT_EQ(a.tokenizer_json, b.tokenizer_json);
+}
+
+Manifest opened(const std::shared_ptr<ShardStore>& store, const std::string& name) {
+  return open_record(store, *store->find_model(name));
+}
+
+TEST_F(StoreTest, CopiedModelsAreTheSameWithoutTheirFiles) {
+  SeededRandom random(1);
+  for (int i = 0; i < 12; ++i) {
+    open(1 + random.below(300'000));
+    const std::string path = write(random_model(random), "model" + std::to_string(i));
+    const Manifest original = read_manifest(path);
+    import(path);
+    open();  // from what is on disk alone
+    const Manifest by_name = opened(store_, original.name);
+    expect_same_model(original, by_name);
+    EXPECT_TRUE(by_name.source->mapped({0, 0, 1}).empty());
+    EXPECT_TRUE(verify_model(*store_, *store_->find_model(original.name), {}).empty());
+    fs::rename(path, path + "-away");
+    EXPECT_EQ(opened(store_, original.name).fingerprint(), original.fingerprint());
+  }
+}
+
+TEST_F(StoreTest, AGroupIsTheHashOfItsTensorsBytesInOrder) {
+  open();
+  const Manifest original = read_manifest(write({.tied = true}, "model"));
+  const ModelRecord record = import(original.path).record;
+  for (size_t i = 0; i < original.groups.size(); ++i) {
+    Sha256 hash;
+    for (const Tensor& tensor : original.groups[i].tensors) hash.update(bytes_of(original, tensor));
+    const Hash256 expected = hash.finish();
+    EXPECT_EQ(record.hashes[i], expected);
+    EXPECT_EQ(store_->group_bytes(expected), original.groups[i].bytes().count);
+    std::vector<std::byte> content(original.groups[i].bytes().count);
+    store_->read(expected, 0, content);
+    EXPECT_EQ(sha256(content), expected) << "also of a group that shares its matrix with another";
+  }
+}
+
+TEST_F(StoreTest, AnyRangeOfAGroupCanBeRead) {
+  open();
+  const Manifest original = read_manifest(write({.tied = true, .vocabulary = 9000, .width = 64}, "model"));
+  const ModelRecord record = import(original.path).record;
+  SeededRandom random(2);
+  for (size_t i = 0; i < record.hashes.size(); ++i) {
+    const uint64_t bytes = original.groups[i].bytes().count;
+    std::vector<std::byte> whole(bytes);
+    read_content(*original.source, original.groups[i], 0, whole);
+    for (int n = 0; n < 20; ++n) {
+      const uint64_t offset = random.below(bytes + 1);
+      std::vector<std::byte> part(random.below(bytes - offset + 1));
+      store_->read(record.hashes[i], offset, part);
+      EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + static_cast<ptrdiff_t>(offset)));
+    }
+    std::vector<std::byte> over(2);
+    expect_error(ErrorCode::kMalformed, {"the test store", "past its end"},
+                 [&] { store_->read(record.hashes[i], bytes - 1, over); });
+  }
+  std::vector<std::byte> some(1);
+  expect_error(ErrorCode::kNotFound, {"the test store", to_string(Hash256{})},
+               [&] { store_->read(Hash256{}, 0, some); });
+}
+
+TEST_F(StoreTest, TiedAndSharedGroupsAreStoredOnce) {
+  open();
+  const RandomModel tied{.tied = true, .vocabulary = 500, .width = 64};
+  const Manifest first = read_manifest(write(tied, "first"));
+  import(first.path);
+  const uint64_t once = bulk_->bytes().count;
+  EXPECT_LT(once, first.bytes().count + 10'000) << "the tied matrix lies there once";
+  // The same weights under another name and with another configuration: nothing new.
+  const std::string second = write(tied, "second");
+  write_bytes(second + "/config.json", R"({"model_type": "llama", "tie_word_embeddings": true, "more": 1})");
+  const ImportResult again = import(second);
+  EXPECT_EQ(again.copied_bytes, 0u);
+  EXPECT_EQ(bulk_->bytes().count, once);
+  EXPECT_EQ(store_->models().size(), 2u);
+  // One goes, the other stays whole; both go, and the store is empty.
+  EXPECT_EQ(remove_model(*store_, *store_->find_model("first")), 0u);
+  expect_same_model(read_manifest(second), opened(store_, "second"));
+  EXPECT_EQ(remove_model(*store_, *store_->find_model("second")), once);
+  EXPECT_EQ(bulk_->bytes().count, 0u);
+}
+
+TEST_F(StoreTest, RemovingGivesSpaceBackAndKeepsWhatOthersUse) {
+  SeededRandom random(3);
+  for (int i = 0; i < 10; ++i) {
+    open(1 + random.below(200'000));
+    RandomModel model = random_model(random);
+    const std::string one = write(model, "one");
+    model.layers += 1;  // the same groups and some more
+    model.tied = false;
+    const std::string two = write(model, "two");
+    import(one);
+    import(two);
+    remove_model(*store_, *store_->find_model(random.below(2) ? "one" : "two"));
+    open();
+    ASSERT_EQ(store_->models().size(), 1u);
+    const ModelRecord left = store_->models().front();
+    const Manifest original = read_manifest(left.manifest.path);
+    expect_same_model(original, open_record(store_, left));
+    // At most an eighth of a segment stays for nothing.
+    EXPECT_LE(bulk_->bytes().count, original.bytes().count * 8 / 7 + 1000 * original.groups.size());
+    remove_model(*store_, left);
+    EXPECT_EQ(bulk_->bytes().count, 0u);
+    EXPECT_TRUE(store_->models().empty());
+  }
+}
+
+TEST_F(StoreTest, EveryFlippedByteIsFoundByWhicheverReadsIt) {
+  open();
+  const RandomModel model{.vocabulary = 24, .width = 8};
+  const std::string path = write(model, "model");
+  const ModelRecord record = import(path).record;
+  fs::rename(path, path + "-away");  // there is no elsewhere
+  const auto read_all = [&] {
+    for (const Hash256& hash : record.hashes) {
+      std::vector<std::byte> content(*store_->group_bytes(hash));
+      store_->read(hash, 0, content);
+    }
+  };
+  for (const std::string& key : bulk_->keys()) {
+    std::vector<std::byte>& value = *bulk_->value(key);
+    for (size_t i = 0; i < value.size(); ++i) {
+      value[i] ^= std::byte{1};
+      expect_error(ErrorCode::kMalformed, {"the test store", "group ", "chunk 0"}, read_all);
+      value[i] ^= std::byte{1};
+    }
+    value.pop_back();
+    expect_error(ErrorCode::kMalformed, {"another size"}, read_all);
+    value.push_back(std::byte{0});
+    EXPECT_THROW(read_all(), Error);
+    value.pop_back();
+    value.push_back(std::byte{0});
+    // What is left differs in its last byte alone, or not at all.
+    const auto findings = verify_model(*store_, record, {});
+    EXPECT_LE(findings.size(), 2u);
+    if (findings.empty()) continue;
+    EXPECT_TRUE(findings[0].mended.empty());
+    EXPECT_NE(findings[0].problem.find("chunk 0"), std::string::npos) << findings[0].problem;
+    fs::rename(path + "-away", path);
+    for (const Finding& finding : verify_model(*store_, record, {})) EXPECT_FALSE(finding.mended.empty());
+    EXPECT_TRUE(verify_model(*store_, record, {}).empty());
+    fs::rename(path, path + "-away");
+    return;  // the keys are others now
+  }
+}
+
+TEST_F(StoreTest, AChunkOfAnotherPlaceIsNoGoodOne) {
+  open(1 << 30);
+  const ModelRecord record =
+      import(write({.vocabulary = 9000, .width = 64}, "model")).record;  // 2.2 MiB: three chunks
+  const auto keys = bulk_->keys();
+  ASSERT_GE(keys.size(), 3u);
+  std::swap(*bulk_->value(keys[0]), *bulk_->value(keys[1]));
+  std::vector<std::byte> content(*store_->group_bytes(record.hashes[0]));
+  expect_error(ErrorCode::kMalformed, {"chunk 0"}, [&] { store_->read(record.hashes[0], 0, content); });
+}
+
+TEST_F(StoreTest, ADamagedGroupIsReadFromItsFileWhileThatIsThere) {
+  open();
+  const std::string path = write({}, "model");
+  const Manifest original = read_manifest(path);
+  import(path);
+  for (const std::string& key : bulk_->keys()) bulk_->value(key)->back() ^= std::byte{4};
+  expect_same_model(original, opened(store_, "model"));
+  std::ofstream(path + "/model.safetensors", std::ios::app) << " ";  // no longer what was imported
+  const Manifest alone = opened(store_, "model");
+  std::vector<std::byte> some(8);
+  expect_error(ErrorCode::kMalformed, {"embed of model", "chunk 0"}, [&] { alone.source->read(0, 0, some); });
+}
+
+TEST_F(StoreTest, ReadFaultsAreErrorsNeverWrongBytes) {
+  open();
+  const ModelRecord record = import(write({.vocabulary = 9000, .width = 64}, "model")).record;
+  SeededRandom random(5);
+  const std::vector<Fault> kinds = {Fault::kNone, Fault::kNone, Fault::kShort, Fault::kCorrupt, Fault::kIo};
+  inject_ = [&](MemoryBulk::Operation, std::string_view) { return kinds[random.below(kinds.size())]; };
+  size_t failed = 0, good = 0;
+  for (int i = 0; i < 300; ++i) {
+    const Hash256& hash = record.hashes[random.below(record.hashes.size())];
+    std::vector<std::byte> content(*store_->group_bytes(hash));
+    try {
+      store_->read(hash, 0, content);
+      ASSERT_EQ(sha256(content), hash);
+      ++good;
+    } catch (const Error& error) {
+      ASSERT_TRUE(error.code() == ErrorCode::kMalformed || error.code() == ErrorCode::kIo);
+      ++failed;
+    }
+  }
+  EXPECT_GT(failed, 50u);
+  EXPECT_GT(good, 50u);
+}
+
+// Imports that fail at any point lose nothing that was acknowledged, and the next one goes on from there.
+TEST_F(StoreTest, AnImportThatFailedResumes) {
+  SeededRandom random(6);
+  for (int i = 0; i < 15; ++i) {
+    records_ = std::make_shared<MemoryStore>();
+    inject_ = nullptr;
+    bulk_->erase_range("", "\xff");
+    open(20'000);
+    const std::string other = write({.weights = 77}, "other");
+    import(other);
+    const Manifest original = read_manifest(write(random_model(random), "model" + std::to_string(i)));
+    uint64_t countdown = 1 + random.below(12);
+    inject_ = [&](MemoryBulk::Operation operation, std::string_view) {
+      if (operation == MemoryBulk::Operation::kRead || --countdown > 0) return Fault::kNone;
+      return random.below(2) ? Fault::kFull : Fault::kIo;
+    };
+    bool failed = false;
+    try {
+      import(original.path);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kIo);
+      failed = true;
+    }
+    inject_ = nullptr;
+    open(20'000);
+    uint64_t there = 0;
+    for (const WeightGroup& group : original.groups) {
+      std::vector<std::byte> content(group.bytes().count);
+      read_content(*original.source, group, 0, content);
+      if (store_->contains(sha256(content))) there += content.size();
+    }
+    const ImportResult again = import(original.path);
+    if (failed) {
+      EXPECT_LE(again.copied_bytes + there, content_bytes(original))
+          << "acknowledged groups are not copied again";
+    }
+    expect_same_model(original, opened(store_, original.name));
+    expect_same_model(read_manifest(other), opened(store_, "other"));
+    store_->sweep();
+    EXPECT_LE(bulk_->bytes().count,
+              (original.bytes().count + read_manifest(other).bytes().count) * 8 / 7 + 9000);
+  }
+}
+
+TEST_F(StoreTest, AnInterruptedImportKeepsItsHashes) {
+  open(10'000);
+  const Manifest original = read_manifest(write({.layers = 3, .width = 64}, "model"));
+  uint64_t asked = 0;
+  ImportOptions options;
+  options.cancelled = [&] { return ++asked > 3; };
+  expect_error(ErrorCode::kCancelled, {original.path}, [&] { import_model(*store_, original, options); });
+  EXPECT_TRUE(store_->models().empty());
+  const ImportResult again = import(original.path, false);
+  EXPECT_GT(again.hashed_bytes, 0u);
+  EXPECT_LT(again.hashed_bytes, content_bytes(original)) << "groups that were hashed are not hashed again";
+  EXPECT_EQ(import(original.path, false).hashed_bytes, 0u);
+  EXPECT_EQ(import(original.path, true).hashed_bytes, 0u);
+}
+
+TEST_F(StoreTest, ProgressIsOfAllBytesOnce) {
+  open(10'000);
+  for (const bool copy : {false, true, true}) {
+    const Manifest manifest = read_manifest(write({.experts = true, .width = 32}, "model"));
+    uint64_t told = 0;
+    ImportOptions options;
+    options.copy = copy;
+    options.advance = [&](uint64_t bytes) { told += bytes; };
+    const ImportResult result = import_model(*store_, manifest, options);
+    EXPECT_EQ(told, content_bytes(manifest));
+    uint64_t verified = 0;
+    verify_model(*store_, result.record, {.advance = [&](uint64_t bytes) { verified += bytes; }});
+    EXPECT_EQ(verified, content_bytes(manifest));
+  }
+}
+
+TEST_F(StoreTest, ByReferenceCopiesNothingAndKnowsWhenTheFileChanged) {
+  open();
+  const std::string path = write({}, "model");
+  const Manifest original = read_manifest(path);
+  import(path, false);
+  EXPECT_EQ(bulk_->bytes().count, 0u);
+  const Manifest found = opened(store_, "model");
+  expect_same_model(original, found);
+  EXPECT_FALSE(found.source->mapped({0, 0, 1}).empty()) << "as mapped as the file itself";
+  const std::string file = path + "/model.safetensors";
+  const auto time = fs::last_write_time(file);
+  fs::last_write_time(file, time + std::chrono::seconds(2));
+  expect_error(ErrorCode::kRefused, {file, "import it again"}, [&] { opened(store_, "model"); });
+  fs::last_write_time(file, time);
+  opened(store_, "model");
+  std::ofstream(file, std::ios::app) << " ";
+  expect_error(ErrorCode::kRefused, {file, "bytes"}, [&] { opened(store_, "model"); });
+  fs::remove(file);
+  expect_error(ErrorCode::kNotFound, {file}, [&] { opened(store_, "model"); });
+}
+
+TEST_F(StoreTest, VerifyFindsABadFileAndTakesTheModelFromTheStore) {
+  open();
+  const RandomModel model{.vocabulary = 40};
+  const std::string path = write(model, "model");
+  const Manifest original = read_manifest(path);
+  const ModelRecord record = import(path, false).record;
+  const std::string twin = write(model, "twin");
+  write_bytes(twin + "/config.json", R"({"model_type": "llama", "more": 1})");
+  const auto flip = [&] {
+    const std::string file = path + "/model.safetensors";
+    const auto time = fs::last_write_time(file);
+    std::fstream bytes(file, std::ios::in | std::ios::out | std::ios::binary);
+    bytes.seekp(-5, std::ios::end);
+    bytes.put('!');
+    bytes.close();
+    fs::last_write_time(file, time);
+  };
+  flip();
+  auto findings = verify_model(*store_, record, {});
+  ASSERT_EQ(findings.size(), 1u);
+  EXPECT_NE(findings[0].problem.find("model.safetensors"), std::string::npos) << findings[0].problem;
+  EXPECT_EQ(findings[0].group, "layer.0.ffn");
+  EXPECT_TRUE(findings[0].mended.empty());
+  import(twin, true);
+  findings = verify_model(*store_, record, {});
+  ASSERT_EQ(findings.size(), 1u);
+  EXPECT_FALSE(findings[0].mended.empty());
+  EXPECT_TRUE(store_->find_model("model")->copied);
+  const Manifest now = opened(store_, "model");
+  EXPECT_EQ(bytes_of(now, *now.groups[1].find(Role::kQuery)),
+            bytes_of(read_manifest(twin), *original.groups[1].find(Role::kQuery)));
+}
+
+TEST_F(StoreTest, ABudgetIsKeptBeforeAnythingIsWritten) {
+  open();
+  const RandomModel model{.vocabulary = 3000, .width = 32};
+  const Manifest manifest = read_manifest(write(model, "model"));
+  ImportOptions options;
+  options.copy = true;
+  options.limit = manifest.bytes().count / 2;
+  bool wrote = false;
+  inject_ = [&](MemoryBulk::Operation, std::string_view) { return wrote = true, Fault::kNone; };
+  expect_error(ErrorCode::kOutOfMemory, {"--disk", to_string(Bytes{*options.limit}), "0 B"},
+               [&] { import_model(*store_, manifest, options); });
+  options.limit = std::nullopt;
+  options.free = 1000;
+  expect_error(ErrorCode::kOutOfMemory, {to_string(Bytes{1000}) + " left"},
+               [&] { import_model(*store_, manifest, options); });
+  EXPECT_FALSE(wrote);
+  options.free = std::nullopt;
+  import_model(*store_, manifest, options);
+  // What is there already costs nothing.
+  options.limit = bulk_->bytes().count + 1000;
+  import_model(*store_, manifest, options);
+  const std::string twin = write(model, "twin");
+  write_bytes(twin + "/config.json", R"({"model_type": "llama", "more": 1})");
+  import_model(*store_, read_manifest(twin), options);
+}
+
+TEST_F(StoreTest, NamesAndFingerprintsFindOneModel) {
+  open();
+  const ModelRecord one = import(write({.weights = 1}, "one"), false).record;
+  import(write({.weights = 2}, "two"), false);
+  EXPECT_EQ(store_->find_model("two")->name(), "two");
+  EXPECT_EQ(store_->find_model(to_string(one.fingerprint).substr(0, 8))->name(), "one");
+  EXPECT_FALSE(store_->find_model(to_string(one.fingerprint).substr(0, 7)));
+  EXPECT_FALSE(store_->find_model("three"));
+  ImportOptions options;
+  options.name = "one";
+  expect_error(ErrorCode::kInvalidArgument, {"one", "--name"},
+               [&] { import_model(*store_, read_manifest(folder_.path() + "/two"), options); });
+  options.name = "a/b";
+  expect_error(ErrorCode::kInvalidArgument, {"a/b"},
+               [&] { import_model(*store_, read_manifest(folder_.path() + "/two"), options); });
+  options.name = "other";
+  import_model(*store_, read_manifest(folder_.path() + "/two"), options);
+  EXPECT_TRUE(store_->find_model("other"));
+  EXPECT_FALSE(store_->find_model("two")) << "one model has one name";
+  import(folder_.path() + "/two");
+  EXPECT_THROW(import_model(*store_, opened(store_, "two"), {.copy = true}), Error)
+      << "copies nothing of a copy";
+}
+
+TEST_F(StoreTest, OpenedForReadingItWritesNothing) {
+  open();
+  import(write({}, "model"));
+  ShardStore reader(records_, bulk_, {.name = "the reader", .writable = false});
+  EXPECT_TRUE(reader.find_model("model"));
+  expect_error(ErrorCode::kInvalidArgument, {"the reader"}, [&] { ShardStore::Writer writer(reader); });
+}
+
+// The same through RocksDB, with the room that it takes as du sees it.
+TEST(ShardStoreOnDisk, ImportsVerifiesAndRemoves) {
+  test::TemporaryFolder folder;
+  const RandomModel model{.tied = true, .layers = 2, .vocabulary = 9000, .width = 64};
+  const std::string path = folder.path() + "/model";
+  write_model(model, path);
+  const Manifest original = read_manifest(path);
+  const auto disk_bytes = [&] {
+    uint64_t sum = 0;
+    for (const auto& entry : fs::recursive_directory_iterator(folder.path() + "/state"))
+      if (entry.is_regular_file()) sum += entry.file_size();
+    return sum;
+  };
+  const auto open = [&] {
+    RocksStore store(folder.path() + "/state", {ShardStore::kRecordsFamily, ShardStore::kBulkFamily});
+    return std::make_shared<ShardStore>(store.family(ShardStore::kRecordsFamily),
+                                        store.bulk(ShardStore::kBulkFamily), ShardStoreOptions{});
+  };
+  { import_model(*open(), original, {.copy = true}); }
+  EXPECT_GE(disk_bytes(), original.bytes().count);
+  EXPECT_LT(disk_bytes(), original.bytes().count + (400u << 10));
+  const auto store = open();
+  expect_same_model(original, opened(store, "model"));
+  EXPECT_TRUE(verify_model(*store, *store->find_model("model"), {}).empty());
+  EXPECT_GE(remove_model(*store, *store->find_model("model")), original.bytes().count);
+  EXPECT_LT(disk_bytes(), 400u << 10);
+}
+
+TEST(ShardStoreOnDisk, AFlippedByteInATableIsFoundAndMended) {
+  test::TemporaryFolder folder;
+  const std::string path = folder.path() + "/model", state = folder.path() + "/state";
+  write_model({.vocabulary = 9000, .width = 64}, path);
+  const auto open = [&] {
+    RocksStore store(state, {ShardStore::kRecordsFamily, ShardStore::kBulkFamily});
+    return std::make_shared<ShardStore>(store.family(ShardStore::kRecordsFamily),
+                                        store.bulk(ShardStore::kBulkFamily),
+                                        ShardStoreOptions{.name = state});
+  };
+  { import_model(*open(), read_manifest(path), {.copy = true}); }
+  fs::path largest;
+  for (const auto& entry : fs::directory_iterator(state + "/store"))
+    if (entry.path().extension() == ".sst" && (largest.empty() || entry.file_size() > fs::file_size(largest)))
+      largest = entry.path();
+  {
+    std::fstream bytes(largest, std::ios::in | std::ios::out | std::ios::binary);
+    bytes.seekg(1'500'000);
+    const int was = bytes.get();
+    bytes.seekp(1'500'000);
+    bytes.put(static_cast<char>(was ^ 1));
+  }
+  const auto store = open();
+  const ModelRecord record = *store->find_model("model");
+  std::vector<std::byte> content(*store->group_bytes(record.hashes[0]));
+  expect_error(ErrorCode::kMalformed, {state, to_string(record.hashes[0]), "chunk 1"},
+               [&] { store->read(record.hashes[0], 0, content); });
+  const auto findings = verify_model(*store, record, {});
+  ASSERT_EQ(findings.size(), 1u);
+  EXPECT_EQ(findings[0].group, "embed");
+  EXPECT_NE(findings[0].problem.find("chunk 1"), std::string::npos);
+  EXPECT_FALSE(findings[0].mended.empty());
+  EXPECT_TRUE(verify_model(*store, record, {}).empty());
+}
+
+}  // namespace
+}  // namespace caravan

@@ -1,0 +1,241 @@
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <thread>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "store/memory_bulk.h"
+#include "store/rocks_store.h"
+#include "tests/support/temporary_folder.h"
+
+namespace caravan {
+namespace {
+
+namespace fs = std::filesystem;
+using test::TemporaryFolder;
+using Value = std::vector<std::byte>;
+
+constexpr const char* kFamily = "bulk.test";
+
+Error error_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error;
+  }
+  return {ErrorCode::kCancelled, "no error"};
+}
+
+std::string key_of(uint32_t number) {
+  std::string key(4, '\0');
+  for (int i = 0; i < 4; ++i) key[3 - i] = static_cast<char>(number >> (8 * i));
+  return key;
+}
+
+Value random_value(SeededRandom& random, size_t bytes) {
+  Value value(bytes);
+  for (std::byte& byte : value) byte = static_cast<std::byte>(random.below(256));
+  return value;
+}
+
+std::optional<Value> get(const BulkStore& store, const std::string& key) {
+  std::optional<Value> found;
+  const auto take = [&](std::span<const std::byte> value) { found.emplace(value.begin(), value.end()); };
+  const bool there = store.read(key, take);
+  EXPECT_EQ(there, found.has_value());
+  return found;
+}
+
+void put(BulkStore& store, uint32_t first, const std::vector<Value>& values) {
+  const auto batch = store.begin();
+  for (size_t i = 0; i < values.size(); ++i) batch->add(key_of(first + static_cast<uint32_t>(i)), values[i]);
+  batch->commit();
+}
+
+uint64_t bytes_in(const std::string& folder) {
+  uint64_t sum = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(folder))
+    if (entry.is_regular_file()) sum += entry.file_size();
+  return sum;
+}
+
+// What both twins promise: batches appear whole or not at all, and erased ranges are gone.
+void behaves_as_a_map(BulkStore& store, uint64_t seed, int operations) {
+  SeededRandom random(seed);
+  std::map<std::string, Value> model;
+  uint32_t next = 1000;
+  for (int i = 0; i < operations; ++i) {
+    if (random.below(4) == 0) {
+      const uint32_t first = 1000 + static_cast<uint32_t>(random.below(next - 999));
+      const uint32_t last = first + static_cast<uint32_t>(random.below(8));
+      store.erase_range(key_of(first), key_of(last));
+      model.erase(model.lower_bound(key_of(first)), model.lower_bound(key_of(last)));
+    } else {
+      const auto batch = store.begin();
+      std::map<std::string, Value> added;
+      for (uint64_t n = random.below(6); n > 0; --n) {
+        const std::string key = key_of(next++);
+        batch->add(key, added[key] = random_value(random, random.below(60'000)));
+      }
+      if (random.below(5) == 0) continue;  // never committed
+      batch->commit();
+      model.merge(added);
+    }
+    for (uint32_t key = 1000; key < next; ++key) {
+      const auto found = model.find(key_of(key));
+      const auto got = get(store, key_of(key));
+      ASSERT_EQ(got.has_value(), found != model.end()) << key;
+      if (got) {
+        ASSERT_EQ(*got, found->second);
+      }
+    }
+  }
+}
+
+TEST(MemoryBulk, BehavesAsAMap) {
+  MemoryBulk store;
+  behaves_as_a_map(store, 1, 60);
+}
+
+TEST(MemoryBulk, FaultsAreWhatTheyAreCalled) {
+  MemoryBulk::Fault fault = MemoryBulk::Fault::kNone;
+  MemoryBulk store([&](MemoryBulk::Operation, std::string_view) { return fault; }, Bytes{1000});
+  const Value value(400, std::byte{7});
+  put(store, 1, {value});
+  fault = MemoryBulk::Fault::kShort;
+  EXPECT_EQ(get(store, key_of(1))->size(), 200u);
+  fault = MemoryBulk::Fault::kCorrupt;
+  EXPECT_NE(*get(store, key_of(1)), value);
+  for (const auto broken : {MemoryBulk::Fault::kIo, MemoryBulk::Fault::kFull}) {
+    fault = broken;
+    EXPECT_EQ(error_of([&] { put(store, 2, {value}); }).code(), ErrorCode::kIo);
+  }
+  fault = MemoryBulk::Fault::kNone;
+  EXPECT_EQ(*get(store, key_of(1)), value);
+  EXPECT_FALSE(get(store, key_of(2)));
+  EXPECT_NE(error_of([&] { put(store, 2, {value, value}); }).message().find("full"), std::string::npos);
+  EXPECT_EQ(store.bytes().count, 400u);
+}
+
+TEST(RocksBulk, BehavesAsAMap) {
+  TemporaryFolder folder;
+  RocksStore store(folder.path(), {kFamily});
+  behaves_as_a_map(*store.bulk(kFamily), 2, 25);
+}
+
+TEST(RocksBulk, LastsAndGivesItsSpaceBack) {
+  TemporaryFolder folder;
+  SeededRandom random(3);
+  std::vector<Value> values;
+  for (int i = 0; i < 8; ++i) values.push_back(random_value(random, (1 << 20) + 8));
+  {
+    RocksStore store(folder.path(), {kFamily, "pins"});
+    store.family("pins")->put("key", "value");
+    for (uint32_t batch = 0; batch < 3; ++batch) put(*store.bulk(kFamily), batch * 100, values);
+  }
+  RocksStore store(folder.path(), {"pins"});  // one that was not asked for is laid out all the same
+  const auto bulk = store.bulk(kFamily);
+  for (uint32_t i = 0; i < 8; ++i) EXPECT_EQ(*get(*bulk, key_of(200 + i)), values[i]);
+  EXPECT_GE(bulk->bytes().count, 24u << 20);
+  EXPECT_LT(bulk->bytes().count, (24u << 20) + (256u << 10));
+  bulk->erase_range(key_of(100), key_of(200));  // a whole batch
+  EXPECT_LT(bytes_in(folder.path()), 17u << 20);
+  bulk->erase_range(key_of(0), key_of(4));  // half of one
+  EXPECT_LT(bytes_in(folder.path()), 13u << 20);
+  EXPECT_FALSE(get(*bulk, key_of(100)));
+  EXPECT_FALSE(get(*bulk, key_of(3)));
+  EXPECT_EQ(*get(*bulk, key_of(4)), values[4]);
+  EXPECT_EQ(*get(*bulk, key_of(200)), values[0]);
+  EXPECT_EQ(store.family("pins")->get("key"), "value");
+}
+
+TEST(RocksBulk, ManyReadWhileOneWrites) {
+  TemporaryFolder folder;
+  RocksStore store(folder.path(), {kFamily});
+  const auto bulk = store.bulk(kFamily);
+  SeededRandom random(4);
+  std::vector<Value> values;
+  for (int i = 0; i < 6; ++i) values.push_back(random_value(random, 300'000));
+  put(*bulk, 0, values);
+  std::atomic<bool> done{false};
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> readers;
+  for (uint32_t reader = 0; reader < 3; ++reader)
+    readers.emplace_back([&, reader] {
+      for (uint32_t i = reader; !done; ++i) wrong += *get(*bulk, key_of(i % 6)) != values[i % 6];
+    });
+  for (uint32_t batch = 1; batch < 6; ++batch) {
+    put(*bulk, batch * 10, values);
+    if (batch > 2) bulk->erase_range(key_of((batch - 1) * 10), key_of(batch * 10));
+  }
+  done = true;
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST(RocksBulk, HalfWrittenTablesAreRemovedAtOpening) {
+  TemporaryFolder folder;
+  { RocksStore store(folder.path(), {kFamily}); }
+  const std::string left = folder.path() + "/store/incoming/bulk.test-0.sst";
+  std::ofstream(left) << "half a table";
+  RocksStore store(folder.path(), {kFamily});
+  EXPECT_FALSE(fs::exists(left));
+  put(*store.bulk(kFamily), 0, {Value(10)});
+  EXPECT_TRUE(fs::is_empty(folder.path() + "/store/incoming"));
+}
+
+TEST(RocksStore, IsReadBesideItsWriterWithoutAChange) {
+  TemporaryFolder folder;
+  EXPECT_EQ(error_of([&] { RocksStore none(folder.path(), {}, RocksStore::Access::kRead); }).code(),
+            ErrorCode::kNotFound);
+  EXPECT_TRUE(fs::is_empty(folder.path()));
+  RocksStore writer(folder.path(), {kFamily, "pins"});
+  writer.family("pins")->put("key", "value");
+  put(*writer.bulk(kFamily), 0, {Value(100, std::byte{1})});
+  std::map<std::string, uint64_t> before, after;
+  const auto list = [&](std::map<std::string, uint64_t>& files) {
+    for (const auto& entry : fs::recursive_directory_iterator(folder.path()))
+      files[entry.path()] = entry.is_regular_file() ? entry.file_size() : 0;
+  };
+  list(before);
+  RocksStore reader(folder.path(), {"other"}, RocksStore::Access::kRead);
+  EXPECT_EQ(reader.family("pins")->get("key"), "value");
+  EXPECT_EQ(*get(*reader.bulk(kFamily), key_of(0)), Value(100, std::byte{1}));
+  EXPECT_FALSE(reader.has("other"));
+  EXPECT_EQ(error_of([&] { reader.bulk(kFamily)->begin(); }).code(), ErrorCode::kInvalidArgument);
+  EXPECT_THROW(reader.family("pins")->put("key", "other"), Error);
+  list(after);
+  EXPECT_EQ(before, after);
+}
+
+TEST(RocksStore, AnotherVersionIsRefusedAndLeftAlone) {
+  TemporaryFolder folder;
+  { RocksStore store(folder.path(), {"pins"}); }
+  const std::string version = folder.path() + "/store/CARAVAN";
+  ASSERT_TRUE(fs::exists(version));
+  const auto refused = [&](const std::string& text, ErrorCode code, const std::string& word) {
+    std::ofstream(version, std::ios::trunc) << text;
+    std::map<std::string, fs::file_time_type> before, after;
+    for (const auto& entry : fs::directory_iterator(folder.path() + "/store"))
+      before[entry.path()] = entry.last_write_time();
+    for (const auto access : {RocksStore::Access::kWrite, RocksStore::Access::kRead}) {
+      const Error error = error_of([&] { RocksStore store(folder.path(), {"pins"}, access); });
+      EXPECT_EQ(error.code(), code) << error.message();
+      EXPECT_NE(error.message().find(word), std::string::npos) << error.message();
+      EXPECT_NE(error.message().find(folder.path()), std::string::npos) << error.message();
+    }
+    for (const auto& entry : fs::directory_iterator(folder.path() + "/store"))
+      after[entry.path()] = entry.last_write_time();
+    EXPECT_EQ(before, after);
+  };
+  refused("caravan store 2\n", ErrorCode::kUnsupported, "version 2");
+  refused("something else", ErrorCode::kMalformed, "damaged");
+}
+
+}  // namespace
+}  // namespace caravan
