@@ -473,6 +473,9 @@ void HttpServer::Shared::listen() {
   acceptor.set_option(tcp::acceptor::reuse_address(true));
   if (host.is_v6()) acceptor.set_option(asio::ip::v6_only(!host.is_unspecified()), error);
   acceptor.bind(endpoint, error);
+  if (error == asio::error::address_in_use)
+    fail(ErrorCode::kIo, "cannot listen on {}: something listens there already; --api {}:0 takes a free port",
+         options.address.to_string(), options.address.host);
   if (error) refuse("listen on", error);
   acceptor.listen(asio::socket_base::max_listen_connections, error);
   if (error) refuse("listen on", error);

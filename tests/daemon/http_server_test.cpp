@@ -306,7 +306,7 @@ TEST_F(HttpServerTest, TheServersEndTellsRequestsInTheWorks) {
   EXPECT_EQ(client.read_to_end(), "");
 }
 
-TEST_F(HttpServerTest, ATakenPortIsAnErrorThatNamesIt) {
+TEST_F(HttpServerTest, ATakenPortIsAnErrorThatNamesItAndTheWayOut) {
   serve();
   EventLoop other;
   try {
@@ -314,6 +314,7 @@ TEST_F(HttpServerTest, ATakenPortIsAnErrorThatNamesIt) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_NE(error.message().find("127.0.0.1:" + std::to_string(port)), std::string::npos);
+    EXPECT_NE(error.message().find("--api 127.0.0.1:0 "), std::string::npos) << error.message();
   }
 }
 
