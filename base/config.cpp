@@ -23,13 +23,13 @@ struct ParserGaveUp {};
 #include <algorithm>
 #include <cmath>
 #include <fstream>
-#include <numeric>
 #include <sstream>
 #include <utility>
 #include <variant>
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/nearest.h"
 
 namespace caravan {
 
@@ -77,27 +77,10 @@ const std::vector<Key>& keys() {
   return table;
 }
 
-// Letters inserted, dropped or changed between two words.
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i + 1);
-    for (size_t j = 0; j < b.size(); ++j) {
-      const size_t changed = diagonal + (a[i] == b[j] ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({changed, row[j] + 1, row[j + 1] + 1});
-    }
-  }
-  return row.back();
-}
-
 std::string_view nearest_key(std::string_view name) {
-  return std::min_element(keys().begin(), keys().end(),
-                          [&](const Key& a, const Key& b) {
-                            return edit_distance(name, a.name) < edit_distance(name, b.name);
-                          })
-      ->name;
+  std::vector<std::string_view> names;
+  for (const Key& key : keys()) names.push_back(key.name);
+  return nearest_word(name, names);
 }
 
 // One value of a file, and how its mistakes are told.

@@ -32,7 +32,7 @@ struct Config {
   std::string api = "127.0.0.1:8080";
   std::string api_key;
   std::vector<std::string> cors_origins;  // web pages that may use the API
-  std::string listen;           // where peers connect; default 127.0.0.1:7420, ephemeral in demo and join
+  std::string listen;           // where peers connect; default 0.0.0.0:7420, ephemeral in demo and join
   uint32_t max_sequences = 16;  // that run at once; more wait
   uint32_t prefill_rows = 256;  // prompt rows of one step
   Prices prices;

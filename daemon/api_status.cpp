@@ -32,6 +32,17 @@ void each_stage_field(Status& stage, Field field) {
 }
 
 template <class Status, class Field>
+void each_peer_field(Status& peer, Field field) {
+  field("name", peer.name);
+  field("key", peer.key);
+  field("address", peer.address);
+  field("state", peer.state);
+  field("memory_bytes", peer.memory_bytes);
+  field("layer_ms", peer.layer_ms);
+  field("round_trip_ms", peer.round_trip_ms);
+}
+
+template <class Status, class Field>
 void each_field(Status& status, Field field) {
   field("ready", status.ready);
   field("not_ready_reason", status.not_ready_reason);
@@ -69,6 +80,18 @@ struct Reader {
   }
 };
 
+template <class Status, class Read>
+void read_list(const json& object, const char* key, std::vector<Status>& list, Read read) {
+  const auto found = object.find(key);
+  if (found == object.end()) return;
+  if (!found->is_array() || found->size() > limits::kMaxPeers + 2)
+    fail(ErrorCode::kMalformed, "status: '{}' is no array of at most {}", key, limits::kMaxPeers + 2);
+  for (const json& one : *found) {
+    if (!one.is_object()) fail(ErrorCode::kMalformed, "status: one of '{}' is no object", key);
+    list.push_back(read(one));
+  }
+}
+
 std::string age(int64_t total_seconds) {
   const int64_t minutes = std::max<int64_t>(total_seconds, 0) / 60;
   if (minutes < 1) return fmt::format("{} s", std::max<int64_t>(total_seconds, 0));
@@ -87,6 +110,12 @@ std::string status_json(const ServiceStatus& status) {
     each_stage_field(stage, Writer{one});
     stages.push_back(std::move(one));
   }
+  json& peers = object["peers"] = json::array();
+  for (const PeerStatus& peer : status.peers) {
+    json one = json::object();
+    each_peer_field(peer, Writer{one});
+    peers.push_back(std::move(one));
+  }
   return object.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
@@ -96,16 +125,16 @@ ServiceStatus parse_status_json(std::string_view text) {
     if (!object.is_object()) fail(ErrorCode::kMalformed, "status: not a JSON object");
     ServiceStatus status;
     each_field(status, Reader{object});
-    const auto stages = object.find("stages");
-    if (stages == object.end()) return status;
-    if (!stages->is_array() || stages->size() > limits::kMaxPeers + 2)
-      fail(ErrorCode::kMalformed, "status: 'stages' is no array of at most {}", limits::kMaxPeers + 2);
-    for (const json& one : *stages) {
-      if (!one.is_object()) fail(ErrorCode::kMalformed, "status: a stage is no object");
+    read_list(object, "stages", status.stages, [](const json& one) {
       StageStatus stage;
       each_stage_field(stage, Reader{one});
-      status.stages.push_back(std::move(stage));
-    }
+      return stage;
+    });
+    read_list(object, "peers", status.peers, [](const json& one) {
+      PeerStatus peer;
+      each_peer_field(peer, Reader{one});
+      return peer;
+    });
     return status;
   } catch (const json::exception& error) {
     fail(ErrorCode::kMalformed, "status: {}", error.what());
@@ -136,6 +165,10 @@ std::string status_table(const ServiceStatus& status, int64_t now_unix) {
                         fmt::format("{}/{}", stage.kv_blocks_free, stage.kv_blocks),
                         to_string(Bytes{stage.bytes_in}), to_string(Bytes{stage.bytes_out}), stage.state);
   }
+  for (const PeerStatus& peer : status.peers)
+    if (peer.state != kInTheRing)
+      text += fmt::format("{:<16} {:<9} {:<22} {}\n", peer.name, peer.key.empty() ? "-" : peer.key,
+                          peer.address.empty() ? "-" : peer.address, peer.state);
   return text;
 }
 

@@ -10,19 +10,13 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/nearest.h"
+#include "daemon/command_help.h"
 #include "daemon/version.h"
 
 namespace caravan {
 
 namespace {
-
-constexpr const char* kAbout =
-    "caravan runs a large language model on what you own: on this machine alone, or as a ring of peers.\n"
-    "\n"
-    "  caravan run MODEL -p \"Once upon a time\"     generate text here and exit\n"
-    "  caravan serve MODEL                         serve the OpenAI-compatible API\n"
-    "  caravan invite                              print a ticket for another machine\n"
-    "  caravan join TICKET --model MODEL           (there) lend that machine to the ring\n";
 
 std::vector<TokenId> parse_ids(const std::string& flag, const std::string& text) {
   std::vector<TokenId> ids;
@@ -44,7 +38,7 @@ std::vector<TokenId> parse_ids(const std::string& flag, const std::string& text)
 // override, to be laid over the configuration file once that has been read.
 class Parser {
  public:
-  Parser() : app_(kAbout, "caravan") {
+  Parser() : app_(about_text(), "caravan") {
     app_.set_version_flag("--version", version_text());
     app_.require_subcommand(1);
     app_.fallthrough(false);
@@ -62,12 +56,14 @@ class Parser {
     for (const auto& apply : overrides_) apply(line_.config);
     return std::move(line_);
   }
-  int exit(const CLI::ParseError& error) const { return app_.exit(error); }
+  // Prints what was asked for, or what is wrong and the way out.
+  int exit(const CLI::ParseError& error) const;
 
  private:
   CLI::App* command(const char* name, const char* about, CommandLine::Command which) {
     CLI::App* sub = app_.add_subcommand(name, about);
     sub->callback([this, which] { line_.command = which; });
+    sub->footer(examples_of(name));
     sub->add_option("--config", config_path_, "a configuration file; configs/caravan.toml shows every key");
     flag<std::string>(sub, "--log", "debug, info, warning, error or off",
                       [](Config& c, const std::string& v) { c.log_level = v; })
@@ -92,18 +88,19 @@ class Parser {
                       [](Config& c, const std::string& v) { c.state = v; });
   }
 
-  void add_engine(CLI::App* sub) {
+  void add_engine(CLI::App* sub,
+                  const char* name_about = "the model's id in the API (default: the file's stem)") {
     flag<uint32_t>(sub, "--threads", "compute threads (default: the cores; in demo, cores / peers each)",
                    [](Config& c, uint32_t v) { c.threads = v; })
         ->check(CLI::Range(1, 1024));
-    flag<std::string>(sub, "--kv-type", "f32 or f16: how keys and values are kept (default f32)",
+    flag<std::string>(sub, "--kv-type",
+                      "f32 or f16: how keys and values are kept (default f32; in join the ring decides)",
                       [](Config& c, const std::string& v) { c.kv_type = v; })
         ->check(CLI::IsMember({"f32", "f16"}));
     flag<uint32_t>(sub, "--context", "positions of one sequence (default: the model's, at most 4096)",
                    [](Config& c, uint32_t v) { c.context = v; })
         ->check(CLI::Range(1u, limits::kMaxContext));
-    flag<std::string>(sub, "--name", "the model's id in the API (default: the file's stem)",
-                      [](Config& c, const std::string& v) { c.name = v; });
+    flag<std::string>(sub, "--name", name_about, [](Config& c, const std::string& v) { c.name = v; });
     flag<double>(sub, "--peer-timeout", "seconds of silence after which a peer counts as lost (default 10)",
                  [](Config& c, double v) { c.peer_timeout_s = v; })
         ->check(CLI::Range(0.1, 3600.0));
@@ -186,7 +183,8 @@ class Parser {
         command("serve", "Serve a model: the API, the scheduler, and the layers that no peer takes",
                 CommandLine::Command::kServe);
     sub->add_option("MODEL", line_.model, "a .gguf file or a Hugging Face folder")->required();
-    flag<std::string>(sub, "--listen", "HOST:PORT where peers connect (default 127.0.0.1:7420)",
+    flag<std::string>(sub, "--listen",
+                      "HOST:PORT where peers connect (default 0.0.0.0:7420; strangers get nothing there)",
                       [](Config& c, const std::string& v) { c.listen = v; });
     add_api(sub);
     add_engine(sub);
@@ -205,7 +203,7 @@ class Parser {
     // For the children of demo and run: not for people.
     sub->add_flag("--until-eof", line_.until_eof, "end when standard input closes")->group("");
     sub->add_option("--sharers", line_.sharers, "processes of this kind on the machine")->group("");
-    add_engine(sub);
+    add_engine(sub, "this peer's name in the ring's status (default: the machine's)");
   }
 
   void add_demo() {
@@ -261,7 +259,13 @@ class Parser {
         ->add_option("MODEL", line_.model,
                      "a .gguf file (a vocabulary alone will do) or a Hugging Face folder")
         ->required();
-    tokenize->add_option("TEXT", line_.input, "the text; - reads standard input");
+    tokenize->add_option_function<std::string>(
+        "TEXT",
+        [this](const std::string& text) {
+          line_.input = text;
+          line_.text_given = true;
+        },
+        "the text; - reads standard input");
     tokenize->add_flag("--json", line_.json, "print {\"ids\": [...]}");
     tokenize->add_flag("--bos", line_.bos, "begin with the start token");
     tokenize->add_flag("--special", line_.special, "special tokens written out in the text become their ids");
@@ -292,6 +296,56 @@ class Parser {
   std::string config_path_;
   std::vector<std::function<void(Config&)>> overrides_;
 };
+
+// The name of a flag as it was typed, without its value.
+std::string flag_of(const std::string& word) {
+  return word.substr(0, word.find('='));
+}
+
+std::string nearest_flag(const CLI::App& app, const std::string& typed) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->get_group().empty()) continue;
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    for (const std::string& name : option->get_snames()) names.push_back("-" + name);
+  }
+  return std::string(nearest_word(typed, {names.begin(), names.end()}));
+}
+
+// What of the words that nothing took is wrong; empty when every word was taken.
+std::string complaint(const CLI::App& app, const std::string& command) {
+  constexpr size_t kShown = 64;
+  const std::vector<std::string> words = app.remaining();
+  for (const std::string& word : words) {
+    if (word.size() < 2 || word[0] != '-') continue;
+    const std::string flag = flag_of(word).substr(0, kShown);
+    return "unknown flag '" + flag + "'; did you mean '" + nearest_flag(app, flag) + "'?";
+  }
+  if (words.empty()) return "";
+  const std::string word = words.front().substr(0, kShown);
+  if (!command.empty()) return "'" + word + "' is one argument too many";
+  std::vector<std::string> names;
+  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(sub->get_name());
+  return "unknown command '" + word + "'; did you mean '" +
+         std::string(nearest_word(word, {names.begin(), names.end()})) + "'?";
+}
+
+int Parser::exit(const CLI::ParseError& error) const {
+  if (error.get_exit_code() == 0) return app_.exit(error);
+  const std::vector<CLI::App*> given = app_.get_subcommands();
+  const CLI::App& app = given.empty() ? app_ : *given.front();
+  const std::string command = given.empty() ? "" : app.get_name();
+  std::string what;
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) || dynamic_cast<const CLI::RequiredError*>(&error))
+    what = complaint(app, command);
+  if (what.empty() && given.empty()) what = "name a command, such as run or serve";
+  if (what.empty()) what = error.what();
+  const std::string name = command.empty() ? "caravan" : "caravan " + command;
+  std::fprintf(stderr, "%s: %s\n'%s --help' shows %s\n", name.c_str(), what.c_str(), name.c_str(),
+               command.empty() ? "every command" : "every flag, with examples");
+  return 2;
+}
 
 }  // namespace
 

@@ -50,7 +50,7 @@ struct CommandLine {
   bool ignore_end = false;
 
   // tokenize
-  bool bos = false, special = false;
+  bool text_given = false, bos = false, special = false;
   std::optional<std::vector<TokenId>> decode;
 
   // invite

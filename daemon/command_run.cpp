@@ -4,12 +4,14 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/progress.h"
 #include "daemon/commands.h"
 #include "daemon/defaults.h"
+#include "daemon/end_within.h"
 #include "daemon/head_process.h"
 #include "daemon/load_report.h"
 #include "daemon/local_ring.h"
@@ -17,6 +19,9 @@
 namespace caravan {
 
 namespace {
+
+// A step that is being computed is not waited for.
+constexpr Duration kEndPatience = std::chrono::seconds(1);
 
 struct RunResult {
   std::vector<TokenId> prompt_ids, ids;
@@ -90,7 +95,8 @@ void print_statistics(const RunResult& result, const ServiceStatus& status) {
   if (result.token_ms.empty()) return;
   double decode_ms = 0;
   for (size_t i = 1; i < result.token_ms.size(); ++i) decode_ms += result.token_ms[i];
-  std::fprintf(stderr, "%zu prompt tokens in %.0f ms", result.prompt_ids.size(), result.token_ms[0]);
+  std::fprintf(stderr, "%zu prompt token%s in %.0f ms", result.prompt_ids.size(),
+               result.prompt_ids.size() == 1 ? "" : "s", result.token_ms[0]);
   if (result.token_ms.size() > 1)
     std::fprintf(stderr, ", %zu tokens at %.1f tokens/s", result.token_ms.size(),
                  static_cast<double>(result.token_ms.size() - 1) * 1e3 / decode_ms);
@@ -107,8 +113,27 @@ GenerationOptions generation_options(const CommandLine& line) {
   options.max_tokens = line.tokens;
   options.prompt_only = line.tokens == 0;
   options.ignore_end = line.ignore_end;
+  options.progress = true;
   return options;
 }
+
+// Shows on standard error how far a long prompt is.
+class PrefillReport {
+ public:
+  PrefillReport(const Clock& clock, size_t tokens)
+      : shown_(clock, "prefill", Progress::Unit::kTokens, tokens, standard_error_is_terminal(),
+               standard_error()) {}
+  // To be told of every event, before its text is shown.
+  void take(const GenerationEvent& event) {
+    if (event.prompt_done > done_)
+      shown_.advance(event.prompt_done - std::exchange(done_, event.prompt_done));
+    if (!event.tokens.empty() || event.finish || event.error) shown_.finish();
+  }
+
+ private:
+  Progress shown_;
+  uint32_t done_ = 0;
+};
 
 // Keeps what an event brings; shows its text as it comes. True for the last one.
 bool take(const GenerationEvent& event, bool show, RunResult& result) {
@@ -138,12 +163,13 @@ int command_run(const CommandLine& line) {
   HeadProcess& head = ring.head();
   RunResult result;
   result.prompt_ids = prompt_ids(line, head.text());
+  std::optional<PrefillReport> prefill;
   std::optional<LogitsFile> logits;
   if (!line.logits_path.empty()) logits.emplace(line.logits_path, head.engine().spec().vocabulary);
 
   bool interrupted = false;
   loop.on_signal([&](int) {
-    interrupted = true;
+    if (!std::exchange(interrupted, true)) end_within(kEndPatience, 130);
     loop.stop();
   });
   ring.when_ready([&](const std::optional<Error>& failure) {
@@ -153,7 +179,9 @@ int command_run(const CommandLine& line) {
       if (logits)
         head.service().collect_prompt_logits(
             [&](uint32_t position, std::span<const float> row) { logits->write(position, row); });
+      prefill.emplace(clock, result.prompt_ids.size());
       head.service().start(result.prompt_ids, generation_options(line), [&](const GenerationEvent& event) {
+        prefill->take(event);
         if (take(event, !line.json, result)) loop.stop();
       });
     } catch (const Error& error) {

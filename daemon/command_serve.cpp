@@ -7,11 +7,13 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "base/error.h"
 #include "daemon/commands.h"
 #include "daemon/defaults.h"
 #include "daemon/demo_tale.h"
+#include "daemon/end_within.h"
 #include "daemon/load_report.h"
 #include "daemon/local_ring.h"
 #include "daemon/peer_process.h"
@@ -22,6 +24,17 @@
 namespace caravan {
 
 namespace {
+
+// A step that is being computed is not waited for; a head gives its children time to end first.
+constexpr Duration kPeerPatience = std::chrono::milliseconds(400);
+constexpr Duration kHeadPatience = std::chrono::seconds(1);
+
+void end_on_signal(EventLoop& loop, Duration patience) {
+  loop.on_signal([&loop, patience, told = false](int) mutable {
+    if (!std::exchange(told, true)) end_within(patience, 0);
+    loop.stop();
+  });
+}
 
 std::string read_ticket_line() {
   std::string line;
@@ -35,6 +48,7 @@ std::thread watch_standard_input(EventLoop& loop) {
     char byte;
     while (::read(STDIN_FILENO, &byte, 1) > 0) {
     }
+    end_within(kPeerPatience, 0);
     loop.stop();
   });
 }
@@ -68,13 +82,18 @@ int command_join(const CommandLine& line) {
   options.name = line.config.name.empty() ? host_name() : line.config.name;
   options.listen = line.config.listen.empty() ? "0.0.0.0:0" : line.config.listen;
   options.sharers = line.sharers;
+  if (!line.until_eof)
+    options.tell = [](const std::string& what) {
+      std::fprintf(stderr, "%s\n", what.c_str());
+      std::fflush(stderr);
+    };
   std::optional<Error> failure;
   PeerProcess peer(loop, clock, random, line.config, read_manifest(line.model), ticket, options,
                    line.until_eof ? LoadProgress() : load.progress(), [&](const Error& reason) {
                      failure = reason;
                      loop.stop();
                    });
-  loop.on_signal([&](int) { loop.stop(); });
+  end_on_signal(loop, kPeerPatience);
   if (line.until_eof) watch_standard_input(loop).detach();
   peer.start();
   loop.run();
@@ -96,10 +115,10 @@ int command_serve(const CommandLine& line) {
     std::printf("ready: %s on http://%s\n", serve.head().name().c_str(), serve.api_address().c_str());
     std::fflush(stdout);
   });
-  std::printf("API at http://%s (answers once the ring is ready), peers join at %s; Ctrl-C ends\n",
+  std::printf("API at http://%s (generates once the ring is ready), peers join at %s; Ctrl-C ends\n",
               serve.api_address().c_str(), serve.wire_addresses().c_str());
   std::fflush(stdout);
-  loop.on_signal([&](int) { loop.stop(); });
+  end_on_signal(loop, kHeadPatience);
   serve.start();
   loop.run();
   return 0;
@@ -124,7 +143,9 @@ int command_demo(const CommandLine& line) {
       failure = error;
       return loop.stop();
     }
-    std::printf("%zu peers are ready\n", ring.children().size());
+    // The API answers from here on, however long the tale takes.
+    std::printf("%zu peers are ready behind http://%s\n", ring.children().size(), serving.address().c_str());
+    std::fflush(stdout);
     tale.tell([&] {
       std::printf("API at http://%s (OpenAI-compatible), model \"%s\"; Ctrl-C ends\n",
                   serving.address().c_str(), ring.head().name().c_str());
@@ -135,7 +156,7 @@ int command_demo(const CommandLine& line) {
     std::fprintf(stderr, "%s; its requests end with an error, the other peers take over its layers\n",
                  what.c_str());
   });
-  loop.on_signal([&](int) { loop.stop(); });
+  end_on_signal(loop, kHeadPatience);
   ring.start();
   loop.run();
   if (failure) throw Error(*failure);

@@ -44,6 +44,9 @@ int command_tokenize(const CommandLine& line) {
       write_out(decoded + "\n");
     return 0;
   }
+  if (!line.text_given)
+    fail(ErrorCode::kInvalidArgument,
+         "nothing to tokenize; give a text, - for standard input, or --decode 1,2,3 to go back");
   const std::vector<TokenId> ids =
       tokenizer.encode(text_or_input(line.input), {.bos = line.bos, .special = line.special});
   if (line.json) {

@@ -57,28 +57,27 @@ Engine::Engine(Manifest manifest, const EngineOptions& options)
 Engine::~Engine() = default;
 
 std::string Engine::numerics_class() const {
-  return std::string("cpu,") + (options_.exact ? "f32" : "int8") + " activations,kv " +
-         (options_.kv_type == KvType::kF32 ? "f32" : "f16");
+  return std::string("cpu,") + (options_.exact ? "f32" : "int8") + " activations";
 }
 
 std::string Engine::isa_name() const {
   return isa_name_;
 }
 
-uint32_t Engine::kv_blocks(UnitSpan span, uint32_t wanted) const {
+uint32_t Engine::kv_blocks(UnitSpan span, uint32_t wanted, KvType kv_type) const {
   std::vector<KvLayerShape> layers;
   for (uint32_t unit = std::max(span.first, 1u); unit < std::min(span.last, spec_.layer_count() + 1); ++unit)
     layers.push_back(
         {spec_.layers[unit - 1].attention.shape.kv_heads, spec_.layers[unit - 1].attention.shape.head_width});
-  const uint64_t block = KvCache::block_bytes(layers, options_.kv_type).count;
+  const uint64_t block = KvCache::block_bytes(layers, kv_type).count;
   if (block == 0) return wanted;
   // A quarter stays for scratch and for what other spans need.
   const uint64_t free = (budget_.limit() - budget_.used()).count / 4 * 3;
   return static_cast<uint32_t>(std::min<uint64_t>(wanted, free / block));
 }
 
-Engine::Hosted Engine::host(UnitSpan span, uint32_t context, uint32_t kv_blocks,
-                            const LoadProgress& progress) {
+Engine::Hosted Engine::host(UnitSpan span, uint32_t context, uint32_t kv_blocks, const LoadProgress& progress,
+                            std::optional<KvType> kv_type) {
   Hosted hosted;
   hosted.weights = std::make_unique<ModelWeights>(manifest_, spec_, span);
   uint64_t done = 0;
@@ -90,7 +89,7 @@ Engine::Hosted Engine::host(UnitSpan span, uint32_t context, uint32_t kv_blocks,
   });
   hosted.stage = std::make_unique<Stage>(spec_, *hosted.weights, *backend_, *device_, budget_,
                                          StageOptions{.span = span,
-                                                      .kv_type = options_.kv_type,
+                                                      .kv_type = kv_type.value_or(options_.kv_type),
                                                       .context = context,
                                                       .kv_blocks = kv_blocks,
                                                       .max_rows = options_.max_rows});

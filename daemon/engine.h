@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/budget.h"
@@ -46,21 +47,24 @@ class Engine {
   Device& device() { return *device_; }
   Budget& budget() { return budget_; }
   Bytes budget_limit() const { return budget_.limit(); }
-  // Whatever can change a bit: device kind, activations. Instruction sets and threads give the same bits.
+  // Whatever can change a bit but the KV type, which the ring decides: device kind, activations. Instruction
+  // sets and threads give the same bits.
   std::string numerics_class() const;
   std::string isa_name() const;
   // What the back end did so far.
   const ComputeCounters& counters() const { return *counters_; }
 
   // How many KV blocks the budget has room for beside `reserve` bytes, at most `wanted`.
-  uint32_t kv_blocks(UnitSpan span, uint32_t wanted) const;
+  uint32_t kv_blocks(UnitSpan span, uint32_t wanted, KvType kv_type) const;
 
   struct Hosted {
     std::unique_ptr<ModelWeights> weights;
     std::unique_ptr<Stage> stage;
   };
-  // Binds a span's weights, reads them once, and makes its stage. `progress` may be empty.
-  Hosted host(UnitSpan span, uint32_t context, uint32_t kv_blocks, const LoadProgress& progress);
+  // Binds a span's weights, reads them once, and makes its stage. `progress` may be empty. The KV type
+  // is the options' where none is given.
+  Hosted host(UnitSpan span, uint32_t context, uint32_t kv_blocks, const LoadProgress& progress,
+              std::optional<KvType> kv_type = std::nullopt);
   // Nanoseconds of the first layer for one row. Before the compute thread has work.
   uint64_t measure_layer_ns();
 

@@ -23,6 +23,7 @@ struct GenerationOptions {
   uint32_t top_logprobs = 0;      // alternatives beside it, at most 20
   bool prompt_only = false;       // generate nothing
   bool ignore_end = false;        // go on past the end token
+  bool progress = false;          // events that tell how far the prompt is
 };
 
 struct GeneratedToken {
@@ -43,6 +44,7 @@ struct Usage {
 // `finish` or `error`.
 struct GenerationEvent {
   std::string text;
+  uint32_t prompt_done = 0;  // where asked for: positions of the prompt that are through; 0 in other events
   std::vector<GeneratedToken> tokens;
   std::optional<FinishReason> finish;
   std::optional<Error> error;
@@ -62,6 +64,16 @@ struct StageStatus {
   bool measured = false;  // whether the times above were measured yet
 };
 
+inline constexpr const char* kInTheRing = "in the ring";
+// A process that joined, whether it has layers or not.
+struct PeerStatus {
+  std::string name, key, address;  // as of a stage
+  std::string state;               // kInTheRing, "waiting", or "left out: " and why
+  uint64_t memory_bytes = 0;       // that it offers
+  double layer_ms = 0;             // as it measured itself
+  double round_trip_ms = 0;
+};
+
 struct ServiceStatus {
   bool ready = false;
   std::string not_ready_reason;  // names the failing edge
@@ -76,6 +88,7 @@ struct ServiceStatus {
   uint64_t wire_bytes = 0;
   int64_t started_unix = 0;
   std::vector<StageStatus> stages;
+  std::vector<PeerStatus> peers;  // in order of joining
 };
 
 // Text generation as the API and the command line see it. One thread (the control thread); callbacks come on

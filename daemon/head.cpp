@@ -86,6 +86,7 @@ void Head::tick(Time now) {
 
 Time Head::next_tick() const {
   Time next = std::min(members_.next_tick(), ring_.next_tick());
+  if (ring_.state() == Ring::State::kNone) next = std::min(next, probation_.next_return(told_));
   if (pipeline_)
     if (const auto overdue = pipeline_->travelling()) next = std::min(next, overdue->since + step_limit());
   return next;
@@ -98,6 +99,7 @@ void Head::handle(const PeerKey& from, const Hello& hello, Time now) {
   if (greeting.was_member) lost({from, hello.name, "it lost its connection or started anew"}, now);
   if (const auto* refuse = std::get_if<Refuse>(&greeting.reply))
     log_warning("peer_refused peer={} name={} reason=\"{}\"", short_string(from), hello.name, refuse->reason);
+  if (greeting.is_new) probation_.forget(from);
   if (greeting.is_new)
     log_info("peer_joined peer={} name={} memory={}", short_string(from), hello.name, hello.memory_bytes);
   actions_.emplace_back(SendMessage{from, std::move(greeting.reply)});
@@ -116,6 +118,7 @@ void Head::handle(const PeerKey& from, const NotReady& message, Time now) {
   const auto& route = ring_.assignment()->route;
   // A stage speaks for its own two edges alone.
   const uint32_t edge = std::clamp(message.edge, *stage, *stage + 1);
+  blame(from, message.reason, now);
   fail_ring(fmt::format("{}: {} says: {}", ring_.describe_edge(edge), route[*stage].name, message.reason),
             now);
 }
@@ -123,9 +126,35 @@ void Head::handle(const PeerKey& from, const NotReady& message, Time now) {
 void Head::handle(const PeerKey& from, const StepFailed& message, Time now) {
   const auto stage = ring_.stage_of(from);
   if (!stage || !ring_.is_current(message.ring, message.epoch)) return;
+  blame(from, message.reason, now);
   fail_ring(fmt::format("peer {} failed at step {}: {}", ring_.assignment()->route[*stage].name,
                         message.step.value, message.reason),
             now);
+}
+
+// A stage failed by its own word. Whoever does so again and again is left out of the next rings.
+void Head::blame(const PeerKey& peer, const std::string& reason, Time now) {
+  if (!probation_.failed(peer, reason, now)) return;
+  const Member* member = members_.find(peer);
+  log_warning("peer_left_out peer={} name={} reason=\"{}\"", short_string(peer),
+              member ? member->hello.name : "", reason);
+}
+
+std::vector<const Member*> Head::candidates(Time now) const {
+  std::vector<const Member*> members = members_.members();
+  members.erase(std::remove_if(members.begin(), members.end(),
+                               [&](const Member* member) { return probation_.is_out(member->key, now); }),
+                members.end());
+  return members;
+}
+
+std::string Head::left_out(Time now) const {
+  std::string text;
+  for (const Member* member : members_.members())
+    if (probation_.is_out(member->key, now))
+      text += fmt::format("{}{} is left out: {}", text.empty() ? "" : "; ", member->hello.name,
+                          probation_.reason(member->key, now));
+  return text;
 }
 
 void Head::fail_ring(std::string reason, Time now, std::optional<PeerKey> gone) {
@@ -169,14 +198,15 @@ uint32_t Head::window() const {
 }
 
 void Head::pump(Time now) {
+  told_ = now;
   if (!ring_.broken().empty()) fail_ring(ring_.broken(), now);
   if (pipeline_) {
     for (Pipeline::Finished& finished : pipeline_->take_finished())
       if (pipeline_) finish(std::move(finished), now);
     if (pipeline_ && !pipeline_->broken().empty()) fail_ring(pipeline_->broken(), now);
   }
-  grow_if_idle();
-  if (ring_.state() == Ring::State::kNone) ring_.form(members_.members(), now);
+  grow_if_idle(now);
+  if (ring_.state() == Ring::State::kNone) ring_.form(candidates(now), now);
   if (growing_ && ring_.state() == Ring::State::kNone) {
     growing_ = false;
     scheduler_.close_ring(Error(ErrorCode::kUnavailable, "the ring could not form anew: " + ring_.reason()));
@@ -193,11 +223,11 @@ void Head::pump(Time now) {
 }
 
 // A peer that joined late takes part once nobody waits for an answer. Requests that come meanwhile wait.
-void Head::grow_if_idle() {
+void Head::grow_if_idle(Time now) {
   if (!ready() || members_.joined() == considered_ || !scheduler_.idle() || pipeline_->in_flight() > 0)
     return;
   considered_ = members_.joined();
-  if (!ring_.could_grow(members_.members())) return;
+  if (!ring_.could_grow(candidates(now))) return;
   pipeline_.reset();
   ring_.dissolve("the ring grows");
   growing_ = true;
@@ -236,6 +266,7 @@ void Head::finish(Pipeline::Finished finished, Time now) {
   const auto& assign = *ring_.assignment();
   ring_.canary_returned();
   growing_ = false;
+  for (const RouteStage& stage : assign.route) probation_.worked(stage.peer);
   scheduler_.open_ring({ring_.kv_blocks(), assign.context, assign.max_sequences, assign.max_rows});
 }
 
@@ -305,10 +336,30 @@ StageStatus Head::stage_status(uint32_t index) const {
   return status;
 }
 
+std::vector<PeerStatus> Head::peer_status(Time now) const {
+  std::vector<PeerStatus> peers;
+  for (const Member* member : members_.members()) {
+    PeerStatus& peer = peers.emplace_back();
+    peer.name = member->hello.name;
+    if (member->key != options_.ring.self) peer.key = short_string(member->key);
+    if (!member->hello.endpoints.empty()) peer.address = member->hello.endpoints.front();
+    peer.state = probation_.is_out(member->key, now) ? "left out: " + probation_.reason(member->key, now)
+                 : ring_.stage_of(member->key)       ? kInTheRing
+                                                     : "waiting";
+    peer.memory_bytes = member->hello.memory_bytes;
+    peer.layer_ms = static_cast<double>(member->hello.layer_ns) * 1e-6;
+    if (member->round_trip) peer.round_trip_ms = seconds(*member->round_trip) * 1e3;
+  }
+  return peers;
+}
+
 ServiceStatus Head::status(Time now) const {
   ServiceStatus status;
   status.ready = ready();
   status.not_ready_reason = ring_.reason();
+  if (const std::string out = left_out(now); !status.ready && !out.empty())
+    status.not_ready_reason += (status.not_ready_reason.empty() ? "" : "; ") + out;
+  status.peers = peer_status(now);
   status.fingerprint = to_string(options_.ring.model);
   status.codec = name(ring_.assignment() ? ring_.assignment()->codec : options_.ring.codec);
   status.ring = to_string(options_.ring.id);

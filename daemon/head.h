@@ -14,6 +14,7 @@
 #include "daemon/rate_meter.h"
 #include "daemon/scheduler.h"
 #include "peers/membership.h"
+#include "peers/probation.h"
 #include "peers/ring.h"
 
 namespace caravan {
@@ -50,7 +51,9 @@ class Head {
 
   bool ready() const { return ring_.state() == Ring::State::kReady; }
   // Why it is not; names the failing edge or peer.
-  const std::string& not_ready_reason() const { return ring_.reason(); }
+  std::string not_ready_reason() const { return ring_.reason(); }
+  // Of peers that are left out because their stages keep failing: who and why; empty when there is none.
+  std::string left_out(Time now) const;
   // Everything but the model's names and the time of the start.
   ServiceStatus status(Time now) const;
 
@@ -72,11 +75,15 @@ class Head {
   void handle(const PeerKey& from, const NotReady& message, Time now);
   void handle(const PeerKey& from, const StepFailed& message, Time now);
   void lost(const Membership::Lost& lost, Time now);
+  void blame(const PeerKey& peer, const std::string& reason, Time now);
+  // Members that a ring may be made of.
+  std::vector<const Member*> candidates(Time now) const;
+  std::vector<PeerStatus> peer_status(Time now) const;
   void fail_ring(std::string reason, Time now, std::optional<PeerKey> lost = std::nullopt);
   void check_overdue(Time now);
   // Whatever has become possible: form a ring, send a canary, send steps.
   void pump(Time now);
-  void grow_if_idle();
+  void grow_if_idle(Time now);
   void start_canary(Time now);
   void finish(Pipeline::Finished finished, Time now);
   void count(const Pipeline::Finished& finished, Time now);
@@ -90,6 +97,8 @@ class Head {
   const HeadOptions options_;
   Membership members_;
   Ring ring_;
+  Probation probation_;
+  Time told_{};  // the newest time that an event brought
   Scheduler scheduler_;
   std::optional<Pipeline> pipeline_;  // of the epoch, once the canary goes
   uint32_t canaries_ = 0;             // on their way

@@ -52,6 +52,7 @@ RequestId HeadService::start(std::vector<TokenId> prompt, GenerationOptions opti
   request.logprobs = options.logprobs;
   request.top_logprobs = options.top_logprobs;
   request.prompt_logits = static_cast<bool>(logits_callback_);
+  request.progress = options.progress;
   if (options_.tokenizer && !options.ignore_end)
     for (TokenId id = 0; id < options_.tokenizer->size(); ++id)
       if (options_.tokenizer->is_end(id)) request.end_tokens.push_back(id);
@@ -85,6 +86,11 @@ void HeadService::on_event(RequestEvent event) {
     }
   } else if (auto* logits = std::get_if<PromptLogits>(&event.what)) {
     if (generation->logits) generation->logits(logits->position, logits->logits);
+  } else if (const auto* progress = std::get_if<PromptProgress>(&event.what)) {
+    GenerationEvent so_far;
+    so_far.prompt_done = progress->positions;
+    so_far.usage = generation->usage;
+    generation->callback(so_far);
   } else if (auto* reason = std::get_if<FinishReason>(&event.what)) {
     finish(event.request, *generation, *reason);
   } else {

@@ -164,7 +164,14 @@ void LocalRing::watch_children() {
 }
 
 void LocalRing::check_ready() {
-  if (!ready_ || !head_->driver().node().head()->ready()) return;
+  if (!ready_) return;
+  const Head& head = *head_->driver().node().head();
+  // What keeps failing on this machine will not mend itself.
+  if (const std::string out = head.left_out(clock_.now()); !head.ready() && !out.empty())
+    return std::exchange(ready_, nullptr)(Error(ErrorCode::kUnavailable, out));
+  if (head.ring().too_large())
+    return std::exchange(ready_, nullptr)(Error(ErrorCode::kOutOfMemory, head.not_ready_reason()));
+  if (!head.ready()) return;
   std::exchange(ready_, nullptr)(std::nullopt);
 }
 

@@ -38,9 +38,10 @@ void LocalStageRunner::prepare_now(const StagePlan& plan) {
   StagePrepared event{plan.ring, plan.epoch, 0, ""};
   try {
     prepared_.reset();
-    if (plan.kv_type != static_cast<uint8_t>(engine_.options().kv_type))
-      fail(ErrorCode::kRefused, "the ring keeps KV as type {}, this peer as type {}", plan.kv_type,
-           static_cast<int>(engine_.options().kv_type));
+    if (plan.kv_type > static_cast<uint8_t>(KvType::kF16))
+      fail(ErrorCode::kUnsupported, "the ring keeps KV as type {}, which this peer does not know",
+           plan.kv_type);
+    const auto kv_type = static_cast<KvType>(plan.kv_type);
     if (plan.max_rows > engine_.options().max_rows)
       fail(ErrorCode::kLimit, "steps of {} rows are over this peer's {}", plan.max_rows,
            engine_.options().max_rows);
@@ -48,12 +49,12 @@ void LocalStageRunner::prepare_now(const StagePlan& plan) {
         (uint64_t{plan.context} + limits::kKvBlockPositions - 1) / limits::kKvBlockPositions;
     const uint32_t wanted = static_cast<uint32_t>(
         std::min<uint64_t>(blocks_a_sequence * std::max(1u, plan.max_sequences), UINT32_MAX));
-    const uint32_t blocks = engine_.kv_blocks(plan.span, wanted);
+    const uint32_t blocks = engine_.kv_blocks(plan.span, wanted, kv_type);
     if (blocks < blocks_a_sequence)
       fail(ErrorCode::kOutOfMemory,
            "KV of one sequence of {} positions needs {} blocks, the budget of {} has room for {}",
            plan.context, blocks_a_sequence, to_string(engine_.budget().limit()), blocks);
-    prepared_.emplace(Prepared{plan, engine_.host(plan.span, plan.context, blocks, progress_)});
+    prepared_.emplace(Prepared{plan, engine_.host(plan.span, plan.context, blocks, progress_, kv_type)});
     rows_.resize(size_t{engine_.options().max_rows} * engine_.spec().width);
     event.kv_blocks = blocks;
   } catch (const Error& error) {

@@ -87,7 +87,10 @@ void PeerProcess::on_enrolled(const PeerKey& head, const std::string& reason) {
 }
 
 void PeerProcess::greet() {
-  driver_->on_change([this] { check_refused(); });
+  driver_->on_change([this] {
+    check_refused();
+    tell_part();
+  });
   driver_->start({link_.get(), stage_runner_.get(), nullptr});
 }
 
@@ -104,6 +107,38 @@ void PeerProcess::check_refused() {
   const StageHost* stage = driver_->node().stage();
   if (stage->state() == StageHost::State::kRefused && !std::exchange(told_, true))
     ended_(Error(ErrorCode::kRefused, "the head refused this peer: " + stage->reason()));
+}
+
+// What this peer does in the ring now, when it is not what was told before.
+void PeerProcess::tell_part() {
+  if (!options_.tell) return;
+  const StageHost& stage = *driver_->node().stage();
+  const auto& assign = stage.assignment();
+  std::string part;
+  switch (stage.state()) {
+    case StageHost::State::kAlone:
+    case StageHost::State::kGreeting:
+      part = part_.empty() ? "" : "the head is out of reach; still trying";
+      break;
+    case StageHost::State::kIdle:
+      part = "in the ring as " + options_.name + ", without layers for now; Ctrl-C ends";
+      break;
+    case StageHost::State::kReady: {
+      const UnitSpan span = assign->route[assign->stage].span;
+      part = fmt::format("in the ring as {}, hosts layers {} to {}; Ctrl-C ends", options_.name, span.first,
+                         span.last - 1);
+      break;
+    }
+    case StageHost::State::kFailed:
+      part = "this stage failed: " + stage.reason();
+      break;
+    case StageHost::State::kForming:
+    case StageHost::State::kRefused:
+      return;
+  }
+  if (part == part_) return;
+  part_ = part;
+  options_.tell(part);
 }
 
 }  // namespace caravan

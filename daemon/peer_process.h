@@ -27,6 +27,7 @@ class PeerProcess {
     std::string name;
     std::string listen;  // HOST:PORT
     uint32_t sharers = 1;
+    std::function<void(const std::string& what)> tell;  // for people, whenever its part changes; may be empty
   };
   // Called once when the peer cannot go on (refused, the ticket is no good).
   using Ended = std::function<void(const Error& reason)>;
@@ -44,6 +45,7 @@ class PeerProcess {
   void on_enrolled(const PeerKey& head, const std::string& reason);
   void greet();
   void check_refused();
+  void tell_part();
 
   EventLoop& loop_;
   const Clock& clock_;
@@ -59,6 +61,7 @@ class PeerProcess {
   std::unique_ptr<ComputeThread> thread_;
   std::unique_ptr<NodeDriver> driver_;
   bool told_ = false;
+  std::string part_;  // as it was told last
 };
 
 }  // namespace caravan

@@ -273,6 +273,7 @@ void Scheduler::preempt(Request& request) {
 
 void Scheduler::complete(const StepPlan& plan, std::vector<OutputResult> results, const std::string& error) {
   if (error.empty()) CHECK(results.size() == plan.answered.size());
+  if (error.empty() && plan.prompt_rows > 0) report_progress(plan);
   for (size_t i = 0; i < plan.answered.size(); ++i) {
     const StepPlan::Answered& row = plan.answered[i];
     Request* request = find(row.request);
@@ -290,6 +291,16 @@ void Scheduler::complete(const StepPlan& plan, std::vector<OutputResult> results
     } else if (row.position + 1 == request->tokens.size()) {
       finish(*request, FinishReason::kLength);
     }
+  }
+}
+
+// Few requests ask for it, and few ranges of a step belong to prompts.
+void Scheduler::report_progress(const StepPlan& plan) {
+  for (const auto& [id, request] : requests_) {
+    if (!request.asked.progress || !request.running) continue;
+    for (const RowRange& range : plan.ranges)
+      if (range.sequence == request.sequence && range.first_position < request.asked.prompt.size())
+        emit(id, PromptProgress{range.first_position + range.count});
   }
 }
 

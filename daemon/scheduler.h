@@ -28,6 +28,7 @@ struct TokenRequest {
   bool logprobs = false;
   uint32_t top_logprobs = 0;
   bool prompt_logits = false;  // all logits of every prompt position
+  bool progress = false;       // PromptProgress after each chunk of the prompt
 };
 
 // What happens to a request, in order. FinishReason and Error are last.
@@ -40,9 +41,13 @@ struct PromptLogits {
   uint32_t position = 0;
   std::vector<float> logits;  // [vocabulary]
 };
+// So many positions of the sequence have gone through every stage. After a preemption it starts anew.
+struct PromptProgress {
+  uint32_t positions = 0;
+};
 struct RequestEvent {
   RequestId request;
-  std::variant<TokenEvent, PromptLogits, FinishReason, Error> what;
+  std::variant<TokenEvent, PromptLogits, PromptProgress, FinishReason, Error> what;
 };
 
 struct SchedulerOptions {
@@ -144,6 +149,7 @@ class Scheduler {
   Request* youngest_to_preempt(const Request& asking);
   void stop_running(Request& request);
   void preempt(Request& request);
+  void report_progress(const StepPlan& plan);
   void accept(Request& request, OutputResult result);
   void finish(Request& request, std::variant<FinishReason, Error> how);
   void remove(Request& request);

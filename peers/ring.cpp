@@ -44,10 +44,14 @@ void Ring::form(const std::vector<const Member*>& members, Time now) {
   Assign assign;
   assign.route = route(members);
   if (assign.route.empty()) {
-    reason_ =
-        fmt::format("the memory of {} peers does not hold {} layers", members.size(), options_.layers.size());
+    reason_ = fmt::format(
+        "the memory of {} peer{} does not hold {} layers and the state of one sequence of {} "
+        "positions; more peers or a smaller --context help",
+        members.size(), members.size() == 1 ? "" : "s", options_.layers.size(), options_.context);
+    if (!std::exchange(too_large_, true)) log_warning("ring_too_large reason=\"{}\"", reason_);
     return;
   }
+  too_large_ = false;
   assign.ring = options_.id;
   assign.epoch = EpochId{++epoch_.value};
   assign.model = options_.model;

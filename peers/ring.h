@@ -72,6 +72,8 @@ class Ring {
   void dissolve(const std::string& reason);
 
   State state() const { return state_; }
+  // All the members that were asked for are here, and their memory is not enough.
+  bool too_large() const { return too_large_; }
   // Why there is no ready ring; empty when it is ready.
   const std::string& reason() const { return reason_; }
   // Something the head's own edges found: the epoch must fail. Empty when all is well.
@@ -111,6 +113,7 @@ class Ring {
 
   const RingOptions options_;
   State state_ = State::kNone;
+  bool too_large_ = false;
   std::string reason_ = "no peers yet", broken_;
   std::vector<StageAction> actions_;
   EpochId epoch_;

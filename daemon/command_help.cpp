@@ -1,0 +1,83 @@
+#include "daemon/command_help.h"
+
+namespace caravan {
+
+namespace {
+
+struct Examples {
+  std::string_view command, text;
+};
+
+constexpr Examples kExamples[] = {
+    {"run",
+     "  caravan run configs/demo/demo.gguf -p \"Once upon a time\" -n 64\n"
+     "  caravan run MODEL -p \"The capital of France is\" --temp 0 --json\n"
+     "  caravan run MODEL -p \"Hello\" --peers 3 --codec f32     the same text, through three processes\n"
+     "  caravan run MODEL --ids 1,2,3 -n 0 --logits out.f32    only the prompt's logits\n"
+     "Ctrl-C ends it at once, with exit code 130."},
+    {"serve",
+     "  caravan serve MODEL                                    API on 127.0.0.1:8080, peers on port 7420\n"
+     "  caravan serve MODEL --api 0.0.0.0:8080 --api-key KEY   for other machines too\n"
+     "  caravan invite                                         then: a ticket for one more machine\n"
+     "  curl http://127.0.0.1:8080/v1/chat/completions -d \\\n"
+     "    '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'\n"
+     "Peers that join take layers off this machine; Ctrl-C ends."},
+    {"join",
+     "  caravan join caravan1:... --model MODEL                with what `caravan invite` printed\n"
+     "  caravan join - --model MODEL < ticket.txt              the ticket shows in no list of processes\n"
+     "A ticket is good once. The same machine may come back with it, since the head then knows its key."},
+    {"invite",
+     "  caravan invite                                         a ticket, good for an hour\n"
+     "  caravan invite --minutes 5 --state DIR                 for the head that runs with --state DIR"},
+    {"demo",
+     "  caravan demo                                           three peers and the model that ships\n"
+     "  caravan demo MODEL --peers 2 --api 127.0.0.1:0         another model, any free port"},
+    {"status",
+     "  caravan status                                         the head of the default state folder\n"
+     "  caravan status --json --state DIR                      everything, for scripts\n"
+     "  caravan status --api HOST:PORT --api-key KEY           of another machine"},
+    {"chat",
+     "  caravan chat\n"
+     "  caravan chat --system \"You are brief.\" --temp 0.7\n"
+     "  echo \"Who are you?\" | caravan chat                     one question, the answer on standard "
+     "output\n"
+     "/reset begins anew, /quit ends, Ctrl-C stops an answer."},
+    {"quantize",
+     "  caravan quantize HF_FOLDER model-q8_0.gguf\n"
+     "  caravan quantize model-f16.gguf model-q4_0.gguf --type q4_0\n"
+     "OUT appears only when it is whole."},
+    {"tokenize",
+     "  caravan tokenize MODEL \"Once upon a time\" --json\n"
+     "  caravan tokenize MODEL \"<s>text\" --bos --special\n"
+     "  caravan tokenize MODEL --decode 1,2,3"},
+    {"inspect",
+     "  caravan inspect MODEL\n"
+     "  caravan inspect MODEL --json"},
+    {"template",
+     "  caravan template FILE.jinja INPUT.json\n"
+     "  echo '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}' | caravan template FILE.jinja -"},
+    {"bench",
+     "  caravan bench                                          this machine and a hop\n"
+     "  caravan bench MODEL --json                             and a model's prefill and decode"},
+};
+
+}  // namespace
+
+std::string about_text() {
+  return "caravan runs a large language model on what you own: on this machine alone, or as a ring of "
+         "peers.\n"
+         "\n"
+         "  caravan run MODEL -p \"Once upon a time\"     generate text here and exit\n"
+         "  caravan serve MODEL                         serve the OpenAI-compatible API\n"
+         "  caravan invite                              print a ticket for another machine\n"
+         "  caravan join TICKET --model MODEL           (there) lend that machine to the ring\n"
+         "  caravan COMMAND --help                      every flag of a command, with examples\n";
+}
+
+std::string examples_of(std::string_view command) {
+  for (const Examples& one : kExamples)
+    if (one.command == command) return "Examples:\n" + std::string(one.text) + "\n";
+  return "";
+}
+
+}  // namespace caravan

@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# The program as people and scripts meet it: commands and their mistakes, a ring that grows by a ticket, a demo whose
+# processes die. Loopback only, free ports only.
+#   run.sh CARAVAN WORK_FOLDER
+set -euo pipefail
+program=$1 work=$2/process
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/lib.sh"
+rm -rf "$work"
+mkdir -p "$work"
+started=$SECONDS
+loopback="--api 127.0.0.1:0 --listen 127.0.0.1:0"
+
+# --- Words that nobody knows ---
+expect_exit 2 "did you mean 'serve'" serv
+expect_exit 2 "did you mean '--prompt'" run "$model" --promt x
+expect_exit 2 "MODEL is required" run
+expect_exit 2 "name a command"
+expect_exit 2 "nothing to tokenize" tokenize "$model"
+expect_exit 2 "10 peers cannot share 9 layers" run "$model" --ids 1 --peers 10 --state "$work/run"
+expect_exit 2 "is not among" run "$model" --ids 999999
+echo 'thread = 2' >"$work/wrong.toml"
+expect_exit 2 "did you mean 'threads'" run "$model" --config "$work/wrong.toml" -p x
+for command in run serve join invite demo status chat quantize tokenize inspect template bench; do
+  "$program" "$command" --help | grep -q "^Examples:" || give_up "$command --help gives no example"
+done
+pass "mistakes on the command line end with 2 and name what was meant; each command's help has examples"
+
+# --- run ---
+alone=$("$program" run "$model" -p "Once upon a time" -n 16 --temp 0 2>/dev/null)
+[ -n "$alone" ] || give_up "run prints nothing"
+[ -z "$("$program" run "$model" -p "Once upon a time" -n 0 2>/dev/null)" ] || give_up "-n 0 prints a text"
+json=$("$program" run "$model" --ids 1 -n 5 --temp 0 --json --kv-type f16 --context 64 --threads 100 2>/dev/null)
+for key in prompt_ids ids text token_ms wire_bytes; do
+  [[ $json == *"\"$key\":"* ]] || give_up "run --json has no $key: $json"
+done
+[ "$(grep -o '"token_ms":\[[^]]*\]' <<<"$json" | tr -cd , | wc -c)" = 4 ] || give_up "not one token_ms a token: $json"
+"$program" run "$model" --ids 1,2,3 -n 0 --logits "$work/logits" >/dev/null 2>&1
+[ "$(wc -c <"$work/logits")" = $((3 * 4096 * 4)) ] || give_up "--logits writes another shape"
+expect_exit 2 "the context holds 8" run "$model" -p "Once upon a time there was a little girl" --context 8 -n 1
+expect_exit 1 "does not hold 9 layers" run "$model" --ids 1 -n 1 --context 16000000
+expect_exit 1 "does not hold 9 layers" run "$model" --ids 1 -n 1 --context 16000000 --peers 2 --state "$work/run"
+pass "run: text, -n 0, --json, --logits, --kv-type, --context"
+
+# --- Interrupted work leaves nothing ---
+interrupt() { # NAME: signals the program, expects 130 within 3 s
+  sleep 0.7
+  kill -INT "$launched"
+  local status=0 since=$SECONDS
+  wait "$launched" || status=$?
+  [ "$status" = 130 ] || give_up "$1 ended with $status on Ctrl-C, not 130: $(cat "$work/$1.err")"
+  [ $((SECONDS - since)) -le 3 ] || give_up "$1 took $((SECONDS - since)) s to end"
+}
+interruptible() { # NAME ARGUMENTS...: like launch, but with SIGINT as a terminal would leave it
+  local name=$1
+  shift
+  # A shell without job control starts what runs in the background with SIGINT ignored.
+  set -m
+  launch "$name" "$@"
+  set +m
+}
+interruptible run-alone run "$model" -p Once -n 1000000 --ignore-end --context 16384 --isa scalar
+interrupt run-alone
+interruptible run-ring run "$model" -p Once -n 1000000 --ignore-end --context 16384 --peers 2 --state "$work/run"
+interrupt run-ring
+[ -z "$(ls "$work/run")" ] || give_up "an interrupted ring leaves $(ls "$work/run")"
+pass "Ctrl-C ends run at once with 130, and the folders of its ring go"
+
+# --- serve, invite, join ---
+is_ready() { http "$(api_of "$1")" GET /health | grep -q "^HTTP/1.1 200"; }
+stages_are() { [ "$(number_of_stages "$1")" = "$2" ]; }
+ask='{"prompt":"Once upon a time","max_tokens":16,"temperature":0}'
+answer() { http "$(api_of "$1")" POST /v1/completions "$ask" | sed -n 's/.*"text":"\([^"]*\)".*/\1/p'; }
+
+expect_exit 1 "caravan serve MODEL" status --state "$work/head"
+expect_exit 1 "caravan serve MODEL" invite --state "$work/head"
+expect_exit 1 "api-key" serve "$model" --api 0.0.0.0:0 --listen 127.0.0.1:0 --state "$work/head"
+launch head serve "$model" $loopback --codec f32 --name tale --kv-type f16 --peer-timeout 2 --state "$work/head"
+head=$launched
+wait_for 10 "the head's answer" is_ready "$work/head"
+grep -q "^API at http://$(api_of "$work/head") " "$work/head.out" || give_up "serve does not print its address"
+[[ $(http "$(api_of "$work/head")" GET /v1/models) == *'"id":"tale"'* ]] || give_up "--name is not the model's id"
+before=$(answer "$work/head")
+[ "$before" = "$alone" ] || give_up "the API continues with '$before', run with '$alone'"
+pass "serve: /health, --name, and the text of run"
+
+"$program" invite --state "$work/head" >"$work/ticket" 2>/dev/null
+[[ $(cat "$work/ticket") == caravan1:* ]] || give_up "invite prints no ticket"
+"$program" quantize "$model" "$work/other.gguf" --type q4_0 2>/dev/null
+expect_exit 1 "the head runs model" join "$(cat "$work/ticket")" --model "$work/other.gguf" --listen 127.0.0.1:0 \
+  --state "$work/other"
+pass "join with another model ends with an error about the fingerprint"
+"$program" invite --state "$work/head" >"$work/ticket" 2>/dev/null
+launch peer join "$(cat "$work/ticket")" --model "$model" --listen 127.0.0.1:0 --name second --state "$work/peer"
+peer=$launched
+wait_for 10 "the ring's growth" stages_are "$work/head" 2
+wait_for 10 "the grown ring" is_ready "$work/head"
+[ "$(answer "$work/head")" = "$alone" ] || give_up "two machines continue with another text"
+"$program" status --state "$work/head" | grep -q "^second" || give_up "status does not name the second peer"
+grep -q "hosts layers" "$work/peer.err" || give_up "join does not say what it hosts"
+pass "a peer that joins by ticket takes layers, and the text stays the same"
+expect_exit 1 "used, expired or not its own" join "$(cat "$work/ticket")" --model "$model" --listen 127.0.0.1:0 \
+  --state "$work/thief"
+forged=$(sed 's/^\(caravan1:.\{60\}\)\(.\)/\1_/' "$work/ticket")
+expect_exit 2 "no ticket" join "$forged" --model "$model" --listen 127.0.0.1:0 --state "$work/thief"
+grep -q stranger_refused "$work/head.err" || give_up "the stranger's key was not logged"
+[ "$(answer "$work/head")" = "$alone" ] || give_up "a stranger disturbed the ring"
+pass "a used ticket and a forged one are refused, and the head logs the key"
+kill -9 "$peer"
+wait_for 10 "the ring without the lost peer" stages_are "$work/head" 1
+wait_for 10 "the ring without the lost peer" is_ready "$work/head"
+launch peer-again join "$(cat "$work/ticket")" --model "$model" --listen 127.0.0.1:0 --state "$work/peer"
+wait_for 10 "the return of the peer" stages_are "$work/head" 2
+pass "a killed peer is taken out, and may come back with its old ticket"
+[ -n "$(echo Hello | timeout 20 "$program" chat --state "$work/head" --temp 0)" ] || give_up "chat says nothing"
+pass "chat finds the daemon through the state folder"
+kill -INT "$head"
+wait "$head" || give_up "serve ended with $?"
+[ ! -e "$work/head/running.json" ] || give_up "serve leaves running.json"
+pass "serve ends on Ctrl-C and takes its file away"
+
+# --- demo ---
+all_gone() { for one in "$@"; do ! kill -0 "$one" 2>/dev/null || return 1; done; }
+for signal in INT TERM KILL; do
+  launch "demo-$signal" demo --peers 2 --api 127.0.0.1:0 --state "$work/demo"
+  demo=$launched
+  wait_for 10 "the demo's address" grep -q "^API at http://" "$work/demo-$signal.out"
+  family=($(pgrep -P "$demo"))
+  [ "${#family[@]}" = 2 ] || give_up "demo --peers 2 has ${#family[@]} children"
+  if [ "$signal" = KILL ]; then
+    kill -9 "${family[0]}"
+    wait_for 5 "the announcement of the dead child" grep -q "was killed by signal 9" "$work/demo-KILL.err"
+    wait_for 10 "the ring without it" stages_are "$work/demo" 1
+    wait_for 10 "the ring without it" is_ready "$work/demo"
+  fi
+  kill "-$signal" "$demo"
+  wait "$demo" 2>/dev/null || true
+  wait_for 5 "the children's end after $signal" all_gone "${family[@]}"
+done
+pass "demo: its children end with it, a dead one is announced, and the ring forms again"
+
+# A head that was killed leaves its file; the next one takes over, and says what it is not.
+expect_exit 1 "no daemon is running" status --state "$work/demo"
+echo "$passed checks of the processes passed in $((SECONDS - started)) s"
