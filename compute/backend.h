@@ -113,6 +113,8 @@ struct FeedForward {
   Matrix gate, up;  // [ff, width]
   Matrix down;      // [width, ff]
   Activation activation = Activation::kSilu;
+  Matrix gate_bias = {}, up_bias = {};  // [1, ff] or none
+  Matrix down_bias = {};                // [1, width] or none
 };
 
 struct Route {
@@ -150,7 +152,7 @@ class Backend {
   // residual += scale * post_norm(weight x + bias); x [rows, weight.columns]
   virtual void project_add(const float* x, uint32_t rows, const Matrix& weight, const Matrix& bias,
                            const ResidualAdd& add) = 0;
-  // residual += scale * post_norm(down (activation(gate n) * (up n))), n = norm(x)
+  // residual += scale * post_norm(down (activation(gate n) * (up n))), n = norm(x); biases added where given
   virtual void feed_forward(const float* x, uint32_t rows, const FeedForward& feed_forward,
                             const ResidualAdd& add) = 0;
   // normed [rows, width] = norm(x); experts and weights [rows, top_k], by falling probability (softmax over

@@ -9,6 +9,7 @@
 #include "compute/cpu/cpu_backend.h"
 #include "compute/cpu/cpu_device.h"
 #include "model/families.h"
+#include "model/weights.h"
 
 namespace caravan {
 
@@ -48,6 +49,8 @@ Engine::Engine(Manifest manifest, const EngineOptions& options)
       spec_(read_spec(manifest_)),
       budget_("ram", options.memory),
       device_(std::make_unique<CpuDevice>()) {
+  // Before anything is allocated by the spec's sizes, and before a ring forms that could only fail.
+  check_weights(manifest_, spec_);
   auto backend = std::make_unique<CpuBackend>(backend_options(spec_, options), budget_);
   isa_name_ = backend->isa_name();
   counters_ = &backend->counters();

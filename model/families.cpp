@@ -13,6 +13,16 @@ namespace caravan {
 
 namespace {
 
+// Which layers a Hugging Face folder's sliding_window is for; GGUF's is for all layers.
+enum class WindowRule : uint8_t {
+  kNone,
+  kGguf,     // none: such folders have no window, whatever else they say
+  kAll,      // every layer
+  kUsed,     // every layer where use_sliding_window is on
+  kUpper,    // where it is on: as layer_types says, else from max_window_layers up
+  kUnroped,  // where it is on: as layer_types says, else the layers without rope
+};
+
 // How a family differs from Llama. An entry is all that a new family of this kind needs.
 struct Family {
   const char* name;       // ours, and Hugging Face's model_type
@@ -22,24 +32,25 @@ struct Family {
   bool head_norm = false;
   bool pre_norm = true;
   bool post_norm = false;
-  bool window = false;  // honours sliding_window
+  WindowRule window = WindowRule::kNone;
   bool experts = false;
-  bool normalise_by_default = true;  // of experts' weights where the file does not say
+  bool normalise_by_default = true;  // of experts' weights where a folder does not say; GGUF always means it
+  bool unit_scale = false;           // of scores where a folder does not say (else 1 / sqrt(head width))
   uint32_t no_rope_interval = 0;     // every n-th layer has no rope where the file does not list them
 };
 
 constexpr Family kFamilies[] = {
-    {.name = "granite", .gguf = "granite", .gguf_rope = RopeLayout::kInterleaved},
+    {.name = "granite", .gguf = "granite", .gguf_rope = RopeLayout::kInterleaved, .unit_scale = true},
     {.name = "llama",
      .gguf = "llama",
      .gguf_rope = RopeLayout::kInterleaved,
-     .window = true,
+     .window = WindowRule::kGguf,
      .experts = true},
-    {.name = "mistral", .gguf = "mistral", .gguf_rope = RopeLayout::kInterleaved, .window = true},
+    {.name = "mistral", .gguf = "mistral", .gguf_rope = RopeLayout::kInterleaved, .window = WindowRule::kAll},
     {.name = "mixtral",
      .gguf = "mixtral",
      .gguf_rope = RopeLayout::kInterleaved,
-     .window = true,
+     .window = WindowRule::kAll,
      .experts = true},
     {.name = "olmo2",
      .gguf = "olmo2",
@@ -47,19 +58,27 @@ constexpr Family kFamilies[] = {
      .head_norm = true,
      .pre_norm = false,
      .post_norm = true},
-    {.name = "qwen2", .gguf = "qwen2", .gguf_rope = RopeLayout::kHalves, .qkv_bias = true, .window = true},
-    {.name = "qwen3", .gguf = "qwen3", .gguf_rope = RopeLayout::kHalves, .head_norm = true, .window = true},
+    {.name = "qwen2",
+     .gguf = "qwen2",
+     .gguf_rope = RopeLayout::kHalves,
+     .qkv_bias = true,
+     .window = WindowRule::kUpper},
+    {.name = "qwen3",
+     .gguf = "qwen3",
+     .gguf_rope = RopeLayout::kHalves,
+     .head_norm = true,
+     .window = WindowRule::kUpper},
     {.name = "qwen3_moe",
      .gguf = "qwen3moe",
      .gguf_rope = RopeLayout::kHalves,
      .head_norm = true,
-     .window = true,
+     .window = WindowRule::kUsed,
      .experts = true,
-     .normalise_by_default = true},
+     .normalise_by_default = false},
     {.name = "smollm3",
      .gguf = "smollm3",
      .gguf_rope = RopeLayout::kInterleaved,
-     .window = true,
+     .window = WindowRule::kUnroped,
      .no_rope_interval = 4},
 };
 
@@ -145,10 +164,13 @@ constexpr Key kWindow{"sliding_window", "attention.sliding_window"};
 constexpr Key kUseWindow{"use_sliding_window", nullptr};
 constexpr Key kMaxWindowLayers{"max_window_layers", nullptr};
 constexpr Key kBias{"attention_bias", nullptr};
+constexpr Key kFeedForwardBias{"mlp_bias", nullptr};
 constexpr Key kEmbeddingScale{"embedding_multiplier", "embedding_scale"};
 constexpr Key kResidualScale{"residual_multiplier", "residual_scale"};
 constexpr Key kAttentionScale{"attention_multiplier", "attention.scale"};
 constexpr Key kLogitDivisor{"logits_scaling", "logit_scale"};
+
+constexpr uint64_t kDefaultMaxWindowLayers = 28;  // Qwen's
 
 Activation read_activation(const Manifest& manifest) {
   const std::string name = manifest.metadata.text("hidden_act").value_or("silu");
@@ -157,30 +179,6 @@ Activation read_activation(const Manifest& manifest) {
   if (name == "gelu") return Activation::kGeluErf;
   fail(ErrorCode::kUnsupported, "{}: hidden_act \"{}\" is not known; known are silu, gelu, gelu_pytorch_tanh",
        manifest.path, name);
-}
-
-// The window of each layer, 0 for full attention. Hugging Face: layer_types where given; else
-// use_sliding_window and max_window_layers (the first of them stay full) where the family has these; else
-// every layer.
-std::vector<uint32_t> read_windows(const Facts& facts, const Family& family, uint32_t layers) {
-  std::vector<uint32_t> windows(layers, 0);
-  const auto window = facts.integer(kWindow);
-  if (!family.window || !window || *window == 0) return windows;
-  const uint32_t width = facts.bounded(kWindow, *window, limits::kMaxContext);
-  if (const auto* types = facts.gguf() ? nullptr : facts.manifest().metadata.texts("layer_types")) {
-    if (types->size() != layers)
-      fail(ErrorCode::kMalformed, "{}: layer_types has {} entries for {} layers", facts.manifest().path,
-           types->size(), layers);
-    for (uint32_t i = 0; i < layers; ++i) windows[i] = (*types)[i] == "sliding_attention" ? width : 0;
-    return windows;
-  }
-  uint32_t first = 0;
-  if (const auto use = facts.boolean(kUseWindow)) {
-    if (!*use) return windows;
-    first = static_cast<uint32_t>(std::min<uint64_t>(facts.integer(kMaxWindowLayers).value_or(0), layers));
-  }
-  std::fill(windows.begin() + first, windows.end(), width);
-  return windows;
 }
 
 // Whether each layer turns its queries and keys (SmolLM3 leaves every fourth as it is).
@@ -205,6 +203,31 @@ std::vector<bool> read_rope_layers(const Facts& facts, const Family& family, uin
   return rope;
 }
 
+// The window of each layer, 0 for full attention.
+std::vector<uint32_t> read_windows(const Facts& facts, const Family& family, const std::vector<bool>& rope) {
+  const auto layers = static_cast<uint32_t>(rope.size());
+  std::vector<uint32_t> windows(layers, 0);
+  const auto window = facts.integer(kWindow);
+  const WindowRule rule = family.window;
+  if (rule == WindowRule::kNone || !window || *window == 0) return windows;
+  const uint32_t width = facts.bounded(kWindow, *window, limits::kMaxContext);
+  if (facts.gguf() || rule == WindowRule::kAll) return std::vector<uint32_t>(layers, width);
+  if (rule == WindowRule::kGguf || !facts.boolean(kUseWindow).value_or(false)) return windows;
+  const auto* types = facts.manifest().metadata.texts("layer_types");
+  if (rule != WindowRule::kUsed && types && types->size() != layers)
+    fail(ErrorCode::kMalformed, "{}: layer_types has {} entries for {} layers", facts.manifest().path,
+         types->size(), layers);
+  const uint64_t first = facts.integer(kMaxWindowLayers).value_or(kDefaultMaxWindowLayers);
+  for (uint32_t i = 0; i < layers; ++i) {
+    const bool windowed = rule == WindowRule::kUsed    ? true
+                          : types                      ? (*types)[i] == "sliding_attention"
+                          : rule == WindowRule::kUpper ? i >= first
+                                                       : !rope[i];
+    if (windowed) windows[i] = width;
+  }
+  return windows;
+}
+
 FeedForwardSpec read_feed_forward(const Facts& facts, const Family& family, Activation activation,
                                   uint32_t layer) {
   FeedForwardSpec spec;
@@ -212,6 +235,8 @@ FeedForwardSpec read_feed_forward(const Facts& facts, const Family& family, Acti
   const bool routed = facts.manifest().find({GroupId::Kind::kExpert, layer, 0}) != nullptr;
   if (!family.experts || !routed) {
     spec.width = facts.required(kFeedForwardWidth, limits::kMaxFeedForward);
+    const WeightGroup* group = facts.manifest().find({GroupId::Kind::kFeedForward, layer, 0});
+    spec.bias = facts.boolean(kFeedForwardBias).value_or(false) || (group && group->find(Role::kGateBias));
     return spec;
   }
   const Key count_key = facts.integer(kExpertCount) ? kExpertCount : kLocalExpertCount;
@@ -220,7 +245,7 @@ FeedForwardSpec read_feed_forward(const Facts& facts, const Family& family, Acti
   if (spec.experts_per_token > spec.experts)
     fail(ErrorCode::kMalformed, "{}: {} of {} experts cannot be chosen", facts.manifest().path,
          spec.experts_per_token, spec.experts);
-  spec.normalise = facts.boolean(kNormalise).value_or(family.normalise_by_default);
+  spec.normalise = facts.boolean(kNormalise).value_or(facts.gguf() || family.normalise_by_default);
   spec.width = facts.integer(kExpertWidth) ? facts.required(kExpertWidth, limits::kMaxFeedForward)
                                            : facts.required(kFeedForwardWidth, limits::kMaxFeedForward);
   return spec;
@@ -268,7 +293,7 @@ AttentionSpec read_attention(const Facts& facts, const Family& family, const Hea
   const auto holds = [&](Role role) { return group && group->find(role); };
   AttentionSpec attention;
   attention.shape = {heads.queries[layer], heads.kv[layer], heads.width};
-  const double scale = facts.number(kAttentionScale).value_or(0);
+  const double scale = facts.number(kAttentionScale).value_or(family.unit_scale && !facts.gguf() ? 1 : 0);
   attention.scale = scale != 0 ? static_cast<float>(scale) : 1 / std::sqrt(static_cast<float>(heads.width));
   attention.head_norm = family.head_norm;
   attention.bias = family.qkv_bias || facts.boolean(kBias).value_or(false) || holds(Role::kQueryBias);
@@ -310,8 +335,8 @@ ModelSpec read_spec(const Manifest& manifest) {
   spec.logit_scale = static_cast<float>(1 / divisor);
 
   const Heads heads = read_heads(facts, layers, spec.width);
-  const auto windows = read_windows(facts, *family, layers);
   const auto rope_layers = read_rope_layers(facts, *family, layers);
+  const auto windows = read_windows(facts, *family, rope_layers);
   const Activation activation = read_activation(manifest);
   spec.rope = read_rope(manifest, heads.width, spec.context);
   const auto residual_scale = static_cast<float>(facts.number(kResidualScale).value_or(1));

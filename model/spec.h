@@ -26,6 +26,7 @@ struct AttentionSpec {
 
 struct FeedForwardSpec {
   Activation activation = Activation::kSilu;
+  bool bias = false;     // of the dense feed-forward's three matrices
   uint32_t width = 0;    // of the dense feed-forward, or of one expert
   uint32_t experts = 0;  // 0: dense
   uint32_t experts_per_token = 0;

@@ -186,7 +186,9 @@ void Stage::feed_forward(const LayerSpec& layer, uint32_t index, float* rows) {
   if (layer.feed_forward.experts > 0) return experts(layer, index, lease[Role::kRouter], before, add, rows);
   backend_.feed_forward(
       rows, row_count(),
-      {before, lease[Role::kGate], lease[Role::kUp], lease[Role::kDown], layer.feed_forward.activation}, add);
+      {before, lease[Role::kGate], lease[Role::kUp], lease[Role::kDown], layer.feed_forward.activation,
+       lease[Role::kGateBias], lease[Role::kUpBias], lease[Role::kDownBias]},
+      add);
 }
 
 // The router speaks first; then each chosen expert is leased once and runs all rows that chose it.
@@ -207,9 +209,10 @@ void Stage::experts(const LayerSpec& layer, uint32_t index, const Matrix& router
     row_index.clear();
     for (uint32_t slot : chosen) row_index.push_back(slot / top_k);
     const GroupLease lease = weights_.acquire({GroupId::Kind::kExpert, index, expert});
-    backend_.run_expert(normed_, row_index,
-                        {{}, lease[Role::kGate], lease[Role::kUp], lease[Role::kDown], spec.activation},
-                        parts_ + size_t{part} * spec_.width);
+    backend_.run_expert(
+        normed_, row_index,
+        {{}, lease[Role::kGate], lease[Role::kUp], lease[Role::kDown], spec.activation},
+        parts_ + size_t{part} * spec_.width);
     for (uint32_t slot : chosen) slots_[slot] = part++;
   }
   backend_.combine(parts_, std::span(slots_).first(size_t{count} * top_k), expert_weights_, count, top_k,

@@ -57,6 +57,11 @@ std::vector<Expected> expected_feed_forward(const ModelSpec& spec, const LayerSp
     expected.push_back({Role::kRouter, layer.feed_forward.experts, spec.width});
   else
     expected = expected_experts_or_dense(spec, layer.feed_forward);
+  if (layer.feed_forward.bias) {
+    expected.push_back({Role::kGateBias, 1, layer.feed_forward.width});
+    expected.push_back({Role::kUpBias, 1, layer.feed_forward.width});
+    expected.push_back({Role::kDownBias, 1, spec.width});
+  }
   if (layer.pre_norm) expected.push_back({Role::kFeedForwardNorm, 1, spec.width});
   if (layer.post_norm) expected.push_back({Role::kFeedForwardPostNorm, 1, spec.width});
   return expected;
@@ -84,6 +89,12 @@ std::vector<std::pair<GroupId, std::vector<Expected>>> expected_groups(const Mod
     }
   }
   return groups;
+}
+
+const WeightGroup& group_of(const Manifest& manifest, GroupId id) {
+  const WeightGroup* group = manifest.find(id);
+  if (!group) fail(ErrorCode::kMalformed, "{}: weight group {} is missing", manifest.path, to_string(id));
+  return *group;
 }
 
 void check_group(const Manifest& manifest, const std::string& family, const WeightGroup& group,
@@ -120,11 +131,15 @@ Matrix GroupLease::operator[](Role role) const {
   return matrix;
 }
 
+void check_weights(const Manifest& manifest, const ModelSpec& spec) {
+  for (const auto& [id, expected] : expected_groups(spec, {0, spec.unit_count()}))
+    check_group(manifest, spec.family, group_of(manifest, id), expected);
+}
+
 ModelWeights::ModelWeights(const Manifest& manifest, const ModelSpec& spec, UnitSpan span) {
   std::vector<PageSpec> pages;
   for (const auto& [id, expected] : expected_groups(spec, span)) {
-    const WeightGroup* group = manifest.find(id);
-    if (!group) fail(ErrorCode::kMalformed, "{}: weight group {} is missing", manifest.path, to_string(id));
+    const WeightGroup* group = &group_of(manifest, id);
     check_group(manifest, spec.family, *group, expected);
     GroupLease::Binding binding;
     binding.page = PageId{static_cast<uint32_t>(pages.size())};

@@ -14,7 +14,7 @@
 
 namespace caravan {
 
-inline constexpr size_t kRoles = static_cast<size_t>(Role::kDown) + 1;
+inline constexpr size_t kRoles = static_cast<size_t>(Role::kDownBias) + 1;
 
 // A leased weight group: its tensors as operands, by role. Dropped when the layer has run.
 class GroupLease {
@@ -33,6 +33,10 @@ class GroupLease {
   const Binding* binding_;
   Lease lease_;
 };
+
+// Refuses (kMalformed, kUnsupported) a model in which any group lacks a tensor that the spec needs, or has
+// one of another shape or without a place; touches no weights and allocates nothing by their sizes.
+void check_weights(const Manifest& manifest, const ModelSpec& spec);
 
 // The weights of a span of units, checked against the spec: every tensor that the layers need is there with
 // the right shape, and none is there that the family has no use for. Groups outside the span are not touched.

@@ -43,6 +43,9 @@ class Converter {
 
   GgufFacts convert() {
     facts_.interleaved = family_.interleaved;
+    if (const std::string activation = from_.text("hidden_act").value_or("silu");
+        activation != "silu" && activation != "swish")
+      refuse(fmt::format("the activation \"{}\"", activation));
     add_shape();
     add_experts();
     add_window();
@@ -94,12 +97,16 @@ class Converter {
   void add_experts() {
     const auto here = from_.integer("num_experts");
     const auto experts = here ? here : from_.integer("num_local_experts");
-    if (!experts || !manifest_.find({GroupId::Kind::kExpert, 0, 0})) return;
+    const bool routed =
+        std::any_of(manifest_.groups.begin(), manifest_.groups.end(),
+                    [](const WeightGroup& group) { return group.id.kind == GroupId::Kind::kExpert; });
+    if (!experts || !routed) return;
     set("expert_count", *experts);
     set("expert_used_count", uint64_t{required("num_experts_per_tok", limits::kMaxExpertsPerToken)});
     if (from_.has("moe_intermediate_size"))
       set("expert_feed_forward_length", uint64_t{required("moe_intermediate_size", limits::kMaxFeedForward)});
-    if (const auto normalise = from_.boolean("norm_topk_prob")) set("expert_weights_norm", *normalise);
+    const auto normalise = from_.boolean("norm_topk_prob");
+    if (normalise || family_.model_type == "qwen3_moe") set("expert_weights_norm", normalise.value_or(false));
   }
 
   // GGUF says one width for all layers or none.
@@ -107,13 +114,22 @@ class Converter {
     const auto window = from_.integer("sliding_window");
     if (!window || *window == 0) return;
     uint32_t windowed = layers_;
-    if (const auto* types = from_.texts("layer_types")) {
-      windowed = static_cast<uint32_t>(std::count(types->begin(), types->end(), "sliding_attention"));
-    } else if (const auto use = from_.boolean("use_sliding_window")) {
-      const uint64_t full = from_.integer("max_window_layers").value_or(0);
-      windowed = *use ? layers_ - static_cast<uint32_t>(std::min<uint64_t>(full, layers_)) : 0;
-    } else if (family_.model_type != "mistral" && family_.model_type != "mixtral") {
-      windowed = 0;
+    if (family_.model_type != "mistral" && family_.model_type != "mixtral") {
+      const auto* types = from_.texts("layer_types");
+      const uint64_t full = from_.integer("max_window_layers").value_or(28);
+      if (!from_.boolean("use_sliding_window").value_or(false))
+        windowed = 0;
+      else if (family_.model_type == "qwen3_moe")
+        windowed = layers_;
+      else if (types)
+        windowed = static_cast<uint32_t>(std::count(types->begin(), types->end(), "sliding_attention"));
+      else if (family_.model_type == "llama" || family_.model_type == "granite" ||
+               family_.model_type == "olmo2")
+        windowed = 0;
+      else if (family_.model_type == "smollm3")
+        refuse("a sliding window on the layers without rope");
+      else
+        windowed = layers_ - static_cast<uint32_t>(std::min<uint64_t>(full, layers_));
     }
     if (windowed == 0) return;
     if (windowed != layers_) refuse("a sliding window on some layers only");
@@ -126,7 +142,10 @@ class Converter {
     };
     copy("embedding_multiplier", "embedding_scale");
     copy("residual_multiplier", "residual_scale");
-    copy("attention_multiplier", "attention.scale");
+    if (from_.has("attention_multiplier") || family_.model_type != "granite")
+      copy("attention_multiplier", "attention.scale");
+    else
+      set_number("attention.scale", 1);
     copy("logits_scaling", "logit_scale");
   }
 
@@ -181,6 +200,8 @@ class Converter {
   void require_rope_pattern() {
     if (family_.model_type != "smollm3") return;
     const auto list = from_.integers("no_rope_layers");
+    if (!list && from_.integer("no_rope_layer_interval").value_or(4) != 4)
+      refuse("this no_rope_layer_interval (4 is understood)");
     for (size_t i = 0; list && i < list->size(); ++i)
       if (((*list)[i] == 0) != ((i + 1) % 4 == 0))
         refuse("these no_rope_layers (every fourth is understood)");

@@ -17,7 +17,7 @@ namespace caravan {
 
 namespace {
 
-constexpr std::array<std::string_view, 22> kRoleNames = {"embedding",
+constexpr std::array<std::string_view, 25> kRoleNames = {"embedding",
                                                          "output_norm",
                                                          "output",
                                                          "rope_factors",
@@ -38,7 +38,10 @@ constexpr std::array<std::string_view, 22> kRoleNames = {"embedding",
                                                          "router",
                                                          "gate",
                                                          "up",
-                                                         "down"};
+                                                         "down",
+                                                         "gate_bias",
+                                                         "up_bias",
+                                                         "down_bias"};
 static_assert(kRoleNames.size() == kRoleCount);
 
 // Of a tensor's bytes the fingerprint takes so many: enough to tell a model from one trained further, little

@@ -40,10 +40,13 @@ enum class Role : uint8_t {
   kGate,
   kUp,
   kDown,  // of the dense feed-forward or of one expert
+  kGateBias,
+  kUpBias,
+  kDownBias,
 };
 std::string_view name(Role role);
 // Stored records have a role as its number: new ones are added at the end.
-inline constexpr uint8_t kRoleCount = static_cast<uint8_t>(Role::kDown) + 1;
+inline constexpr uint8_t kRoleCount = static_cast<uint8_t>(Role::kDownBias) + 1;
 
 // A weight group's name. Printed as embed, layer.17.attn, layer.17.ffn, layer.17.expert.42, output.
 struct GroupId {

@@ -43,6 +43,9 @@ constexpr Name kGgufNames[] = {
     {"blk.#.ffn_gate.weight", Kind::kFeedForward, Role::kGate},
     {"blk.#.ffn_up.weight", Kind::kFeedForward, Role::kUp},
     {"blk.#.ffn_down.weight", Kind::kFeedForward, Role::kDown},
+    {"blk.#.ffn_gate.bias", Kind::kFeedForward, Role::kGateBias},
+    {"blk.#.ffn_up.bias", Kind::kFeedForward, Role::kUpBias},
+    {"blk.#.ffn_down.bias", Kind::kFeedForward, Role::kDownBias},
     {"blk.#.ffn_gate_exps.weight", Kind::kExpert, Role::kGate, true},
     {"blk.#.ffn_up_exps.weight", Kind::kExpert, Role::kUp, true},
     {"blk.#.ffn_down_exps.weight", Kind::kExpert, Role::kDown, true},
@@ -74,6 +77,9 @@ constexpr Name kHuggingFaceNames[] = {
     {"layers.#.mlp.gate_proj.weight", Kind::kFeedForward, Role::kGate},
     {"layers.#.mlp.up_proj.weight", Kind::kFeedForward, Role::kUp},
     {"layers.#.mlp.down_proj.weight", Kind::kFeedForward, Role::kDown},
+    {"layers.#.mlp.gate_proj.bias", Kind::kFeedForward, Role::kGateBias},
+    {"layers.#.mlp.up_proj.bias", Kind::kFeedForward, Role::kUpBias},
+    {"layers.#.mlp.down_proj.bias", Kind::kFeedForward, Role::kDownBias},
     {"layers.#.mlp.gate.weight", Kind::kFeedForward, Role::kRouter},
     {"layers.#.mlp.experts.#.gate_proj.weight", Kind::kExpert, Role::kGate},
     {"layers.#.mlp.experts.#.up_proj.weight", Kind::kExpert, Role::kUp},
@@ -174,6 +180,9 @@ bool is_vector(Role role) {
     case Role::kAttentionOutputBias:
     case Role::kFeedForwardNorm:
     case Role::kFeedForwardPostNorm:
+    case Role::kGateBias:
+    case Role::kUpBias:
+    case Role::kDownBias:
       break;
   }
   return true;

@@ -268,6 +268,8 @@ void CpuBackend::gated(const float* x, uint32_t rows, const FeedForward& feed_fo
   CHECK(feed_forward.down.columns == inner);
   const Product products[] = {{feed_forward.gate, gate_}, {feed_forward.up, up_}};
   multiply(x, rows, width, products);
+  add_bias(feed_forward.gate_bias, rows, gate_);
+  add_bias(feed_forward.up_bias, rows, up_);
   const uint64_t chunks = (inner + kGateColumns - 1) / kGateColumns;
   pool_.parallel_for(rows * chunks, 1, [&](uint64_t first, uint64_t last, uint32_t) {
     for (uint64_t i = first; i < last; ++i) {
@@ -278,6 +280,7 @@ void CpuBackend::gated(const float* x, uint32_t rows, const FeedForward& feed_fo
   });
   const Product down{feed_forward.down, out};
   multiply(gate_, rows, inner, {&down, 1});
+  add_bias(feed_forward.down_bias, rows, out);
 }
 
 void CpuBackend::feed_forward(const float* x, uint32_t rows, const FeedForward& feed_forward,

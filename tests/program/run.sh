@@ -38,6 +38,14 @@ done
 [ -z "$(ls "$work/state")" ] || give_up "a ring left its folders behind"
 pass "a ring that has ended leaves no folder behind"
 
+# A model in which a tensor is missing is refused before any ring forms.
+LC_ALL=C sed 's/blk\.4\.ffn_up/blk.4.ffn_qq/' "$model" >"$work/damaged.gguf"
+status=0
+timeout 20 "$program" run "$work/damaged.gguf" --ids 1 -n 1 --state "$work/state" >"$work/text" 2>"$work/error" || status=$?
+[ "$status" = 1 ] || give_up "a damaged model ended with $status"
+grep -q 'damaged.gguf.*layer.4.ffn.*up' "$work/error" || give_up "the error does not name the tensor: $(cat "$work/error")"
+pass "a model without one of its tensors is refused at once"
+
 # Loss: a peer killed in the middle of a text ends the run with an error that names it, soon.
 "$program" run "$model" -p "Once upon a time" -n 900 --temp 1 --ignore-end --peers 3 --peer-timeout 5 --context 1024 \
   --state "$work/state" >"$work/text" 2>"$work/error" &

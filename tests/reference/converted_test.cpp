@@ -4,7 +4,10 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <set>
+#include <string>
 
+#include "base/error.h"
 #include "shards/quantize.h"
 #include "tests/reference/case.h"
 #include "tests/support/test_model.h"
@@ -16,6 +19,9 @@ namespace fs = std::filesystem;
 
 constexpr double kTolerance = 1e-3;
 
+// Cases with a setting that GGUF has no words for: refused, not written wrongly.
+const std::set<std::string> kBeyondGguf = {"odd_qwen3_window_upper", "odd_smollm3_window_unroped"};
+
 class Converted : public testing::TestWithParam<fs::path> {};
 
 TEST_P(Converted, LogitsOfTheGgufFileAgreeAtEveryRow) {
@@ -23,7 +29,13 @@ TEST_P(Converted, LogitsOfTheGgufFileAgreeAtEveryRow) {
       fs::temp_directory_path() / fs::path("caravan-converted-" + std::to_string(::getpid()) + ".gguf");
   QuantizeOptions options;
   options.type = TensorType::kF32;
-  quantize_model(read_manifest(GetParam().string()), file.string(), options);
+  const Manifest manifest = read_manifest(GetParam().string());
+  if (kBeyondGguf.count(GetParam().filename().string())) {
+    EXPECT_THROW(quantize_model(manifest, file.string(), options), Error);
+    EXPECT_FALSE(fs::exists(file));
+    return;
+  }
+  quantize_model(manifest, file.string(), options);
   TestModel model(read_manifest(file.string()));
   const ReferenceCase reference = read_case(GetParam());
   const Expected expected(GetParam());

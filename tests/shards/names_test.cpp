@@ -77,7 +77,7 @@ TEST(Names, GgufNamesLeadBack) {
   for (int role = static_cast<int>(Role::kAttentionNorm);
        role <= static_cast<int>(Role::kAttentionOutputBias); ++role)
     check({Kind::kAttention, 7}, static_cast<Role>(role));
-  for (int role = static_cast<int>(Role::kFeedForwardNorm); role <= static_cast<int>(Role::kDown); ++role)
+  for (int role = static_cast<int>(Role::kFeedForwardNorm); role <= static_cast<int>(Role::kDownBias); ++role)
     check({Kind::kFeedForward, 7}, static_cast<Role>(role));
   for (const Role role : {Role::kGate, Role::kUp, Role::kDown}) check({Kind::kExpert, 7}, role);
 }
