@@ -209,10 +209,9 @@ void Stage::experts(const LayerSpec& layer, uint32_t index, const Matrix& router
     row_index.clear();
     for (uint32_t slot : chosen) row_index.push_back(slot / top_k);
     const GroupLease lease = weights_.acquire({GroupId::Kind::kExpert, index, expert});
-    backend_.run_expert(
-        normed_, row_index,
-        {{}, lease[Role::kGate], lease[Role::kUp], lease[Role::kDown], spec.activation},
-        parts_ + size_t{part} * spec_.width);
+    backend_.run_expert(normed_, row_index,
+                        {{}, lease[Role::kGate], lease[Role::kUp], lease[Role::kDown], spec.activation},
+                        parts_ + size_t{part} * spec_.width);
     for (uint32_t slot : chosen) slots_[slot] = part++;
   }
   backend_.combine(parts_, std::span(slots_).first(size_t{count} * top_k), expert_weights_, count, top_k,
