@@ -68,8 +68,10 @@ TEST(GgufFacts, RefusesWhatGgufCannotSay) {
   };
   expect("gpt_neo", "", "gpt_neo");
   expect("window", R"(,"sliding_window": 4, "use_sliding_window": true, "max_window_layers": 1)", "qwen2");
-  expect("window", R"(,"sliding_window": 4, "layer_types": ["full_attention", "sliding_attention"])",
-         "qwen3");
+  expect(
+      "window",
+      R"(,"sliding_window": 4, "use_sliding_window": true, "layer_types": ["full_attention", "sliding_attention"])",
+      "qwen3");
   expect("partial_rotary_factor", R"(,"partial_rotary_factor": 0.5)");
   expect("dynamic", R"(,"rope_parameters": {"rope_type": "dynamic", "factor": 2.0})");
   expect("no_rope_layers", R"(,"no_rope_layers": [0, 1])", "smollm3");
