@@ -40,4 +40,14 @@ Bytes parse_bytes(std::string_view text) {
   return {static_cast<uint64_t>(value * factor)};
 }
 
+Bytes parse_budget(std::string_view text, Bytes whole) {
+  if (text.empty() || text.back() != '%') return parse_bytes(text);
+  const std::string copy(text.substr(0, text.size() - 1));
+  char* end = nullptr;
+  const double share = std::strtod(copy.c_str(), &end);
+  if (end == copy.c_str() || *end != 0 || !(share > 0) || share > 100)
+    fail(ErrorCode::kInvalidArgument, "\"{}\" is no share; write it like 50%", text);
+  return {static_cast<uint64_t>(static_cast<double>(whole.count) * share / 100)};
+}
+
 }  // namespace caravan

@@ -21,6 +21,8 @@ struct Bytes {
 std::string to_string(Bytes bytes);
 // "2GiB", "512 MiB", "1e9", "2g" (binary). Throws kInvalidArgument.
 Bytes parse_bytes(std::string_view text);
+// A budget: a size, or a share of `whole` ("50%"). Throws kInvalidArgument, also for over 100%.
+Bytes parse_budget(std::string_view text, Bytes whole);
 
 // a + b and a * b; false when the result does not fit (sizes from files and sockets).
 [[nodiscard]] inline bool checked_add(uint64_t a, uint64_t b, uint64_t& sum) {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -26,6 +27,8 @@ class Source {
   virtual uint64_t file_bytes(uint32_t file) const = 0;
   // Fills `out` from `offset`; throws kIo or kMalformed (past the end).
   virtual void read(uint32_t file, uint64_t offset, std::span<std::byte> out) const = 0;
+  // The path of a file on this machine, if that is what it is.
+  virtual std::optional<std::string> file_path(uint32_t /*file*/) const { return std::nullopt; }
   // The extent in memory for as long as the source lives, or empty when the source cannot be mapped.
   virtual std::span<const std::byte> mapped(Extent extent) const = 0;
 };
@@ -42,6 +45,7 @@ class FileSource final : public Source {
   uint64_t file_bytes(uint32_t file) const override;
   void read(uint32_t file, uint64_t offset, std::span<std::byte> out) const override;
   std::span<const std::byte> mapped(Extent extent) const override;
+  std::optional<std::string> file_path(uint32_t file) const override { return path(file); }
   const std::string& path(uint32_t file) const;
 
  private:

@@ -51,6 +51,7 @@ caravan_system(ROCKSDB rocksdb)
 caravan_system(SODIUM libsodium)
 caravan_system(PCRE2 libpcre2-8)
 caravan_system(UTF8PROC libutf8proc)
+caravan_system(URING liburing)
 caravan_system(PROMETHEUS prometheus-cpp-core)
 # Only the tests and benchmarks need these; ./start builds without.
 pkg_check_modules(GTEST QUIET IMPORTED_TARGET GLOBAL gtest)

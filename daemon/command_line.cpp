@@ -100,6 +100,14 @@ class Parser {
     flag<uint32_t>(sub, "--context", "positions of one sequence (default: the model's, at most 4096)",
                    [](Config& c, uint32_t v) { c.context = v; })
         ->check(CLI::Range(1u, limits::kMaxContext));
+    flag<std::string>(sub, "--ram",
+                      "memory of this process for weights, keys and values: 4GiB, or 50% of the machine's "
+                      "(default: three quarters of what is free); weights that do not fit are streamed",
+                      [](Config& c, const std::string& v) { c.ram = v; });
+    flag<std::string>(sub, "--kv-ram", "of it, what keys and values may take at most",
+                      [](Config& c, const std::string& v) { c.kv_ram = v; });
+    flag<std::string>(sub, "--disk", "what the store in the state folder may take: 20GiB, or 50% of the disk",
+                      [](Config& c, const std::string& v) { c.disk = v; });
     flag<std::string>(sub, "--name", name_about, [](Config& c, const std::string& v) { c.name = v; });
     flag<double>(sub, "--peer-timeout", "seconds of silence after which a peer counts as lost (default 10)",
                  [](Config& c, double v) { c.peer_timeout_s = v; })

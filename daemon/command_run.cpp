@@ -1,4 +1,5 @@
 // run: one generation, here or through a ring of processes of this machine.
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -75,7 +76,19 @@ std::vector<TokenId> prompt_ids(const CommandLine& line, const ModelText& text) 
   return ids;
 }
 
-void print_json(const RunResult& result, const ServiceStatus& status) {
+nlohmann::ordered_json plan_json(const Pager& pager) {
+  const ResidencyPlan plan = pager.plan();
+  return {{"weights", pager.mapped() ? "mapped" : "streamed"},
+          {"weights_bytes", pager.total_bytes()},
+          {"limit_bytes", pager.mapped() ? pager.total_bytes() : pager.limit().count},
+          {"resident_bytes", plan.resident_bytes},
+          {"window_bytes", plan.window_bytes},
+          {"on_demand_bytes", plan.on_demand_bytes},
+          {"streamed_bytes_a_pass", plan.streamed_bytes},
+          {"reader", pager.reader_name()}};
+}
+
+void print_json(const RunResult& result, const ServiceStatus& status, const Pager& pager) {
   const nlohmann::ordered_json json = {{"prompt_ids", result.prompt_ids},
                                        {"ids", result.ids},
                                        {"text", result.text},
@@ -84,6 +97,8 @@ void print_json(const RunResult& result, const ServiceStatus& status) {
                                        {"finish", !result.finish                          ? ""
                                                   : *result.finish == FinishReason::kStop ? "stop"
                                                                                           : "length"},
+                                       {"disk_bytes", pager.counters().bytes_read.value()},
+                                       {"plan", plan_json(pager)},
                                        {"model", status.model},
                                        {"codec", status.codec},
                                        {"exact", status.exact},
@@ -104,6 +119,17 @@ void print_statistics(const RunResult& result, const ServiceStatus& status) {
     std::fprintf(stderr, ", %s over %zu stages (%s)", to_string(Bytes{status.wire_bytes}).c_str(),
                  status.stages.size(), status.codec.c_str());
   std::fprintf(stderr, "\n");
+}
+
+// How much of reading weights was hidden behind computing.
+void print_streaming(const Pager& pager) {
+  if (pager.mapped()) return;
+  const PagerCounters& counters = pager.counters();
+  const double busy = static_cast<double>(counters.read_busy_ns.value());
+  const double waited = static_cast<double>(counters.waited_ns.value());
+  std::fprintf(stderr, "weights streamed: %s read in %.1f s (%s), %.0f %% of it beside computing\n",
+               to_string(Bytes{counters.bytes_read.value()}).c_str(), busy / 1e9, pager.reader_name().c_str(),
+               busy > 0 ? 100 * std::max(0.0, 1 - waited / busy) : 100.0);
 }
 
 GenerationOptions generation_options(const CommandLine& line) {
@@ -159,7 +185,9 @@ int command_run(const CommandLine& line) {
   SystemRandom random;
   EventLoop loop;
   LoadReport load(clock);
-  LocalRing ring(loop, clock, random, line.config, line.model, line.peers, load.progress());
+  Config config = line.config;
+  config.max_sequences = 1;  // one generation: no memory is kept for others
+  LocalRing ring(loop, clock, random, config, line.model, line.peers, load.progress());
   HeadProcess& head = ring.head();
   RunResult result;
   result.prompt_ids = prompt_ids(line, head.text());
@@ -198,11 +226,12 @@ int command_run(const CommandLine& line) {
   if (result.error) throw Error(*result.error);
   if (logits) logits->finish(result.prompt_ids.size());
   if (line.json) {
-    print_json(result, head.service().status());
+    print_json(result, head.service().status(), head.engine().pager());
   } else {
     std::printf("\n");
     std::fflush(stdout);
     print_statistics(result, head.service().status());
+    print_streaming(head.engine().pager());
   }
   return 0;
 }

@@ -42,7 +42,8 @@ EngineOptions engine_options(const Config& config, uint32_t sharers) {
   options.exact = config.exact;
   options.kv_type = kv_type_of(config);
   options.max_rows = limits::kMaxRowsPerStep;
-  options.memory = default_memory(sharers);
+  options.memory = config.ram.empty() ? default_memory(sharers) : parse_budget(config.ram, machine_memory());
+  if (!config.kv_ram.empty()) options.kv_memory = parse_budget(config.kv_ram, options.memory);
   return options;
 }
 

@@ -41,13 +41,25 @@ CpuBackendOptions backend_options(const ModelSpec& spec, const EngineOptions& op
   return backend;
 }
 
+// A line of /proc/meminfo; a guess where there is none.
+Bytes memory_line(const std::string& name) {
+  std::ifstream in("/proc/meminfo");
+  std::string key, unit;
+  uint64_t kib = 0;
+  while (in >> key >> kib) {
+    if (key == name) return {kib * 1024};
+    std::getline(in, unit);
+  }
+  return {uint64_t{1} << 30};
+}
+
 }  // namespace
 
 Engine::Engine(Manifest manifest, const EngineOptions& options)
     : options_(options),
       manifest_(std::move(manifest)),
       spec_(read_spec(manifest_)),
-      budget_("ram", options.memory),
+      budget_("ram", {options.memory.count - options.memory.count / kHeadroomShare}),
       device_(std::make_unique<CpuDevice>()) {
   // Before anything is allocated by the spec's sizes, and before a ring forms that could only fail.
   check_weights(manifest_, spec_);
@@ -55,6 +67,8 @@ Engine::Engine(Manifest manifest, const EngineOptions& options)
   isa_name_ = backend->isa_name();
   counters_ = &backend->counters();
   backend_ = std::move(backend);
+  pager_ =
+      std::make_unique<Pager>(manifest_.source, clock_, &budget_, PagerOptions{.limit = {weights_room(0)}});
 }
 
 Engine::~Engine() = default;
@@ -67,35 +81,56 @@ std::string Engine::isa_name() const {
   return isa_name_;
 }
 
-uint32_t Engine::kv_blocks(UnitSpan span, uint32_t wanted, KvType kv_type) const {
+std::vector<KvLayerShape> Engine::kv_layers(UnitSpan span) const {
   std::vector<KvLayerShape> layers;
   for (uint32_t unit = std::max(span.first, 1u); unit < std::min(span.last, spec_.layer_count() + 1); ++unit)
     layers.push_back(
         {spec_.layers[unit - 1].attention.shape.kv_heads, spec_.layers[unit - 1].attention.shape.head_width});
-  const uint64_t block = KvCache::block_bytes(layers, kv_type).count;
+  return layers;
+}
+
+StageOptions Engine::stage_options(UnitSpan span, uint32_t context, uint32_t kv_blocks,
+                                   KvType kv_type) const {
+  return {.span = span,
+          .kv_type = kv_type,
+          .context = context,
+          .kv_blocks = kv_blocks,
+          .max_rows = options_.max_rows};
+}
+
+uint64_t Engine::weights_room(uint64_t more) const {
+  const uint64_t others = (budget_.used() - budget_.used(MemoryTag::kWeights)).count + more;
+  return budget_.limit().count - std::min(budget_.limit().count, others);
+}
+
+uint32_t Engine::kv_blocks(UnitSpan span, uint32_t context, KvType kv_type, uint32_t one_sequence,
+                           uint32_t wanted) const {
+  const uint64_t block = KvCache::block_bytes(kv_layers(span), kv_type).count;
   if (block == 0) return wanted;
-  // A quarter stays for scratch and for what other spans need.
-  const uint64_t free = (budget_.limit() - budget_.used()).count / 4 * 3;
-  return static_cast<uint32_t>(std::min<uint64_t>(wanted, free / block));
+  const uint64_t room =
+      weights_room(Stage::scratch_bytes(spec_, stage_options(span, context, 0, kv_type)).count);
+  const uint64_t weights = pager_->total_bytes() + ModelWeights::paged_bytes(manifest_, span).count;
+  uint64_t most = std::max({room - std::min(room, weights), room / 4, one_sequence * block});
+  most = std::min(most, room - std::min(room, pager_->least_bytes()));
+  if (options_.kv_memory) most = std::min(most, options_.kv_memory->count);
+  return static_cast<uint32_t>(std::min<uint64_t>(wanted, most / block));
 }
 
 Engine::Hosted Engine::host(UnitSpan span, uint32_t context, uint32_t kv_blocks, const LoadProgress& progress,
                             std::optional<KvType> kv_type) {
+  const StageOptions options = stage_options(span, context, kv_blocks, kv_type.value_or(options_.kv_type));
+  const uint64_t state = KvCache::block_bytes(kv_layers(span), options.kv_type).count * kv_blocks;
   Hosted hosted;
-  hosted.weights = std::make_unique<ModelWeights>(manifest_, spec_, span);
+  pager_->set_limit({weights_room(state + Stage::scratch_bytes(spec_, options).count)});
+  hosted.weights = std::make_unique<ModelWeights>(manifest_, spec_, span, *pager_);
+  hosted.stage = std::make_unique<Stage>(spec_, *hosted.weights, *backend_, *device_, budget_, options);
   uint64_t done = 0;
-  const uint64_t total = hosted.weights->bytes();
-  hosted.weights->pager().preload([&](uint64_t bytes) {
+  const uint64_t total = pager_->preload_bytes();
+  pager_->preload([&](uint64_t bytes) {
     done += bytes;
-    if (progress) progress(done, total);
+    if (progress) progress(std::min(done, total), total);
     return true;
   });
-  hosted.stage = std::make_unique<Stage>(spec_, *hosted.weights, *backend_, *device_, budget_,
-                                         StageOptions{.span = span,
-                                                      .kv_type = kv_type.value_or(options_.kv_type),
-                                                      .context = context,
-                                                      .kv_blocks = kv_blocks,
-                                                      .max_rows = options_.max_rows});
   return hosted;
 }
 
@@ -118,12 +153,11 @@ uint64_t Engine::measure_layer_ns() {
 }
 
 Bytes default_memory(uint32_t sharers) {
-  std::ifstream in("/proc/meminfo");
-  std::string key, unit;
-  uint64_t kib = 0;
-  while (in >> key >> kib >> unit)
-    if (key == "MemAvailable:") return {kib * 1024 / 2 / std::max(1u, sharers)};
-  return {uint64_t{1} << 30};
+  return {memory_line("MemAvailable:").count / 4 * 3 / std::max(1u, sharers)};
+}
+
+Bytes machine_memory() {
+  return memory_line("MemTotal:");
 }
 
 }  // namespace caravan

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/budget.h"
+#include "base/clock.h"
 #include "base/unit_span.h"
 #include "compute/backend.h"
 #include "compute/counters.h"
@@ -14,6 +15,7 @@
 #include "model/spec.h"
 #include "model/stage.h"
 #include "model/weights.h"
+#include "offload/pager.h"
 #include "shards/manifest.h"
 
 namespace caravan {
@@ -23,9 +25,13 @@ struct EngineOptions {
   std::string isa = "auto";  // auto, avx512, avx2, scalar
   bool exact = false;        // f32 activations
   KvType kv_type = KvType::kF32;
-  uint32_t max_rows = 0;  // of one step
-  Bytes memory;           // budget for scratch and state
+  uint32_t max_rows = 0;           // of one step
+  Bytes memory;                    // for weights, state and scratch; a headroom in it is never used
+  std::optional<Bytes> kv_memory;  // for state within it
 };
+
+// The share of a budget that no reservation reaches: what allocators and the kernel take beside it.
+inline constexpr uint64_t kHeadroomShare = 32;
 
 // Bytes read of a total, while weights are touched for the first time.
 using LoadProgress = std::function<void(uint64_t bytes, uint64_t total)>;
@@ -47,6 +53,7 @@ class Engine {
   Device& device() { return *device_; }
   Budget& budget() { return budget_; }
   Bytes budget_limit() const { return budget_.limit(); }
+  const Pager& pager() const { return *pager_; }
   // Whatever can change a bit but the KV type, which the ring decides: device kind, activations. Instruction
   // sets and threads give the same bits.
   std::string numerics_class() const;
@@ -54,33 +61,45 @@ class Engine {
   // What the back end did so far.
   const ComputeCounters& counters() const { return *counters_; }
 
-  // How many KV blocks the budget has room for beside `reserve` bytes, at most `wanted`.
-  uint32_t kv_blocks(UnitSpan span, uint32_t wanted, KvType kv_type) const;
+  // How many KV blocks of a span the budget has room for beside its weights and scratch: at least those of
+  // one sequence before weights that could be streamed, more only when weights leave room, or up to a
+  // quarter.
+  uint32_t kv_blocks(UnitSpan span, uint32_t context, KvType kv_type, uint32_t one_sequence,
+                     uint32_t wanted) const;
 
   struct Hosted {
     std::unique_ptr<ModelWeights> weights;
     std::unique_ptr<Stage> stage;
   };
-  // Binds a span's weights, reads them once, and makes its stage. `progress` may be empty. The KV type
-  // is the options' where none is given.
+  // Binds a span's weights, makes its stage, and reads what is to stay in memory. `progress` may be empty.
+  // The KV type is the options' where none is given.
   Hosted host(UnitSpan span, uint32_t context, uint32_t kv_blocks, const LoadProgress& progress,
               std::optional<KvType> kv_type = std::nullopt);
   // Nanoseconds of the first layer for one row. Before the compute thread has work.
   uint64_t measure_layer_ns();
 
  private:
+  std::vector<KvLayerShape> kv_layers(UnitSpan span) const;
+  StageOptions stage_options(UnitSpan span, uint32_t context, uint32_t kv_blocks, KvType kv_type) const;
+  // Of the budget, what weights may take beside what is reserved by others and `more`.
+  uint64_t weights_room(uint64_t more) const;
+
   const EngineOptions options_;
   const Manifest manifest_;
   const ModelSpec spec_;
+  SystemClock clock_;
   Budget budget_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Pager> pager_;
   const ComputeCounters* counters_ = nullptr;
   std::string isa_name_;
 };
 
-// The machine's memory that a process may take for state and scratch when no budget is given: half of what is
-// free, over the number of processes that share it.
+// The machine's memory that a process may take when no budget is given: three quarters of what is free, over
+// the number of processes that share it.
 Bytes default_memory(uint32_t sharers);
+// All the memory of the machine.
+Bytes machine_memory();
 
 }  // namespace caravan

@@ -144,6 +144,8 @@ void LocalRing::start_child(uint32_t index) {
                                         "--log",
                                         log_level};
   if (engine.exact) arguments.push_back("--exact");
+  for (const auto& [flag, value] : {std::pair{"--ram", &config_.ram}, {"--kv-ram", &config_.kv_ram}})
+    if (!value->empty()) arguments.insert(arguments.end(), {flag, *value});
   const Ticket ticket = make_ticket(keys_.public_key, link_->endpoints(), 0, random_);
   link_->add_ticket(open_ticket(ticket));
   children_.emplace_back(name, own_program(), arguments);

@@ -49,10 +49,13 @@ void LocalStageRunner::prepare_now(const StagePlan& plan) {
         (uint64_t{plan.context} + limits::kKvBlockPositions - 1) / limits::kKvBlockPositions;
     const uint32_t wanted = static_cast<uint32_t>(
         std::min<uint64_t>(blocks_a_sequence * std::max(1u, plan.max_sequences), UINT32_MAX));
-    const uint32_t blocks = engine_.kv_blocks(plan.span, wanted, kv_type);
+    const uint32_t blocks =
+        engine_.kv_blocks(plan.span, plan.context, kv_type, static_cast<uint32_t>(blocks_a_sequence), wanted);
     if (blocks < blocks_a_sequence)
       fail(ErrorCode::kOutOfMemory,
-           "KV of one sequence of {} positions needs {} blocks, the budget of {} has room for {}",
+           "KV of one sequence of {} positions needs {} blocks, the budget of {} has room for {}; give more "
+           "with "
+           "--ram or --kv-ram, or a smaller --context",
            plan.context, blocks_a_sequence, to_string(engine_.budget().limit()), blocks);
     prepared_.emplace(Prepared{plan, engine_.host(plan.span, plan.context, blocks, progress_, kv_type)});
     rows_.resize(size_t{engine_.options().max_rows} * engine_.spec().width);

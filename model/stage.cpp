@@ -12,6 +12,9 @@ namespace caravan {
 
 namespace {
 
+// From this many rows on, a step asks for so many experts that it says little about the next one.
+constexpr uint32_t kScanRows = 32;
+
 // The layers of a span of units, as indices.
 uint32_t first_layer(const ModelSpec& spec, UnitSpan span) {
   return std::clamp(span.first, 1u, spec.layer_count() + 1) - 1;
@@ -58,7 +61,18 @@ size_t scratch_floats(const ModelSpec& spec, const Widths& most, size_t rows) {
                     aligned(rows * most.experts_per_token));
 }
 
+Bytes rope_bytes(const ModelSpec& spec, uint32_t context) {
+  return {uint64_t{context} * spec.rope.width * sizeof(float)};  // (cos, sin) of width / 2 frequencies
+}
+
 }  // namespace
+
+Bytes Stage::scratch_bytes(const ModelSpec& spec, const StageOptions& options) {
+  const uint32_t first = first_layer(spec, options.span), last = last_layer(spec, options.span);
+  if (first == last) return {};
+  return rope_bytes(spec, options.context) +
+         Bytes{scratch_floats(spec, widths(spec, first, last), options.max_rows) * sizeof(float)};
+}
 
 Stage::Stage(const ModelSpec& spec, const ModelWeights& weights, Backend& backend, Device& device,
              Budget& budget, StageOptions options)
@@ -74,13 +88,13 @@ Stage::Stage(const ModelSpec& spec, const ModelWeights& weights, Backend& backen
   const size_t rows = options.max_rows;
   const std::vector<float> pairs =
       rope_pairs(spec.rope.inverse_frequencies, spec.rope.magnitude, options.context);
-  const Bytes rope_bytes{pairs.size() * sizeof(float)};
-  const Bytes scratch_bytes{scratch_floats(spec, most, rows) * sizeof(float)};
-  reservation_ = budget.reserve(MemoryTag::kScratch, rope_bytes + scratch_bytes);
-  rope_pairs_ = DeviceBuffer(device, rope_bytes);
+  CHECK(pairs.size() * sizeof(float) == rope_bytes(spec, options.context).count);
+  const Bytes floats{scratch_floats(spec, most, rows) * sizeof(float)};
+  reservation_ = budget.reserve(MemoryTag::kScratch, scratch_bytes(spec, options));
+  rope_pairs_ = DeviceBuffer(device, rope_bytes(spec, options.context));
   device.copy_in(rope_pairs_.address(), std::as_bytes(std::span(pairs)));
   rope_ = {reinterpret_cast<const float*>(rope_pairs_.address()), options.context, spec.rope.width};
-  scratch_ = DeviceBuffer(device, scratch_bytes);
+  scratch_ = DeviceBuffer(device, floats);
   queries_ = scratch(rows * most.query);
   mixed_ = scratch(rows * most.query);
   mix_state_.values = scratch(rows * most.query);
@@ -109,8 +123,8 @@ void Stage::embed(std::span<const TokenId> ids, float* rows) {
     if (id >= spec_.vocabulary)
       fail(ErrorCode::kInvalidArgument, "token {} is not among the {} of the vocabulary", id,
            spec_.vocabulary);
-  const GroupLease lease = weights_.acquire({GroupId::Kind::kEmbed, 0, 0});
-  backend_.embed(lease[Role::kEmbedding], ids, spec_.embedding_scale, rows);
+  const EmbeddingRows embedding = weights_.embedding(ids);
+  backend_.embed(embedding.table, embedding.rows, spec_.embedding_scale, rows);
 }
 
 void Stage::run(std::span<const StageRange> ranges, float* rows) {
@@ -201,11 +215,13 @@ void Stage::experts(const LayerSpec& layer, uint32_t index, const Matrix& router
 
   rows_of_expert_.assign(spec.experts, {});
   for (uint32_t i = 0; i < count * top_k; ++i) rows_of_expert_[expert_ids_[i]].push_back(i);
+  std::vector<uint32_t> row_index, wanted;
+  for (uint32_t expert = 0; expert < spec.experts; ++expert)
+    if (!rows_of_expert_[expert].empty()) wanted.push_back(expert);
+  weights_.want_experts(index, wanted, count >= kScanRows);
   uint32_t part = 0;
-  std::vector<uint32_t> row_index;
-  for (uint32_t expert = 0; expert < spec.experts; ++expert) {
+  for (const uint32_t expert : wanted) {
     const std::vector<uint32_t>& chosen = rows_of_expert_[expert];
-    if (chosen.empty()) continue;
     row_index.clear();
     for (uint32_t slot : chosen) row_index.push_back(slot / top_k);
     const GroupLease lease = weights_.acquire({GroupId::Kind::kExpert, index, expert});

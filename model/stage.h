@@ -37,6 +37,8 @@ class Stage {
   // scratch.
   Stage(const ModelSpec& spec, const ModelWeights& weights, Backend& backend, Device& device, Budget& budget,
         StageOptions options);
+  // What a stage reserves beside its state.
+  static Bytes scratch_bytes(const ModelSpec& spec, const StageOptions& options);
 
   KvCache& sequences() { return cache_; }
   const StageOptions& options() const { return options_; }

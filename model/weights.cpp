@@ -121,6 +121,12 @@ void check_group(const Manifest& manifest, const std::string& family, const Weig
   }
 }
 
+// Places in a pass: a layer's attention, then its feed-forward; the head matrix last.
+uint64_t order_of(GroupId id, const ModelSpec& spec) {
+  const uint64_t layer = id.kind == GroupId::Kind::kOutput ? spec.layer_count() : id.layer;
+  return 2 * layer + (id.kind == GroupId::Kind::kFeedForward ? 1 : 0);
+}
+
 }  // namespace
 
 Matrix GroupLease::operator[](Role role) const {
@@ -136,15 +142,20 @@ void check_weights(const Manifest& manifest, const ModelSpec& spec) {
     check_group(manifest, spec.family, group_of(manifest, id), expected);
 }
 
-ModelWeights::ModelWeights(const Manifest& manifest, const ModelSpec& spec, UnitSpan span) {
+ModelWeights::ModelWeights(const Manifest& manifest, const ModelSpec& spec, UnitSpan span, Pager& pager)
+    : manifest_(manifest), has_embedding_(span.first == 0 && span.last > 0), pager_(pager) {
   std::vector<PageSpec> pages;
+  std::vector<GroupLease::Binding> bindings;
+  std::vector<GroupId> ids;
   for (const auto& [id, expected] : expected_groups(spec, span)) {
     const WeightGroup* group = &group_of(manifest, id);
     check_group(manifest, spec.family, *group, expected);
-    GroupLease::Binding binding;
-    binding.page = PageId{static_cast<uint32_t>(pages.size())};
+    if (id.kind == GroupId::Kind::kEmbed) continue;
+    GroupLease::Binding& binding = bindings.emplace_back();
+    ids.push_back(id);
     binding.extent.fill(-1);
-    PageSpec page{to_string(id), {}};
+    PageSpec page{to_string(id), {}, order_of(id, spec), PageUse::kWhole, 0};
+    if (id.kind == GroupId::Kind::kExpert) page.use = PageUse::kChosen, page.shelf = id.layer;
     for (const Tensor& tensor : group->tensors) {
       const auto index = static_cast<size_t>(tensor.role);
       binding.extent[index] = static_cast<int16_t>(page.extents.size());
@@ -152,21 +163,59 @@ ModelWeights::ModelWeights(const Manifest& manifest, const ModelSpec& spec, Unit
       page.extents.push_back(tensor.extent);
     }
     pages.push_back(std::move(page));
-    bindings_.emplace(id, binding);
   }
-  pager_ = std::make_unique<Pager>(manifest.source, std::move(pages));
+  pages_ = pager_.add(std::move(pages));
+  for (size_t i = 0; i < ids.size(); ++i) {
+    bindings[i].page = pages_[i];
+    bindings_.emplace(ids[i], bindings[i]);
+  }
+}
+
+ModelWeights::~ModelWeights() {
+  pager_.remove(pages_);
 }
 
 GroupLease ModelWeights::acquire(GroupId id) const {
   const auto found = bindings_.find(id);
   if (found == bindings_.end())
     fail(ErrorCode::kNotFound, "weight group {} is not hosted here", to_string(id));
-  return GroupLease(found->second, pager_->acquire(found->second.page));
+  return GroupLease(found->second, pager_.acquire(found->second.page));
 }
 
-uint64_t ModelWeights::bytes() const {
-  uint64_t sum = 0;
-  for (uint32_t i = 0; i < pager_->page_count(); ++i) sum += pager_->page_bytes(PageId{i});
+void ModelWeights::want_experts(uint32_t layer, std::span<const uint32_t> experts, bool scan) const {
+  std::vector<PageId> pages;
+  for (uint32_t expert : experts) pages.push_back(bindings_.at({GroupId::Kind::kExpert, layer, expert}).page);
+  pager_.want(pages, scan);
+}
+
+EmbeddingRows ModelWeights::embedding(std::span<const TokenId> ids) const {
+  if (!has_embedding_) fail(ErrorCode::kNotFound, "weight group embed is not hosted here");
+  const Tensor& tensor = *manifest_.find({GroupId::Kind::kEmbed, 0, 0})->find(Role::kEmbedding);
+  EmbeddingRows made{{tensor.type, tensor.rows, tensor.columns, nullptr}, {ids.begin(), ids.end()}, {}};
+  if (pager_.mapped()) {
+    made.table.data = manifest_.source->mapped(tensor.extent).data();
+    return made;
+  }
+  const uint64_t row_bytes = tensor.extent.length / tensor.rows;
+  made.bytes.resize(ids.size() * row_bytes);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    manifest_.source->read(tensor.extent.file, tensor.extent.offset + ids[i] * row_bytes,
+                           std::span(made.bytes).subspan(i * row_bytes, row_bytes));
+    made.rows[i] = static_cast<TokenId>(i);
+  }
+  made.table.rows = static_cast<uint32_t>(ids.size());
+  made.table.data = made.bytes.data();
+  return made;
+}
+
+Bytes ModelWeights::paged_bytes(const Manifest& manifest, UnitSpan span) {
+  Bytes sum;
+  for (const WeightGroup& group : manifest.groups) {
+    if (group.id.kind == GroupId::Kind::kEmbed) continue;
+    const uint32_t unit =
+        group.id.kind == GroupId::Kind::kOutput ? manifest.layer_count + 1 : group.id.layer + 1;
+    if (unit >= span.first && unit < span.last) sum += group.bytes();
+  }
   return sum;
 }
 

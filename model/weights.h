@@ -3,7 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
-#include <memory>
+#include <span>
 #include <vector>
 
 #include "base/unit_span.h"
@@ -38,20 +38,41 @@ class GroupLease {
 // one of another shape or without a place; touches no weights and allocates nothing by their sizes.
 void check_weights(const Manifest& manifest, const ModelSpec& spec);
 
+// Rows of the embedding table: the table itself where it is mapped, else just the rows, read from the source.
+// A table is used a few rows at a time, so it is no page and takes no part of the weights' budget.
+struct EmbeddingRows {
+  Matrix table;
+  std::vector<TokenId> rows;  // of `table`, one for each id asked for
+  std::vector<std::byte> bytes;
+};
+
 // The weights of a span of units, checked against the spec: every tensor that the layers need is there with
 // the right shape, and none is there that the family has no use for. Groups outside the span are not touched.
+// Its groups are pages of the pager for as long as it lives.
 class ModelWeights {
  public:
-  // Throws kMalformed or kUnsupported naming file, tensor and reason.
-  ModelWeights(const Manifest& manifest, const ModelSpec& spec, UnitSpan span);
-  // Throws kNotFound for a group outside the span.
+  // All outlive it; the pager pages the manifest's source. Throws kMalformed or kUnsupported naming file,
+  // tensor and reason, and as Pager::add.
+  ModelWeights(const Manifest& manifest, const ModelSpec& spec, UnitSpan span, Pager& pager);
+  ~ModelWeights();
+  ModelWeights(const ModelWeights&) = delete;
+  ModelWeights& operator=(const ModelWeights&) = delete;
+  // Throws kNotFound for a group outside the span, and as Pager::acquire.
   GroupLease acquire(GroupId id) const;
-  Pager& pager() const { return *pager_; }
-  uint64_t bytes() const;
+  // The experts of a layer that will be acquired next, in this order. `scan`: for so many rows that the
+  // choice says little about what comes.
+  void want_experts(uint32_t layer, std::span<const uint32_t> experts, bool scan) const;
+  // Throws kNotFound when unit 0 is not hosted, kIo. The ids are below the vocabulary's size.
+  EmbeddingRows embedding(std::span<const TokenId> ids) const;
+  // Bytes of the groups of a span, the embedding table left out.
+  static Bytes paged_bytes(const Manifest& manifest, UnitSpan span);
 
  private:
+  const Manifest& manifest_;
+  const bool has_embedding_;
+  Pager& pager_;
   std::map<GroupId, GroupLease::Binding> bindings_;
-  std::unique_ptr<Pager> pager_;
+  std::vector<PageId> pages_;
 };
 
 }  // namespace caravan

@@ -1,17 +1,27 @@
 #pragma once
 
-#include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/budget.h"
+#include "base/bytes.h"
+#include "base/clock.h"
 #include "base/counters.h"
+#include "base/error.h"
 #include "base/ids.h"
 #include "base/source.h"
+#include "offload/arena.h"
+#include "offload/page_reader.h"
+#include "offload/residency.h"
 
 namespace caravan {
 
@@ -21,6 +31,9 @@ using PageId = Id<struct PageTag, uint32_t>;
 struct PageSpec {
   std::string name;
   std::vector<Extent> extents;
+  uint64_t order = 0;  // its place in a pass over the model
+  PageUse use = PageUse::kWhole;
+  uint32_t shelf = 0;  // of an on-demand page: the cache it shares
 };
 
 class Pager;
@@ -49,48 +62,112 @@ class Lease {
   PageId page_;
 };
 
-// Keeps pages that fit: each stays where its source maps it, shared with the page cache, and a lease only
-// pins it. Leases may be taken from any thread.
+struct PagerOptions {
+  Bytes limit{UINT64_MAX};               // of weights in memory
+  Bytes read_ahead{uint64_t{64} << 20};  // of reads under way at a time
+  bool may_map = true;                   // false: read even what would fit
+  PageReaderOptions reader = {};
+};
+
+struct PagerCounters {
+  Counter leases;
+  Counter pages_read;
+  Counter bytes_read;    // by direct reads
+  Counter read_busy_ns;  // time in which at least one read was under way
+  Counter waited_ns;     // time in which a lease was waited for
+};
+
+// Where weights are. As long as they fit under the limit, each page stays where its source maps it, shared
+// with the page cache, and a lease only pins it. Otherwise pages are read into the pager's arena, ahead of
+// the stage loop, as Residency decides; the arena never exceeds the limit.
+//
+// Leases may be taken from any thread; pages and limits are changed by one thread at a time, while it holds
+// no lease. A lock guards the state, because the compute thread asks while the mover's threads answer.
 class Pager {
  public:
-  // Throws kMalformed when an extent lies outside its file, kUnsupported when the source cannot be mapped.
-  Pager(std::shared_ptr<const Source> source, std::vector<PageSpec> pages);
+  // `budget` may be null: nothing is reserved then. All outlive the pager.
+  Pager(std::shared_ptr<const Source> source, const Clock& clock, Budget* budget, PagerOptions options = {});
   ~Pager();
   Pager(const Pager&) = delete;
   Pager& operator=(const Pager&) = delete;
 
+  // Throws kMalformed when an extent lies outside its file, kOutOfMemory when the limit is too small for the
+  // pages; nothing has changed then.
+  std::vector<PageId> add(std::vector<PageSpec> pages);
+  void remove(std::span<const PageId> pages);
+  // Weights give way, or may take more. Throws kOutOfMemory when the limit is too small; nothing has changed.
+  void set_limit(Bytes limit);
+
+  // Waits until the page is in memory. Throws kIo or kMalformed when it cannot be read.
   Lease acquire(PageId page);
+  // The on-demand pages that will be acquired next, in this order. `scan`: see Residency::want.
+  void want(std::span<const PageId> pages, bool scan);
+
+  // Reads everything that is to stay, so that first use waits for no disk. `advance` hears of each run of
+  // bytes, and stops the reading by returning false. Throws as acquire.
+  void preload(const std::function<bool(uint64_t bytes)>& advance);
+  // What preload will read.
+  uint64_t preload_bytes() const;
+
   size_t page_count() const { return pages_.size(); }
   uint64_t page_bytes(PageId page) const;
-  // Reads every byte once, so that first use waits for no disk. `advance` hears of each run of bytes, and
-  // stops the reading by returning false.
-  template <class Advance>
-  void preload(Advance&& advance) {
-    for (const Page& page : pages_)
-      for (std::span<const std::byte> extent : page.extents)
-        while (!extent.empty()) {
-          const auto piece = extent.first(std::min(extent.size(), kPreloadBytes));
-          touch(piece);
-          if (!advance(static_cast<uint64_t>(piece.size()))) return;
-          extent = extent.subspan(piece.size());
-        }
-  }
-  uint64_t leases_taken() const { return leases_taken_.value(); }
+  uint64_t total_bytes() const;
+  // The least limit for the pages that are there.
+  uint64_t least_bytes() const;
+  bool mapped() const;
+  ResidencyPlan plan() const;
+  std::string reader_name() const;
+  Bytes limit() const;
+  const Source& source() const { return *source_; }
+  const PagerCounters& counters() const { return counters_; }
 
  private:
   friend class Lease;
   struct Page {
-    std::string name;
-    std::vector<std::span<const std::byte>> extents;
+    PageSpec spec;
+    uint64_t bytes = 0;                             // of its extents
+    std::vector<std::span<const std::byte>> views;  // valid while mapped or loaded
+    std::vector<ReadRun> runs;                      // without memory: `to` is filled for each read
+    std::vector<std::pair<uint32_t, uint64_t>> place_of_extent;  // run, and offset in it
+    uint64_t buffer_bytes = 0;
+    std::byte* buffer = nullptr;
+    uint32_t pins = 0;
+    std::optional<Error> error;
   };
-  static constexpr size_t kPreloadBytes = 8u << 20;
-  static void touch(std::span<const std::byte> bytes);
+  using Lock = std::unique_lock<std::mutex>;
+
+  Page make_page(PageSpec spec) const;
+  std::vector<PageCost> costs(const std::vector<Page>& pages) const;
+  // Decides between mapping and reading for these pages under this limit.
+  void settle(Lock& lock, std::vector<Page> pages, Bytes limit);
+  bool can_map(const std::vector<Page>& pages) const;
+  void reserve(Bytes bytes);
+  void empty_arena(Lock& lock);
+  void map_pages();
+  void unmap_pages();
+  void pump();
+  void start_read(uint32_t index);
+  void take_done(uint64_t job, std::optional<Error> error);
   void release(PageId page);
+  bool preload_mapped(const std::function<bool(uint64_t)>& advance) const;
 
   const std::shared_ptr<const Source> source_;
+  const Clock& clock_;
+  Budget* const budget_;
+  const PagerOptions options_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  Bytes limit_;
+  Reservation reservation_;
   std::vector<Page> pages_;
-  std::unique_ptr<std::atomic<uint32_t>[]> pins_;
-  Counter leases_taken_;
+  bool mapped_ = true;
+  Residency residency_;
+  Arena arena_;
+  bool stopping_ = false;
+  uint32_t reads_under_way_ = 0;
+  Time busy_since_{};
+  PagerCounters counters_;
+  std::unique_ptr<PageReader> reader_;  // last: its threads end before what they touch
 };
 
 }  // namespace caravan

@@ -5,7 +5,7 @@
 
 program_packages="g++ cmake ninja-build ccache pkg-config capnproto libcapnp-dev libboost-dev libzmq3-dev cppzmq-dev
   librocksdb-dev libsodium-dev libssl-dev libxxhash-dev libtomlplusplus-dev libcli11-dev nlohmann-json3-dev
-  libspdlog-dev libfmt-dev prometheus-cpp-dev libpcre2-dev libutf8proc-dev"
+  libspdlog-dev libfmt-dev prometheus-cpp-dev liburing-dev libpcre2-dev libutf8proc-dev"
 test_packages="clang clang-format libclang-rt-14-dev libgtest-dev libbenchmark-dev procps"
 
 missing_packages() {

@@ -26,6 +26,14 @@ TEST(Bytes, ReadsAndPrintsSizes) {
     EXPECT_THROW(parse_bytes(bad), Error) << bad;
 }
 
+TEST(Bytes, ReadsBudgetsAsSizesOrShares) {
+  EXPECT_EQ(parse_budget("50%", Bytes{1000}).count, 500u);
+  EXPECT_EQ(parse_budget("12.5%", Bytes{1000}).count, 125u);
+  EXPECT_EQ(parse_budget("2GiB", Bytes{1000}).count, 2ull << 30);
+  for (const char* bad : {"", "%", "0%", "-5%", "101%", "x%", "5 %%"})
+    EXPECT_THROW(parse_budget(bad, Bytes{1000}), Error) << bad;
+}
+
 TEST(Budget, RefusesWhatDoesNotFitAndTakesBackWhatIsDropped) {
   Budget budget("ram", Bytes{100});
   Reservation first = budget.reserve(MemoryTag::kWeights, Bytes{70});

@@ -1,5 +1,5 @@
-// Laws 1 and 3 on the real engine: any cut, batch, chunking, instruction set, number of threads and way of
-// taking softmax pieces gives the same bits, for the demo model and a mixture of experts.
+// Laws 1, 2 and 3 on the real engine: any cut, budget, batch, chunking, instruction set, number of threads
+// and way of taking softmax pieces gives the same bits, for the demo model and a mixture of experts.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -123,6 +123,29 @@ TEST_P(Laws, AnyMixtureOfRowsOnAnyInstructionSetAndThreadsGivesTheSameBits) {
         EXPECT_TRUE(same_bits(mixed.at(s), alone[s]))
             << "instruction set " << static_cast<int>(isa) << ", " << threads << " threads, sequence " << s;
       EXPECT_EQ(model.kv_blocks_free(), 64u);
+    }
+}
+
+// Weights streamed through a budget of two groups (and two experts), or of two thirds, from the file or from
+// a source that cannot be mapped.
+TEST_P(Laws, AnyWeightBudgetGivesTheSameBits) {
+  SeededRandom random(5);
+  std::vector<std::vector<TokenId>> prompts;
+  for (int i = 0; i < 4; ++i) prompts.push_back(random_ids(random, 1 + random.below(60), vocabulary_));
+  TestModel whole(manifest_, {1});
+  EXPECT_TRUE(whole.pager().mapped());
+  std::vector<std::vector<float>> alone;
+  for (const auto& prompt : prompts) alone.push_back(whole.prompt_logits(prompt, 96));
+  const uint64_t least = whole.pager().least_bytes(), all = whole.pager().total_bytes();
+  uint64_t seed = 20;
+  for (const uint64_t limit : {least, std::max(least, all / 3 * 2)})
+    for (const bool uring : {true, false}) {
+      TestModel model(manifest_, {1}, {.pager = {.limit = Bytes{limit}, .reader = {.allow_uring = uring}}});
+      EXPECT_FALSE(model.pager().mapped());
+      const auto mixed = run_mixtures(model, prompts, ++seed);
+      for (uint64_t s = 0; s < prompts.size(); ++s)
+        EXPECT_TRUE(same_bits(mixed.at(s), alone[s])) << "limit " << limit << ", sequence " << s;
+      EXPECT_GT(model.pager().counters().bytes_read.value(), 0u);
     }
 }
 

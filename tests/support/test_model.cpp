@@ -28,13 +28,14 @@ TestModel::TestModel(const Manifest& manifest, std::vector<uint32_t> cuts, TestM
     : options_(options),
       spec_(read_spec(manifest)),
       budget_("ram", Bytes{uint64_t{4} << 30}),
-      backend_(backend_options(spec_, options), budget_) {
+      backend_(backend_options(spec_, options), budget_),
+      pager_(manifest.source, clock_, &budget_, options.pager) {
   cuts.insert(cuts.begin(), 0);
   cuts.push_back(spec_.layer_count());
   const auto make = [&](UnitSpan span) {
     StageOptions stage{
         span, options.kv_type, options.context, options.kv_blocks, options.max_rows, options.pieces_per_mix};
-    weights_.push_back(std::make_unique<ModelWeights>(manifest, spec_, span));
+    weights_.push_back(std::make_unique<ModelWeights>(manifest, spec_, span, pager_));
     return std::make_unique<Stage>(spec_, *weights_.back(), backend_, device_, budget_, stage);
   };
   for (size_t i = 0; i + 1 < cuts.size(); ++i) stages_.push_back(make({cuts[i] + 1, cuts[i + 1] + 1}));

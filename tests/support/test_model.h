@@ -23,6 +23,7 @@ struct TestModelOptions {
   uint32_t context = 256;
   uint32_t kv_blocks = 64;
   uint32_t pieces_per_mix = 8;
+  PagerOptions pager = {};  // of all stages together
 };
 
 // A model cut into stages in one process: what a ring computes, without the ring.
@@ -51,6 +52,7 @@ class TestModel {
   std::vector<TokenId> greedy(const std::vector<TokenId>& prompt, uint32_t count, uint32_t chunk,
                               std::vector<float>* margins = nullptr);
   uint32_t kv_blocks_free() const;
+  Pager& pager() { return pager_; }
 
  private:
   const TestModelOptions options_;
@@ -58,6 +60,8 @@ class TestModel {
   Budget budget_;
   CpuDevice device_;
   CpuBackend backend_;
+  SystemClock clock_;
+  Pager pager_;
   std::vector<std::unique_ptr<ModelWeights>> weights_;
   std::vector<std::unique_ptr<Stage>> stages_;  // layers
   std::unique_ptr<Stage> embed_, output_;
