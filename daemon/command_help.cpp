@@ -56,6 +56,15 @@ constexpr Examples kExamples[] = {
     {"template",
      "  caravan template FILE.jinja INPUT.json\n"
      "  echo '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}' | caravan template FILE.jinja -"},
+    {"calibrate",
+     "  caravan calibrate                                      seconds, once; then what is kept\n"
+     "  caravan calibrate MODEL --force                        again, with the disk that holds MODEL\n"
+     "  caravan calibrate --json --state DIR"},
+    {"plan",
+     "  caravan plan MODEL --ram 2GiB --context 8k             what stays, what is streamed, how fast\n"
+     "  caravan plan MODEL --ram 50% --kv-type f16 --sequences 4\n"
+     "  caravan plan MODEL --ram 500MB --json                  for scripts\n"
+     "Nothing is loaded: the file's header is enough."},
     {"bench",
      "  caravan bench                                          this machine and a hop\n"
      "  caravan bench MODEL --json                             and a model's prefill and decode"},

@@ -34,6 +34,16 @@ std::vector<TokenId> parse_ids(const std::string& flag, const std::string& text)
   return ids;
 }
 
+// "8k" as 8192; other text is left to the option's own check.
+std::string in_thousands(std::string& text) {
+  uint32_t thousands = 0;
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, thousands);
+  if (error == std::errc() && stop + 1 == end && (*stop == 'k' || *stop == 'K'))
+    text = std::to_string(uint64_t{thousands} * 1024);
+  return "";
+}
+
 // Flags that belong to every command that loads or serves a model. A flag that was given is kept as an
 // override, to be laid over the configuration file once that has been read.
 class Parser {
@@ -48,6 +58,7 @@ class Parser {
     add_demo();
     add_client_commands();
     add_model_commands();
+    add_plan_commands();
   }
 
   CommandLine parse(int argc, const char* const* argv) {
@@ -88,6 +99,12 @@ class Parser {
                       [](Config& c, const std::string& v) { c.state = v; });
   }
 
+  void add_isa(CLI::App* sub) {
+    flag<std::string>(sub, "--isa", "auto, avx512, avx2 or scalar: the instruction set, same bits in each",
+                      [](Config& c, const std::string& v) { c.isa = v; })
+        ->check(CLI::IsMember({"auto", "avx512", "avx2", "scalar"}));
+  }
+
   void add_engine(CLI::App* sub,
                   const char* name_about = "the model's id in the API (default: the file's stem)") {
     flag<uint32_t>(sub, "--threads", "compute threads (default: the cores; in demo, cores / peers each)",
@@ -97,8 +114,10 @@ class Parser {
                       "f32 or f16: how keys and values are kept (default f32; in join the ring decides)",
                       [](Config& c, const std::string& v) { c.kv_type = v; })
         ->check(CLI::IsMember({"f32", "f16"}));
-    flag<uint32_t>(sub, "--context", "positions of one sequence (default: the model's, at most 4096)",
+    flag<uint32_t>(sub, "--context",
+                   "positions of one sequence, also as 8k (default: the model's, at most 4096)",
                    [](Config& c, uint32_t v) { c.context = v; })
+        ->transform(CLI::Validator(in_thousands, ""))
         ->check(CLI::Range(1u, limits::kMaxContext));
     flag<std::string>(sub, "--ram",
                       "memory of this process for weights, keys and values: 4GiB, or 50% of the machine's "
@@ -112,9 +131,7 @@ class Parser {
     flag<double>(sub, "--peer-timeout", "seconds of silence after which a peer counts as lost (default 10)",
                  [](Config& c, double v) { c.peer_timeout_s = v; })
         ->check(CLI::Range(0.1, 3600.0));
-    flag<std::string>(sub, "--isa", "auto, avx512, avx2 or scalar: the instruction set, same bits in each",
-                      [](Config& c, const std::string& v) { c.isa = v; })
-        ->check(CLI::IsMember({"auto", "avx512", "avx2", "scalar"}));
+    add_isa(sub);
     sub->add_flag_callback(
         "--exact", [this] { overrides_.push_back([](Config& c) { c.exact = true; }); },
         "multiply with f32 activations instead of 8-bit ones: slower, for comparisons");
@@ -250,6 +267,29 @@ class Parser {
       add_state(sub);
       add_api(sub);
     }
+  }
+
+  void add_plan_commands() {
+    CLI::App* calibrate = command(
+        "calibrate", "Measure this machine: memory, arithmetic, disk; kept in the state folder for plans",
+        CommandLine::Command::kCalibrate);
+    calibrate->add_option("MODEL", line_.model,
+                          "a file whose disk is measured (default: the state folder's)");
+    calibrate->add_flag("--force", line_.force, "measure again what is kept already");
+    calibrate->add_flag("--json", line_.json, "print one object instead of the table");
+    add_isa(calibrate);
+    add_state(calibrate);
+
+    CLI::App* plan = command(
+        "plan",
+        "Show where a model's weights would lie under a budget, and how fast it would be; loads nothing",
+        CommandLine::Command::kPlan);
+    plan->add_option("MODEL", line_.model, "a .gguf file or a Hugging Face folder")->required();
+    plan->add_option("--sequences", line_.sequences, "that run at once")
+        ->capture_default_str()
+        ->check(CLI::Range(1u, limits::kMaxSequences));
+    plan->add_flag("--json", line_.json, "print one object instead of the picture");
+    add_engine(plan);
   }
 
   void add_model_commands() {

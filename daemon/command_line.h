@@ -24,6 +24,8 @@ struct CommandLine {
     kTokenize,
     kInspect,
     kTemplate,
+    kCalibrate,
+    kPlan,
     kBench
   };
   Command command{};
@@ -48,6 +50,9 @@ struct CommandLine {
   std::vector<std::string> stop;
   SamplingOptions sampling;
   bool ignore_end = false;
+
+  bool force = false;      // calibrate: measure again
+  uint32_t sequences = 1;  // plan: that run at once
 
   // tokenize
   bool text_given = false, bos = false, special = false;

@@ -16,6 +16,8 @@ int command_quantize(const CommandLine& line);
 int command_tokenize(const CommandLine& line);
 int command_inspect(const CommandLine& line);
 int command_template(const CommandLine& line);
+int command_calibrate(const CommandLine& line);
+int command_plan(const CommandLine& line);
 int command_bench(const CommandLine& line);
 
 }  // namespace caravan

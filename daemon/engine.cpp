@@ -55,6 +55,10 @@ Bytes memory_line(const std::string& name) {
 
 }  // namespace
 
+Bytes backend_scratch(const ModelSpec& spec, const EngineOptions& options) {
+  return CpuBackend::scratch_bytes(backend_options(spec, options));
+}
+
 Engine::Engine(Manifest manifest, const EngineOptions& options)
     : options_(options),
       manifest_(std::move(manifest)),

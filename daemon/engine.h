@@ -33,6 +33,9 @@ struct EngineOptions {
 // The share of a budget that no reservation reaches: what allocators and the kernel take beside it.
 inline constexpr uint64_t kHeadroomShare = 32;
 
+// What an engine reserves for its back end.
+Bytes backend_scratch(const ModelSpec& spec, const EngineOptions& options);
+
 // Bytes read of a total, while weights are touched for the first time.
 using LoadProgress = std::function<void(uint64_t bytes, uint64_t total)>;
 

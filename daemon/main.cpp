@@ -34,6 +34,10 @@ int dispatch(const CommandLine& line) {
       return command_inspect(line);
     case Command::kTemplate:
       return command_template(line);
+    case Command::kCalibrate:
+      return command_calibrate(line);
+    case Command::kPlan:
+      return command_plan(line);
     case Command::kBench:
       return command_bench(line);
   }

@@ -58,9 +58,12 @@ class Costs {
       add_work(page, 1, shape_.rows, cost);
     }
     if (page.state_bytes_position > 0) {
-      step.state_bytes = page.state_bytes_position * shape_.sequences * shape_.position;
+      const uint32_t seen =
+          page.state_window > 0 ? std::min(page.state_window, shape_.position) : shape_.position;
+      step.state_bytes = page.state_bytes_position * shape_.sequences * seen;
+      step.kept_bytes = page.state_bytes_position * shape_.sequences * shape_.position;
       add(step.state_bytes, machine_.at(input_.attention.row_bytes, input_.threads),
-          page.state_operations_position * shape_.rows * shape_.position,
+          page.state_operations_position * shape_.rows * seen,
           machine_.at(input_.attention.many_operations, input_.threads), cost);
     }
     step.memory_seconds = cost.memory;
@@ -107,7 +110,7 @@ double missed_bytes(const PlanInput& input, const PassStep& step, uint32_t rows,
 // The share of this pass's state that RAM does not hold.
 double spilled_share(std::span<const PassStep> steps, uint64_t kv_bytes) {
   double total = 0;
-  for (const PassStep& step : steps) total += step.state_bytes;
+  for (const PassStep& step : steps) total += step.kept_bytes;
   return total > 0 ? std::max(0.0, 1 - static_cast<double>(kv_bytes) / total) : 0;
 }
 

@@ -24,6 +24,7 @@ struct PassStep {
   double memory_seconds = 0;      // that wait for memory
   double arithmetic_seconds = 0;  // that wait for arithmetic
   double state_bytes = 0;         // of KV that the step reads
+  double kept_bytes = 0;          // of KV that its unit keeps
   double chosen = 1;              // kChosen: pages that the rows are expected to use
   double compute() const { return memory_seconds + arithmetic_seconds; }
 };

@@ -41,6 +41,7 @@ struct PlanPage {
   uint32_t calls = 1;               // of the back end, each with its own small cost
   double state_bytes_position = 0;  // KV that its unit keeps for a position, read again for every later token
   double state_operations_position = 0;  // done for a row with every position before it
+  uint32_t state_window = 0;             // positions that a row looks back on; 0: all
   std::vector<PageWork> work;
 };
 
@@ -70,6 +71,7 @@ struct PlanInput {
   // KV is kept in blocks: positions of one, and its bytes over all layers here.
   uint32_t block_positions = 32;
   uint64_t block_bytes = 0;
+  bool may_spill = true;         // KV that RAM does not hold may lie on disk
   double elsewhere_seconds = 0;  // of a pass that other peers take; pages may be read meanwhile
 };
 

@@ -40,7 +40,7 @@ class Planner {
         !checked_multiply(kv_wanted_, input.block_bytes, kv_bytes) || kv_bytes > kTooMuch)
       fail(ErrorCode::kLimit, "the KV of {} sequences of {} positions is past counting", decode_.sequences,
            input.context);
-    kv_floor_ = std::min(kv_wanted_, kFloorBlocks);
+    kv_floor_ = input.may_spill ? std::min(kv_wanted_, kFloorBlocks) : kv_wanted_;
     add_candidates();
   }
 
@@ -77,9 +77,13 @@ class Planner {
       fail(ErrorCode::kOutOfMemory, "--kv-ram {} is too little: the least is {}, {} blocks of {} positions",
            to_string(Bytes{*input_.budgets.kv_ram}), exact(kv_floor_ * input_.block_bytes), kv_floor_,
            input_.block_positions);
+    if (!input_.may_spill && most < kv_wanted_)
+      fail(ErrorCode::kOutOfMemory, "--kv-ram {} is too little for this context: the least is {}",
+           to_string(Bytes{*input_.budgets.kv_ram}), exact(kv_wanted_ * input_.block_bytes));
     std::vector<uint64_t> kv_levels;
     for (uint64_t i = 0; i <= kKvLevels; ++i) {
       const uint64_t blocks = kv_floor_ + (most - kv_floor_) * i / kKvLevels;
+      if (!input_.may_spill && blocks < kv_wanted_) continue;
       if (input_.budgets.disk && spilled(blocks) > *input_.budgets.disk) continue;
       if (kv_levels.empty() || kv_levels.back() != blocks) kv_levels.push_back(blocks);
     }

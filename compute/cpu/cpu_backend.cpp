@@ -28,6 +28,18 @@ std::span<const std::byte> row_of(const Matrix& matrix, uint64_t row) {
   return {matrix.data + row * bytes, bytes};
 }
 
+// The most columns of a product, in whole blocks.
+uint32_t columns_of(const CpuBackendOptions& options) {
+  return (std::max(options.max_width, options.max_feed_forward) + 31) / 32 * 32;
+}
+
+uint64_t worker_bytes_of(const CpuBackendOptions& options) {
+  uint64_t bytes = cpu::worker_scratch_bytes(options.max_rows, options.max_head_width);
+  if (options.activations == Activations::kF32)
+    bytes += uint64_t{cpu::kTileOutputs} * columns_of(options) * sizeof(float);
+  return bytes;
+}
+
 }  // namespace
 
 std::optional<cpu::Isa> isa_from_name(std::string_view name) {
@@ -41,13 +53,11 @@ std::optional<cpu::Isa> isa_from_name(std::string_view name) {
 CpuBackend::CpuBackend(const CpuBackendOptions& options, Budget& budget)
     : options_(options),
       kernels_(chosen_kernels(options.isa)),
-      max_columns_((std::max(options.max_width, options.max_feed_forward) + 31) / 32 * 32),
+      max_columns_(columns_of(options)),
       pool_(options.threads) {
   const uint64_t rows = options.max_rows, blocks = max_columns_ / cpu::kActivationBlock;
-  worker_bytes_ = cpu::worker_scratch_bytes(options.max_rows, options.max_head_width);
-  if (options.activations == Activations::kF32)
-    worker_bytes_ += uint64_t{cpu::kTileOutputs} * max_columns_ * sizeof(float);
-  const Bytes bytes{scratch_bytes()};
+  worker_bytes_ = worker_bytes_of(options);
+  const Bytes bytes = scratch_bytes(options);
   reservation_ = budget.reserve(MemoryTag::kScratch, bytes);
   scratch_ = DeviceBuffer(device_, bytes);
   normed_ = take<float>(rows * options.max_width);
@@ -69,13 +79,15 @@ CpuBackend::CpuBackend(const CpuBackendOptions& options, Budget& budget)
   units_.reserve(options.max_rows);
 }
 
-uint64_t CpuBackend::scratch_bytes() const {
-  const uint64_t rows = options_.max_rows, blocks = max_columns_ / cpu::kActivationBlock;
-  const uint64_t floats = rows * (2ull * options_.max_width + 2ull * options_.max_feed_forward +
-                                  options_.max_experts + 11 * blocks) +
-                          2ull * max_columns_;
+Bytes CpuBackend::scratch_bytes(const CpuBackendOptions& options) {
+  const uint64_t rows = options.max_rows, columns = columns_of(options);
+  const uint64_t blocks = columns / cpu::kActivationBlock;
+  const uint64_t floats = rows * (2ull * options.max_width + 2ull * options.max_feed_forward +
+                                  options.max_experts + 11 * blocks) +
+                          2 * columns;
   constexpr uint64_t kArrays = 16;  // each rounded up to a cache line
-  return floats * sizeof(float) + rows * max_columns_ + worker_bytes_ * options_.threads + kArrays * 64;
+  return {floats * sizeof(float) + rows * columns + worker_bytes_of(options) * options.threads +
+          kArrays * 64};
 }
 
 template <class T>

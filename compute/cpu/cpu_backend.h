@@ -42,6 +42,8 @@ class CpuBackend final : public Backend {
   // Throws kUnsupported for an instruction set that is not there, kOutOfMemory when scratch does not fit.
   CpuBackend(const CpuBackendOptions& options, Budget& budget);
 
+  // What a back end of these options reserves.
+  static Bytes scratch_bytes(const CpuBackendOptions& options);
   const char* isa_name() const { return kernels_.name; }
   const ComputeCounters& counters() const { return counters_; }
 
@@ -73,7 +75,6 @@ class CpuBackend final : public Backend {
 
   template <class T>
   T* take(uint64_t count);
-  uint64_t scratch_bytes() const;
   uint8_t* worker_scratch(uint32_t worker);
   float* exact_scratch(uint32_t worker);
 

@@ -12,7 +12,7 @@ namespace caravan {
 
 namespace {
 
-constexpr int kInputs = 60;
+constexpr int kInputs = 32;
 constexpr double kRounding = 1 + 1e-6;
 
 uint64_t least_ram(PlanInput input) {
@@ -264,6 +264,21 @@ TEST(Planner, StateBeyondItsBudgetIsReadBack) {
   EXPECT_NE(refusal(input).find("the least --disk"), std::string::npos);
   input.budgets.kv_ram = input.block_bytes;
   EXPECT_NE(refusal(input).find("--kv-ram"), std::string::npos);
+}
+
+TEST(Planner, StateThatMayNotSpillStaysInMemoryOrIsRefused) {
+  for_random_inputs(10, [](PlanInput input, Random&) {
+    input.may_spill = false;
+    input.budgets.kv_ram.reset();
+    input.budgets.ram = UINT64_MAX;
+    const uint64_t least = plan_pages(input).least_ram;
+    input.budgets.ram = least;
+    const Plan plan = plan_pages(input);
+    EXPECT_EQ(plan.kv_spilled_bytes, 0u);
+    EXPECT_EQ(plan.floors.kv, plan.shares.kv);
+    input.budgets.kv_ram = plan.shares.kv - 1;
+    EXPECT_NE(refusal(input).find("(" + std::to_string(plan.shares.kv) + " bytes)"), std::string::npos);
+  });
 }
 
 TEST(Planner, OtherPeersTimeIsAddedAtMostOnce) {

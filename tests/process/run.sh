@@ -21,7 +21,7 @@ expect_exit 2 "10 peers cannot share 9 layers" run "$model" --ids 1 --peers 10 -
 expect_exit 2 "is not among" run "$model" --ids 999999
 echo 'thread = 2' >"$work/wrong.toml"
 expect_exit 2 "did you mean 'threads'" run "$model" --config "$work/wrong.toml" -p x
-for command in run serve join invite demo status chat quantize tokenize inspect template bench; do
+for command in run serve join invite demo status chat quantize tokenize inspect template calibrate plan bench; do
   "$program" "$command" --help | grep -q "^Examples:" || give_up "$command --help gives no example"
 done
 pass "mistakes on the command line end with 2 and name what was meant; each command's help has examples"

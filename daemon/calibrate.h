@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "base/clock.h"
+#include "offload/measurements.h"
+
+namespace caravan {
+
+// What measurements belong to: another machine or build measures again.
+struct CalibrationKey {
+  std::string processor;
+  uint32_t cores = 0;
+  uint64_t memory_bytes = 0;
+  std::string version;
+  std::string isa;
+  bool operator==(const CalibrationKey&) const = default;
+};
+
+struct CalibrationOptions {
+  std::string isa = "auto";
+  // A file whose disk is measured by reading it; empty: a scratch file in the state folder.
+  std::string file;
+  uint64_t scratch_bytes = 256u << 20;
+  uint64_t memory_bytes = 384u << 20;  // to read from; a process under a small budget gives less
+  double seconds_each = 0.15;          // of each measurement of the disk
+};
+
+struct Calibration {
+  CalibrationKey key;
+  Measurements measurements;
+  int64_t unix_seconds = 0;  // when they were measured
+  bool measured_now = false;
+  std::string note;  // what a user should know: why it was measured again, what could not be measured well
+};
+
+// Hears what is measured next.
+using CalibrationProgress = std::function<void(const std::string& what)>;
+
+// Of this process. Throws kUnsupported or kInvalidArgument for an instruction set that is not there.
+CalibrationKey calibration_key(const std::string& isa);
+
+// Measures, in seconds: memory, kernels, attention and hashes, and the disk, each alone; then products and
+// reads together. Throws kIo when the disk refuses.
+Measurements measure_machine(const Clock& clock, const std::string& state_folder,
+                             const CalibrationOptions& options, const CalibrationProgress& progress);
+
+// The measurements kept in the state folder, if they are this machine's and build's; else measures and keeps
+// them (a folder that cannot be written only costs the next start the same seconds). `force` measures in any
+// case. One process at a time measures in a folder.
+Calibration load_or_measure(const Clock& clock, const std::string& state_folder,
+                            const CalibrationOptions& options, bool force = false,
+                            const CalibrationProgress& progress = {});
+
+// Says on standard error what is measured: one line that is rewritten on a terminal; and its end.
+CalibrationProgress calibration_progress();
+void end_calibration_progress(const Calibration& calibration);
+
+// What is kept, as JSON text; nothing when the text is damaged.
+std::string calibration_text(const Calibration& calibration);
+std::optional<Calibration> parse_calibration(const std::string& text);
+
+}  // namespace caravan

@@ -1,0 +1,179 @@
+#include "daemon/model_plan.h"
+
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "cache/kv_cache.h"
+#include "daemon/calibrate.h"
+#include "offload/planner.h"
+
+namespace caravan {
+
+namespace {
+
+using Kind = GroupId::Kind;
+
+// Calls of the back end a page, for their small cost each.
+constexpr uint32_t kAttentionCalls = 6;
+constexpr uint32_t kOtherCalls = 2;
+
+// What the extents take when they are read directly, in whole sectors of memory's pages.
+uint64_t aligned_bytes(const WeightGroup& group) {
+  constexpr uint64_t kPage = 4096;
+  uint64_t bytes = 0;
+  for (const Tensor& tensor : group.tensors) {
+    const uint64_t first = tensor.extent.offset / kPage * kPage;
+    const uint64_t last = (tensor.extent.offset + tensor.extent.length + kPage - 1) / kPage * kPage;
+    bytes += last - first;
+  }
+  return bytes;
+}
+
+class Builder {
+ public:
+  Builder(const Manifest& manifest, const ModelSpec& spec, const ModelPlanOptions& options)
+      : manifest_(manifest), spec_(spec), options_(options) {}
+
+  ModelPages build(UnitSpan span, const Measurements& measurements) {
+    PlanInput& input = pages_.input;
+    input.measurements = measurements;
+    input.attention =
+        options_.engine.kv_type == KvType::kF32 ? measurements.attention_f32 : measurements.attention_f16;
+    input.budgets = options_.budgets;
+    input.threads = options_.engine.threads;
+    input.context = options_.context;
+    input.sequences = options_.sequences;
+    input.prompt_rows = options_.engine.max_rows;
+    input.wire_bytes = options_.wire_bytes;
+    input.may_spill = options_.may_spill;
+    input.block_positions = limits::kKvBlockPositions;
+    for (uint32_t unit = span.first; unit < span.last; ++unit) add_unit(unit);
+    input.block_bytes = KvCache::block_bytes(state_, options_.engine.kv_type).count;
+    StageOptions stage;
+    stage.span = span;
+    stage.kv_type = options_.engine.kv_type;
+    stage.context = options_.context;
+    stage.max_rows = options_.engine.max_rows;
+    input.scratch_bytes =
+        (backend_scratch(spec_, options_.engine) + Stage::scratch_bytes(spec_, stage)).count;
+    return std::move(pages_);
+  }
+
+ private:
+  void add_unit(uint32_t unit) {
+    if (unit == 0) {
+      PlanPage& page = add({Kind::kEmbed, 0, 0});
+      page.use = PageUse::kRows;
+      page.mapped_bytes = 0;
+      page.work.clear();
+    } else if (unit == spec_.layer_count() + 1) {
+      add({Kind::kOutput, 0, 0}).calls = kOtherCalls;
+    } else {
+      add_layer(unit - 1);
+    }
+  }
+
+  void add_layer(uint32_t index) {
+    const LayerSpec& layer = spec_.layers[index];
+    const HeadShape& shape = layer.attention.shape;
+    PlanPage& attention = add({Kind::kAttention, index, 0});
+    attention.calls = kAttentionCalls;
+    const std::vector<KvLayerShape> state{{shape.kv_heads, shape.head_width}};
+    attention.state_bytes_position =
+        static_cast<double>(KvCache::block_bytes(state, options_.engine.kv_type).count) /
+        limits::kKvBlockPositions;
+    attention.state_operations_position = 4.0 * shape.heads * shape.head_width;
+    attention.state_window = layer.attention.window;
+    state_.push_back(state[0]);
+    add({Kind::kFeedForward, index, 0}).calls = kOtherCalls;
+    const FeedForwardSpec& feed_forward = layer.feed_forward;
+    for (uint32_t expert = 0; expert < feed_forward.experts; ++expert) {
+      PlanPage& page = add({Kind::kExpert, index, expert});
+      page.use = PageUse::kChosen;
+      page.choice = index;
+      page.uses_a_token = static_cast<double>(feed_forward.experts_per_token) / feed_forward.experts;
+    }
+  }
+
+  PlanPage& add(GroupId id) {
+    const WeightGroup* group = manifest_.find(id);
+    if (!group) fail(ErrorCode::kMalformed, "{}: weight group {} is missing", manifest_.path, to_string(id));
+    pages_.groups.push_back(id);
+    pages_.bytes.push_back(group->bytes().count);
+    PlanPage& page = pages_.input.pages.emplace_back();
+    page.bytes = page.mapped_bytes = group->bytes().count;
+    page.arena_bytes = aligned_bytes(*group);
+    for (const Tensor& tensor : group->tensors) {
+      if (tensor.role == Role::kEmbedding) page.row_bytes = row_bytes(tensor.type, tensor.columns);
+      if (tensor.rows > 1)
+        page.work.push_back({tensor.type, tensor.extent.length, 2.0 * tensor.rows * tensor.columns});
+    }
+    return page;
+  }
+
+  const Manifest& manifest_;
+  const ModelSpec& spec_;
+  const ModelPlanOptions& options_;
+  ModelPages pages_;
+  std::vector<KvLayerShape> state_;
+};
+
+uint64_t file_system_bytes(const std::string& folder) {
+  namespace fs = std::filesystem;
+  fs::path path = fs::absolute(folder);
+  std::error_code error;
+  while (!fs::exists(path, error) && path.has_relative_path()) path = path.parent_path();
+  struct statvfs disk {};
+  if (::statvfs(path.c_str(), &disk) != 0)
+    fail(ErrorCode::kIo, "{}: the size of its disk cannot be read", folder);
+  return uint64_t{disk.f_blocks} * disk.f_frsize;
+}
+
+// A half's part of a pass, while the other half's compute passes elsewhere.
+Prediction half_of_pass(ModelPages half, double elsewhere) {
+  half.input.elsewhere_seconds = elsewhere;
+  return plan_pages(half.input).decode;
+}
+
+}  // namespace
+
+ModelPages model_pages(const Manifest& manifest, const ModelSpec& spec, UnitSpan span,
+                       const Measurements& measurements, const ModelPlanOptions& options) {
+  return Builder(manifest, spec, options).build(span, measurements);
+}
+
+Budgets budgets_of(const Config& config, const std::string& state_folder) {
+  Budgets budgets;
+  budgets.ram = config.ram.empty()
+                    ? default_memory(1).count
+                    : parse_budget(config.ram, Bytes{calibration_key("auto").memory_bytes}).count;
+  if (!config.kv_ram.empty()) budgets.kv_ram = parse_budget(config.kv_ram, Bytes{budgets.ram}).count;
+  if (!config.disk.empty())
+    budgets.disk = parse_budget(config.disk, Bytes{file_system_bytes(state_folder)}).count;
+  return budgets;
+}
+
+std::optional<Prediction> with_another_peer(const Manifest& manifest, const ModelSpec& spec,
+                                            const Measurements& measurements,
+                                            const ModelPlanOptions& options) {
+  if (spec.layer_count() < 2) return std::nullopt;
+  // The head has the output matrix besides, which counts like a layer or more: the halves are of layers.
+  const uint32_t middle = 1 + spec.layer_count() / 2;
+  const ModelPages first = model_pages(manifest, spec, {0, middle}, measurements, options);
+  const ModelPages second = model_pages(manifest, spec, {middle, spec.unit_count()}, measurements, options);
+  try {
+    const double first_seconds = half_of_pass(first, 0).compute_seconds;
+    const double second_seconds = half_of_pass(second, 0).compute_seconds;
+    const Prediction a = half_of_pass(first, second_seconds), b = half_of_pass(second, first_seconds);
+    return a.seconds > b.seconds ? a : b;
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kOutOfMemory) throw;
+    return std::nullopt;
+  }
+}
+
+}  // namespace caravan

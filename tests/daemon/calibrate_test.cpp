@@ -1,0 +1,152 @@
+// What is measured, and when it is measured again.
+#include "daemon/calibrate.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "base/error.h"
+#include "tests/support/temporary_folder.h"
+
+namespace caravan {
+namespace {
+
+// Small and short: the figures do not matter here.
+CalibrationOptions quick() {
+  CalibrationOptions options;
+  options.scratch_bytes = 8u << 20;
+  options.memory_bytes = 16u << 20;
+  options.seconds_each = 0.01;
+  return options;
+}
+
+std::string read_text(const std::string& path) {
+  std::ifstream in(path);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+class CalibrationTest : public testing::Test {
+ protected:
+  Calibration load(bool force = false) {
+    return load_or_measure(clock_, folder_.path(), quick(), force, [&](const std::string&) { ++steps_; });
+  }
+  std::string kept() const { return folder_.path() + "/calibration.json"; }
+
+  const SystemClock clock_;
+  const test::TemporaryFolder folder_;
+  int steps_ = 0;
+};
+
+TEST_F(CalibrationTest, IsMeasuredOnceAndThenKept) {
+  const Calibration first = load();
+  EXPECT_TRUE(first.measured_now);
+  EXPECT_GT(steps_, 5);
+  steps_ = 0;
+  const Calibration second = load();
+  EXPECT_FALSE(second.measured_now);
+  EXPECT_EQ(steps_, 0);
+  EXPECT_EQ(second.measurements, first.measurements);
+  EXPECT_EQ(second.key, calibration_key("auto"));
+  EXPECT_EQ(second.unix_seconds, first.unix_seconds);
+  EXPECT_TRUE(load(true).measured_now);
+  // The scratch file is gone.
+  size_t files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) {
+    EXPECT_EQ(entry.path().filename(), "calibration.json");
+    ++files;
+  }
+  EXPECT_EQ(files, 1u);
+}
+
+TEST_F(CalibrationTest, AnotherMachineOrBuildMeasuresAgain) {
+  const Calibration first = load();
+  const auto change = [&](auto apply) {
+    Calibration other = first;
+    apply(other.key);
+    std::ofstream(kept()) << calibration_text(other);
+    const Calibration again = load();
+    EXPECT_TRUE(again.measured_now);
+    EXPECT_NE(again.note.find("another machine or build"), std::string::npos) << again.note;
+    EXPECT_EQ(again.key, first.key);
+  };
+  change([](CalibrationKey& key) { key.processor += "x"; });
+  change([](CalibrationKey& key) { ++key.cores; });
+  change([](CalibrationKey& key) { key.memory_bytes /= 2; });
+  change([](CalibrationKey& key) { key.version = "caravan 0"; });
+  change([](CalibrationKey& key) { key.isa = "other"; });
+}
+
+TEST_F(CalibrationTest, ADamagedFileMeasuresAgainAndSaysSo) {
+  load();
+  const std::string text = read_text(kept());
+  for (const std::string& damaged : {std::string(), std::string("{"), text.substr(0, text.size() / 2),
+                                     std::string("[]"), std::string(200, '[')}) {
+    std::ofstream(kept()) << damaged;
+    const Calibration again = load();
+    EXPECT_TRUE(again.measured_now);
+    EXPECT_NE(again.note.find("is damaged"), std::string::npos) << again.note;
+    EXPECT_NE(again.note.find(kept()), std::string::npos) << again.note;
+    EXPECT_FALSE(load().measured_now);
+  }
+}
+
+TEST_F(CalibrationTest, FiguresThatNothingCanBeDividedByAreDamage) {
+  const std::string text = calibration_text(load());
+  ASSERT_TRUE(parse_calibration(text));
+  for (const char* key :
+       {"\"sha256\": ", "\"one\": ", "\"bytes_per_second\": ", "\"read_while_computing\": "})
+    for (const char* value : {"0", "-1", "1e999", "\"fast\"", "null"}) {
+      std::string changed = text;
+      const size_t at = changed.find(key) + std::string(key).size();
+      ASSERT_LT(at, changed.size());
+      changed.replace(at, changed.find_first_of(",\n}", at) - at, value);
+      EXPECT_FALSE(parse_calibration(changed)) << key << value;
+    }
+}
+
+TEST_F(CalibrationTest, EveryFigureIsThere) {
+  const Measurements machine = load().measurements;
+  EXPECT_EQ(machine.kernels.size(), 11u);
+  EXPECT_EQ(machine.disk.size(), 4u);
+  for (const auto& [type, rates] : machine.kernels) {
+    EXPECT_GT(rates.row_bytes.one, 1e6) << name(type);
+    EXPECT_GT(rates.row_bytes.all, 1e6) << name(type);
+    EXPECT_GT(rates.many_operations.one, 1e6) << name(type);
+    EXPECT_GT(rates.many_operations.all, 1e6) << name(type);
+  }
+  for (const DiskRate& rate : machine.disk) EXPECT_GT(rate.rate, 1e5);
+  EXPECT_GT(machine.memory.all, 1e7);
+  EXPECT_GT(machine.attention_f16.row_bytes.one, 1e6);
+  EXPECT_GT(machine.call_seconds, 0);
+  EXPECT_GT(machine.small_read_seconds, 0);
+  EXPECT_LE(machine.compute_while_reading, 1);
+  EXPECT_LE(machine.read_while_computing, 1);
+}
+
+TEST_F(CalibrationTest, AFileCanStandForTheDisk) {
+  const std::string file = folder_.path() + "/weights";
+  std::ofstream(file) << std::string(3u << 20, 'w');
+  CalibrationOptions options = quick();
+  options.file = file;
+  EXPECT_GT(measure_machine(clock_, folder_.path(), options, {}).disk[0].rate, 0);
+  options.file = folder_.path() + "/absent";
+  EXPECT_THROW(measure_machine(clock_, folder_.path(), options, {}), Error);
+}
+
+TEST_F(CalibrationTest, AFolderThatIsNotThereIsAnErrorThatNamesIt) {
+  const std::string absent = folder_.path() + "/absent";
+  try {
+    load_or_measure(clock_, absent, quick());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kIo);
+    EXPECT_NE(std::string(error.what()).find(absent), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace caravan

@@ -1,0 +1,113 @@
+// The demo model as the planner sees it.
+#include "daemon/model_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/budget.h"
+#include "base/error.h"
+#include "compute/cpu/cpu_backend.h"
+#include "model/families.h"
+#include "offload/planner.h"
+#include "tests/offload/planner_support.h"
+
+namespace caravan {
+namespace {
+
+class ModelPlanTest : public testing::Test {
+ protected:
+  ModelPlanTest()
+      : manifest_(read_manifest(CARAVAN_SOURCE_DIR "/configs/demo/demo.gguf")), spec_(read_spec(manifest_)) {
+    options_.engine.threads = 2;
+    options_.engine.max_rows = 64;
+    options_.context = 512;
+    options_.budgets = Budgets::unlimited();
+  }
+  ModelPages pages() const { return pages({0, spec_.unit_count()}); }
+  ModelPages pages(UnitSpan span) const {
+    return model_pages(manifest_, spec_, span, round_machine(), options_);
+  }
+
+  const Manifest manifest_;
+  const ModelSpec spec_;
+  ModelPlanOptions options_;
+};
+
+TEST_F(ModelPlanTest, PagesStandInTheOrderOfAPassAndHoldEveryByte) {
+  const ModelPages all = pages();
+  ASSERT_EQ(all.groups.size(), manifest_.groups.size());
+  EXPECT_EQ(to_string(all.groups[0]), "embed");
+  EXPECT_EQ(to_string(all.groups[1]), "layer.0.attn");
+  EXPECT_EQ(to_string(all.groups[2]), "layer.0.ffn");
+  EXPECT_EQ(to_string(all.groups.back()), "output");
+  uint64_t bytes = 0;
+  double operations = 0;
+  for (size_t i = 0; i < all.groups.size(); ++i) {
+    const PlanPage& page = all.input.pages[i];
+    bytes += page.bytes;
+    EXPECT_GE(page.arena_bytes, page.bytes);
+    for (const PageWork& work : page.work) operations += work.operations_row;
+  }
+  uint64_t expected = 0;
+  for (const WeightGroup& group : manifest_.groups) expected += group.bytes().count;
+  EXPECT_EQ(bytes, expected);
+  // Two operations for each weight of each matrix but the table of ids.
+  double weights = 0;
+  for (const WeightGroup& group : manifest_.groups)
+    for (const Tensor& tensor : group.tensors)
+      if (tensor.rows > 1 && tensor.role != Role::kEmbedding) weights += 1.0 * tensor.rows * tensor.columns;
+  EXPECT_DOUBLE_EQ(operations, 2 * weights);
+}
+
+TEST_F(ModelPlanTest, SpansShareOutThePagesAndTheState) {
+  const uint32_t middle = 1 + spec_.layer_count() / 3;
+  const ModelPages all = pages(), first = pages({0, middle}), second = pages({middle, spec_.unit_count()});
+  EXPECT_EQ(first.groups.size() + second.groups.size(), all.groups.size());
+  EXPECT_EQ(first.input.block_bytes + second.input.block_bytes, all.input.block_bytes);
+  EXPECT_GT(first.input.block_bytes, 0u);
+}
+
+TEST_F(ModelPlanTest, TheScratchIsWhatTheBackEndReserves) {
+  EngineOptions options = options_.engine;
+  options.memory = Bytes{uint64_t{1} << 30};
+  for (const bool exact : {false, true}) {
+    options.exact = exact;
+    Engine engine(read_manifest(manifest_.path), options);
+    EXPECT_EQ(backend_scratch(spec_, options).count, engine.budget().used(MemoryTag::kScratch).count);
+  }
+}
+
+TEST_F(ModelPlanTest, UnderABudgetSomeIsStreamedAndTheTextsSaySo) {
+  ModelPages all = pages();
+  all.input.budgets.headroom_divisor = 32;
+  all.input.budgets.ram = plan_pages(all.input).least_ram + (1u << 20);
+  const Plan plan = plan_pages(all.input);
+  const nlohmann::json json = nlohmann::json::parse(plan_json(all, plan));
+  EXPECT_EQ(json["groups"].size(), all.groups.size());
+  EXPECT_EQ(json["groups"][0]["placement"], "by row");
+  EXPECT_GT(json["window_bytes"], 0);
+  EXPECT_EQ(json["decode"]["bound"], json["bound"]);
+  EXPECT_TRUE(json["more_ram"].is_object());
+  uint64_t streamed = 0;
+  for (const auto& one : json["classes"]) streamed += one["streamed_bytes"].get<uint64_t>();
+  EXPECT_GT(streamed, 0u);
+  const std::string picture = plan_picture(manifest_, all, plan, std::nullopt);
+  for (const char* word : {"RAM", "weights", "kv", "scratch", "headroom", "streamed", "decode", "prompt",
+                           "bound", "binds", "least", "more RAM"})
+    EXPECT_NE(picture.find(word), std::string::npos) << word << "\n" << picture;
+}
+
+TEST_F(ModelPlanTest, AnotherPeerHelpsWhatDoesNotFit) {
+  options_.budgets = Budgets::unlimited();
+  options_.budgets.headroom_divisor = 32;
+  ModelPages all = pages();
+  all.input.budgets.ram = plan_pages(all.input).least_ram + (1u << 20);
+  options_.budgets.ram = all.input.budgets.ram;
+  const auto two = with_another_peer(manifest_, spec_, round_machine(), options_);
+  ASSERT_TRUE(two);
+  EXPECT_LT(two->seconds, plan_pages(all.input).decode.seconds);
+}
+
+}  // namespace
+}  // namespace caravan

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# calibrate and plan as people and scripts meet them.
+#   plan.sh CARAVAN WORK_FOLDER
+set -euo pipefail
+program=$1 work=$2/plan
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/lib.sh"
+rm -rf "$work"
+mkdir -p "$work"
+state="--state $work/state"
+
+# --- calibrate ---
+"$program" calibrate $state >"$work/first" 2>"$work/first.err"
+grep -q "measuring this machine: disk" "$work/first.err" || give_up "no progress is shown: $(cat "$work/first.err")"
+for word in memory Q4_K "attention f32" "4 MiB, 4 readers" SHA-256 XXH3 together; do
+  grep -q "$word" "$work/first" || give_up "the table has no $word: $(cat "$work/first")"
+done
+[ "$(ls "$work/state")" = calibration.json ] || give_up "calibrate leaves $(ls "$work/state")"
+"$program" calibrate $state >"$work/second" 2>"$work/second.err"
+[ ! -s "$work/second.err" ] || give_up "the kept figures were measured again: $(cat "$work/second.err")"
+grep -q "measured before" "$work/second" || give_up "kept figures look new"
+json=$("$program" calibrate $state --json)
+for key in processor cores version isa kernels attention disk small_read_seconds sha256 xxh3 read_while_computing; do
+  [[ $json == *"\"$key\":"* ]] || give_up "calibrate --json has no $key"
+done
+"$program" calibrate $state --force "$model" >/dev/null 2>"$work/forced.err"
+[ -s "$work/forced.err" ] || give_up "--force measured nothing"
+expect_exit 1 "absent.gguf" calibrate $state --force "$work/absent.gguf"
+pass "calibrate: progress, table, --json, kept, --force"
+
+# An interrupted measurement leaves no file, neither under the name nor half of one.
+set -m
+launch interrupted calibrate --state "$work/cut"
+set +m
+wait_for 10 "the first measurement" grep -q memory "$work/interrupted.err"
+kill -INT "$launched"
+wait "$launched" || true
+[ -z "$(ls "$work/cut")" ] || give_up "an interrupted calibrate left $(ls "$work/cut")"
+pass "an interrupted calibrate leaves nothing"
+
+# --- plan ---
+"$program" plan "$model" $state --context 1k >"$work/all"
+for word in "^RAM " weights kv scratch headroom embed attention feed-forward output mapped decode prompt bound binds least; do
+  grep -q -- "$word" "$work/all" || give_up "the picture has no $word: $(cat "$work/all")"
+done
+json=$("$program" plan "$model" $state --context 1k --json)
+for key in ram_bytes shares floors least_ram_bytes window_bytes prefetch_groups kv_blocks decode prompt tokens_per_second \
+  read_bytes bound binds more_ram all_fits another_peer classes groups; do
+  [[ $json == *"\"$key\":"* ]] || give_up "plan --json has no $key"
+done
+[[ $json == *'"context":1024,'* ]] || give_up "1k is not 1024 positions"
+least=$(sed 's/.*"least_ram_bytes":\([0-9]*\).*/\1/' <<<"$json")
+streamed=$("$program" plan "$model" $state --context 1k --ram "$least" --json)
+[[ $streamed == *'"placement":"streamed"'* ]] || give_up "nothing is streamed under the least budget"
+expect_exit 1 "the least is .*($least bytes)" plan "$model" $state --context 1k --ram $((least - 1))
+expect_exit 1 "--kv-ram" plan "$model" $state --kv-ram 1k
+expect_exit 2 "is no size" plan "$model" $state --ram lots
+expect_exit 2 "is no share" plan "$model" $state --ram 101%
+expect_exit 2 "context" plan "$model" $state --context 8x
+expect_exit 2 "sequences" plan "$model" $state --sequences 0
+pass "plan: the picture, --json, the least budget runs and a byte less is refused with its reason"
+
+# A model of 400 thousand million weights: its header is all there is, the rest of the file is a hole.
+huge=$work/huge
+mkdir "$huge"
+cat >"$huge/config.json" <<'END'
+{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16384, "intermediate_size": 53248,
+ "num_attention_heads": 128, "num_key_value_heads": 8, "num_hidden_layers": 126, "vocab_size": 128256,
+ "max_position_embeddings": 131072, "rms_norm_eps": 1e-05, "rope_theta": 500000.0, "hidden_act": "silu",
+ "tie_word_embeddings": false, "torch_dtype": "bfloat16"}
+END
+awk 'function put(name, rows, columns) {
+       bytes = 2 * rows * (columns ? columns : 1)
+       printf "%s\"%s\":{\"dtype\":\"BF16\",\"shape\":[%s],\"data_offsets\":[%.0f,%.0f]}", at ? "," : "{", name,
+              columns ? rows "," columns : rows, at, at + bytes
+       at += bytes
+     }
+     BEGIN {
+       put("model.embed_tokens.weight", 128256, 16384); put("model.norm.weight", 16384, 0)
+       put("lm_head.weight", 128256, 16384)
+       for (i = 0; i < 126; i++) {
+         layer = "model.layers." i "."
+         put(layer "input_layernorm.weight", 16384, 0); put(layer "post_attention_layernorm.weight", 16384, 0)
+         put(layer "self_attn.q_proj.weight", 16384, 16384); put(layer "self_attn.k_proj.weight", 1024, 16384)
+         put(layer "self_attn.v_proj.weight", 1024, 16384); put(layer "self_attn.o_proj.weight", 16384, 16384)
+         put(layer "mlp.gate_proj.weight", 53248, 16384); put(layer "mlp.up_proj.weight", 53248, 16384)
+         put(layer "mlp.down_proj.weight", 16384, 53248)
+       }
+       print "}"
+       printf "%.0f", at > "/dev/stderr"
+     }' >"$work/header" 2>"$work/bytes"
+header_bytes=$(wc -c <"$work/header")
+{
+  for i in 0 8 16 24 32 40 48 56; do printf "\\$(printf %03o $((header_bytes >> i & 255)))"; done
+  cat "$work/header"
+} >"$huge/model.safetensors"
+if truncate -s $((8 + header_bytes + $(cat "$work/bytes"))) "$huge/model.safetensors" 2>/dev/null; then
+  since=$SECONDS
+  "$program" plan "$huge" $state --ram 24GiB --context 8k >"$work/huge.out" 2>"$work/huge.err" ||
+    give_up "the huge model has no plan: $(cat "$work/huge.err")"
+  [ $((SECONDS - since)) -le 20 ] || give_up "planning the huge model took $((SECONDS - since)) s"
+  grep -q "126.*streamed" "$work/huge.out" || give_up "the huge model's layers are not streamed: $(cat "$work/huge.out")"
+  pass "a model of 756 GiB is planned from its header"
+else
+  echo "not here: a file of $(cat "$work/bytes") bytes, so the huge model is left out"
+fi
+rm -rf "$huge"
+echo "$passed checks of calibrate and plan passed"
