@@ -143,14 +143,17 @@ void check_weights(const Manifest& manifest, const ModelSpec& spec) {
 }
 
 ModelWeights::ModelWeights(const Manifest& manifest, const ModelSpec& spec, UnitSpan span, Pager& pager)
-    : manifest_(manifest), has_embedding_(span.first == 0 && span.last > 0), pager_(pager) {
+    : pager_(pager) {
   std::vector<PageSpec> pages;
   std::vector<GroupLease::Binding> bindings;
   std::vector<GroupId> ids;
   for (const auto& [id, expected] : expected_groups(spec, span)) {
     const WeightGroup* group = &group_of(manifest, id);
     check_group(manifest, spec.family, *group, expected);
-    if (id.kind == GroupId::Kind::kEmbed) continue;
+    if (id.kind == GroupId::Kind::kEmbed) {
+      embedding_ = *group->find(Role::kEmbedding);
+      continue;
+    }
     GroupLease::Binding& binding = bindings.emplace_back();
     ids.push_back(id);
     binding.extent.fill(-1);
@@ -189,18 +192,18 @@ void ModelWeights::want_experts(uint32_t layer, std::span<const uint32_t> expert
 }
 
 EmbeddingRows ModelWeights::embedding(std::span<const TokenId> ids) const {
-  if (!has_embedding_) fail(ErrorCode::kNotFound, "weight group embed is not hosted here");
-  const Tensor& tensor = *manifest_.find({GroupId::Kind::kEmbed, 0, 0})->find(Role::kEmbedding);
+  if (!embedding_) fail(ErrorCode::kNotFound, "weight group embed is not hosted here");
+  const Tensor& tensor = *embedding_;
   EmbeddingRows made{{tensor.type, tensor.rows, tensor.columns, nullptr}, {ids.begin(), ids.end()}, {}};
   if (pager_.mapped()) {
-    made.table.data = manifest_.source->mapped(tensor.extent).data();
+    made.table.data = pager_.source().mapped(tensor.extent).data();
     return made;
   }
   const uint64_t row_bytes = tensor.extent.length / tensor.rows;
   made.bytes.resize(ids.size() * row_bytes);
   for (size_t i = 0; i < ids.size(); ++i) {
-    manifest_.source->read(tensor.extent.file, tensor.extent.offset + ids[i] * row_bytes,
-                           std::span(made.bytes).subspan(i * row_bytes, row_bytes));
+    pager_.source().read(tensor.extent.file, tensor.extent.offset + ids[i] * row_bytes,
+                         std::span(made.bytes).subspan(i * row_bytes, row_bytes));
     made.rows[i] = static_cast<TokenId>(i);
   }
   made.table.rows = static_cast<uint32_t>(ids.size());

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -51,7 +52,7 @@ struct EmbeddingRows {
 // Its groups are pages of the pager for as long as it lives.
 class ModelWeights {
  public:
-  // All outlive it; the pager pages the manifest's source. Throws kMalformed or kUnsupported naming file,
+  // The pager outlives it, and pages the manifest's source. Throws kMalformed or kUnsupported naming file,
   // tensor and reason, and as Pager::add.
   ModelWeights(const Manifest& manifest, const ModelSpec& spec, UnitSpan span, Pager& pager);
   ~ModelWeights();
@@ -68,9 +69,8 @@ class ModelWeights {
   static Bytes paged_bytes(const Manifest& manifest, UnitSpan span);
 
  private:
-  const Manifest& manifest_;
-  const bool has_embedding_;
   Pager& pager_;
+  std::optional<Tensor> embedding_;  // where unit 0 is hosted
   std::map<GroupId, GroupLease::Binding> bindings_;
   std::vector<PageId> pages_;
 };
