@@ -13,6 +13,7 @@
 #include "daemon/commands.h"
 #include "daemon/defaults.h"
 #include "daemon/engine.h"
+#include "daemon/model_library.h"
 
 namespace caravan {
 
@@ -71,7 +72,7 @@ struct ModelRates {
 ModelRates measure_model(const Clock& clock, const CommandLine& line, uint32_t threads) {
   Config config = line.config;
   config.threads = threads;
-  Engine engine(read_manifest(line.model), engine_options(config, 1));
+  Engine engine(open_model(line.model, line.config), engine_options(config, 1));
   const ModelSpec& spec = engine.spec();
   const uint32_t context = std::min(spec.context, kPrompt + kDecode);
   const uint32_t prompt = std::min(kPrompt, context - std::min(context - 1, kDecode));

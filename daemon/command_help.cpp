@@ -68,6 +68,21 @@ constexpr Examples kExamples[] = {
     {"bench",
      "  caravan bench                                          this machine and a hop\n"
      "  caravan bench MODEL --json                             and a model's prefill and decode"},
+    {"import",
+     "  caravan import model.gguf                              its name and hashes; the bytes stay there\n"
+     "  caravan import HF_FOLDER --copy --disk 50%             its weights, too, into the state folder\n"
+     "  caravan run NAME -p \"Hello\"                           then, wherever a model is asked for\n"
+     "Ctrl-C ends it; the next import goes on from there."},
+    {"ls",
+     "  caravan ls\n"
+     "  caravan ls --json --state DIR                          also beside a daemon that runs"},
+    {"verify",
+     "  caravan verify                                         every model; exit code 1 if one is bad\n"
+     "  caravan verify NAME\n"
+     "A bad copy is read again from the original file while that hashes right."},
+    {"rm",
+     "  caravan rm NAME                                        weights that other models use stay\n"
+     "  caravan rm --unused                                    what unfinished imports left"},
 };
 
 }  // namespace

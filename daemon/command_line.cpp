@@ -59,6 +59,7 @@ class Parser {
     add_client_commands();
     add_model_commands();
     add_plan_commands();
+    add_store_commands();
   }
 
   CommandLine parse(int argc, const char* const* argv) {
@@ -181,7 +182,7 @@ class Parser {
     CLI::App* sub =
         command("run", "Generate text here and exit: text to standard output, statistics to standard error",
                 CommandLine::Command::kRun);
-    sub->add_option("MODEL", line_.model, "a .gguf file or a Hugging Face folder")->required();
+    model_option(sub)->required();
     auto* prompt = sub->add_option("-p,--prompt", line_.prompt, "the text to continue");
     auto* ids = sub->add_option_function<std::string>(
         "--ids", [this](const std::string& text) { line_.ids = parse_ids("--ids", text); },
@@ -207,7 +208,7 @@ class Parser {
     CLI::App* sub =
         command("serve", "Serve a model: the API, the scheduler, and the layers that no peer takes",
                 CommandLine::Command::kServe);
-    sub->add_option("MODEL", line_.model, "a .gguf file or a Hugging Face folder")->required();
+    model_option(sub)->required();
     flag<std::string>(sub, "--listen",
                       "HOST:PORT where peers connect (default 0.0.0.0:7420; strangers get nothing there)",
                       [](Config& c, const std::string& v) { c.listen = v; });
@@ -220,14 +221,14 @@ class Parser {
     CLI::App* sub = command("join", "Lend this machine to a ring", CommandLine::Command::kJoin);
     sub->add_option("TICKET", line_.ticket, "what `caravan invite` printed; - reads it from standard input")
         ->required();
-    sub->add_option("--model", line_.model, "the same model as the head's; its fingerprint must match")
-        ->required();
+    sub->add_option("--model", line_.model, "the same model as the head's (path or name)")->required();
     flag<std::string>(sub, "--listen",
                       "HOST:PORT where neighbours connect (default: an address they can reach, free port)",
                       [](Config& c, const std::string& v) { c.listen = v; });
     // For the children of demo and run: not for people.
     sub->add_flag("--until-eof", line_.until_eof, "end when standard input closes")->group("");
     sub->add_option("--sharers", line_.sharers, "processes of this kind on the machine")->group("");
+    sub->add_option("--library", line_.library, "the state folder that imported the model")->group("");
     add_engine(sub, "this peer's name in the ring's status (default: the machine's)");
   }
 
@@ -237,7 +238,8 @@ class Parser {
                 CommandLine::Command::kDemo);
     line_.peers = 0;
     sub->add_option("MODEL", line_.model,
-                    "a .gguf file or a Hugging Face folder (default configs/demo/demo.gguf)");
+                    "a .gguf file, a Hugging Face folder or an imported name (default "
+                    "configs/demo/demo.gguf)");
     sub->add_option("--peers", line_.peers, "how many peer processes (default 3)")
         ->check(CLI::Range(1u, limits::kMaxPeers));
     add_api(sub);
@@ -284,7 +286,7 @@ class Parser {
         "plan",
         "Show where a model's weights would lie under a budget, and how fast it would be; loads nothing",
         CommandLine::Command::kPlan);
-    plan->add_option("MODEL", line_.model, "a .gguf file or a Hugging Face folder")->required();
+    model_option(plan)->required();
     plan->add_option("--sequences", line_.sequences, "that run at once")
         ->capture_default_str()
         ->check(CLI::Range(1u, limits::kMaxSequences));
@@ -305,8 +307,9 @@ class Parser {
         command("tokenize", "Turn text into token ids, or back", CommandLine::Command::kTokenize);
     tokenize
         ->add_option("MODEL", line_.model,
-                     "a .gguf file (a vocabulary alone will do) or a Hugging Face folder")
+                     "a .gguf file (a vocabulary alone will do), a Hugging Face folder or an imported name")
         ->required();
+    add_state(tokenize);
     tokenize->add_option_function<std::string>(
         "TEXT",
         [this](const std::string& text) {
@@ -323,7 +326,8 @@ class Parser {
 
     CLI::App* inspect = command("inspect", "Show what a model file holds: family, groups, types, sizes",
                                 CommandLine::Command::kInspect);
-    inspect->add_option("MODEL", line_.model, "a .gguf file or a Hugging Face folder")->required();
+    model_option(inspect)->required();
+    add_state(inspect);
     inspect->add_flag("--json", line_.json, "print one object");
 
     CLI::App* render = command("template", "Render a chat template", CommandLine::Command::kTemplate);
@@ -334,9 +338,40 @@ class Parser {
     CLI::App* bench =
         command("bench", "Measure this machine, a hop on the loopback, and a model if one is named",
                 CommandLine::Command::kBench);
-    bench->add_option("MODEL", line_.model, "a .gguf file or a Hugging Face folder");
+    model_option(bench);
     bench->add_flag("--json", line_.json, "print one object instead of the tables");
     add_engine(bench);
+  }
+
+  void add_store_commands() {
+    CLI::App* import =
+        command("import", "Keep a model by its name: its groups by hash, its bytes where they are",
+                CommandLine::Command::kImport);
+    import->add_option("MODEL", line_.model, "a .gguf file or a Hugging Face folder")->required();
+    import->add_flag("--copy", line_.copy, "copy the weights into the store, so that the file is not needed");
+    flag<std::string>(import, "--name", "call it so (default: the file's stem)",
+                      [](Config& c, const std::string& v) { c.name = v; });
+    flag<std::string>(import, "--disk",
+                      "what the store may take: 20GiB, or 50% of the disk (default: no limit)",
+                      [](Config& c, const std::string& v) { c.disk = v; });
+    CLI::App* list = command("ls", "List the imported models", CommandLine::Command::kList);
+    list->add_flag("--json", line_.json, "print one object");
+    CLI::App* verify =
+        command("verify", "Hash every weight of the imported models again, and mend what can be mended",
+                CommandLine::Command::kVerify);
+    verify->add_option("MODEL", line_.model, "an imported model's name (default: all)");
+    CLI::App* remove = command("rm", "Forget an imported model and free the space of its copied weights",
+                               CommandLine::Command::kRemove);
+    auto* model = remove->add_option("MODEL", line_.model, "an imported model's name");
+    auto* unused = remove->add_flag("--unused", line_.unused, "only what unfinished imports left behind");
+    model->excludes(unused);
+    for (CLI::App* sub : {import, list, verify, remove}) add_state(sub);
+  }
+
+  // MODEL of the commands that read one.
+  CLI::Option* model_option(CLI::App* sub) {
+    return sub->add_option("MODEL", line_.model,
+                           "a .gguf file, a Hugging Face folder, or the name of an imported model");
   }
 
   CLI::App app_;

@@ -26,7 +26,11 @@ struct CommandLine {
     kTemplate,
     kCalibrate,
     kPlan,
-    kBench
+    kBench,
+    kImport,
+    kList,
+    kVerify,
+    kRemove
   };
   Command command{};
   Config config;  // flags win over the file, the file over the defaults
@@ -41,6 +45,11 @@ struct CommandLine {
 
   bool until_eof = false;  // join: end when standard input closes
   uint32_t sharers = 1;    // join: processes of this kind on the machine
+
+  std::string library;  // the state folder whose imported models are meant; default: --state
+
+  // import, rm
+  bool copy = false, unused = false;
 
   // run
   std::string prompt;

@@ -12,6 +12,7 @@
 #include "base/progress.h"
 #include "base/source.h"
 #include "daemon/commands.h"
+#include "daemon/model_library.h"
 #include "daemon/model_text.h"
 #include "model/families.h"
 #include "shards/quantize.h"
@@ -108,7 +109,7 @@ void print_groups(const Manifest& manifest) {
 }  // namespace
 
 int command_inspect(const CommandLine& line) {
-  const Manifest manifest = read_manifest(line.model);
+  const Manifest manifest = open_model(line.model, line.config);
   const ModelText text = read_model_text(manifest);
   const Json json = describe(manifest, text);
   if (line.json) {

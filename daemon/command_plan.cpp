@@ -7,6 +7,7 @@
 #include "daemon/calibrate.h"
 #include "daemon/commands.h"
 #include "daemon/defaults.h"
+#include "daemon/model_library.h"
 #include "daemon/model_plan.h"
 #include "model/families.h"
 #include "offload/planner.h"
@@ -16,7 +17,7 @@ namespace caravan {
 int command_plan(const CommandLine& line) {
   const Config& config = line.config;
   apply_log_level(config);
-  const Manifest manifest = read_manifest(line.model);
+  const Manifest manifest = open_model(line.model, line.config);
   const ModelSpec spec = read_spec(manifest);
   const std::string folder = state_folder(config);
   ModelPlanOptions options;

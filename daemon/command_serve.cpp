@@ -16,6 +16,7 @@
 #include "daemon/end_within.h"
 #include "daemon/load_report.h"
 #include "daemon/local_ring.h"
+#include "daemon/model_library.h"
 #include "daemon/peer_process.h"
 #include "daemon/running.h"
 #include "daemon/serve_process.h"
@@ -88,8 +89,9 @@ int command_join(const CommandLine& line) {
       std::fflush(stderr);
     };
   std::optional<Error> failure;
-  PeerProcess peer(loop, clock, random, line.config, read_manifest(line.model), ticket, options,
-                   line.until_eof ? LoadProgress() : load.progress(), [&](const Error& reason) {
+  PeerProcess peer(loop, clock, random, line.config, open_model(line.model, line.config, line.library),
+                   ticket, options, line.until_eof ? LoadProgress() : load.progress(),
+                   [&](const Error& reason) {
                      failure = reason;
                      loop.stop();
                    });
@@ -107,7 +109,7 @@ int command_serve(const CommandLine& line) {
   SystemRandom random;
   EventLoop loop;
   LoadReport load(clock);
-  ServeProcess serve(loop, clock, random, line.config, read_manifest(line.model), load.progress());
+  ServeProcess serve(loop, clock, random, line.config, open_model(line.model, line.config), load.progress());
   serve.head().driver().on_change([&, told = false]() mutable {
     if (told || !serve.head().driver().node().head()->ready()) return;
     told = true;

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "daemon/commands.h"
+#include "daemon/model_library.h"
 #include "daemon/model_text.h"
 
 namespace caravan {
@@ -27,7 +28,7 @@ std::string text_or_input(const std::string& text) {
 }  // namespace
 
 int command_tokenize(const CommandLine& line) {
-  const Manifest manifest = read_manifest(line.model);
+  const Manifest manifest = open_model(line.model, line.config);
   const ModelText text = read_model_text(manifest);
   const Tokenizer& tokenizer = text.need_tokenizer();
   if (line.decode) {

@@ -19,5 +19,9 @@ int command_template(const CommandLine& line);
 int command_calibrate(const CommandLine& line);
 int command_plan(const CommandLine& line);
 int command_bench(const CommandLine& line);
+int command_import(const CommandLine& line);
+int command_list(const CommandLine& line);
+int command_verify(const CommandLine& line);
+int command_remove(const CommandLine& line);
 
 }  // namespace caravan

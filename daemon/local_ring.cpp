@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "compute/codec.h"
 #include "daemon/defaults.h"
+#include "daemon/model_library.h"
 
 namespace caravan {
 
@@ -39,12 +40,13 @@ LocalRing::LocalRing(EventLoop& loop, const Clock& clock, Random& random, const 
       clock_(clock),
       random_(random),
       config_(config),
-      model_path_(std::filesystem::absolute(model_path).string()),
+      model_(std::filesystem::exists(model_path) ? std::filesystem::absolute(model_path).string()
+                                                 : model_path),
       peers_(peers),
       keys_(make_key_pair(random)) {
   HeadProcessOptions options;
   options.self = keys_.public_key;
-  Manifest manifest = read_manifest(model_path);
+  Manifest manifest = open_model(model_path, config);
   if (peers > manifest.layer_count && !manifest.groups.empty())
     fail(ErrorCode::kInvalidArgument, "{} peers cannot share {} layers; --peers {} at most", peers,
          manifest.layer_count, manifest.layer_count);
@@ -124,7 +126,7 @@ void LocalRing::start_child(uint32_t index) {
                                         "-",
                                         "--until-eof",
                                         "--model",
-                                        model_path_,
+                                        model_,
                                         "--state",
                                         state,
                                         "--name",
@@ -143,6 +145,9 @@ void LocalRing::start_child(uint32_t index) {
                                         std::to_string(peers_),
                                         "--log",
                                         log_level};
+  // An imported model is in the store of this process, not in the child's.
+  if (!std::filesystem::exists(model_))
+    arguments.insert(arguments.end(), {"--library", state_folder(config_)});
   if (engine.exact) arguments.push_back("--exact");
   for (const auto& [flag, value] : {std::pair{"--ram", &config_.ram}, {"--kv-ram", &config_.kv_ram}})
     if (!value->empty()) arguments.insert(arguments.end(), {flag, *value});

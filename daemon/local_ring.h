@@ -47,7 +47,7 @@ class LocalRing {
   const Clock& clock_;
   Random& random_;
   const Config config_;
-  const std::string model_path_;
+  const std::string model_;  // an absolute path, or the name of an imported model
   const uint32_t peers_;
   Ready ready_;
   Lost lost_;

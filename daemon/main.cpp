@@ -40,6 +40,14 @@ int dispatch(const CommandLine& line) {
       return command_plan(line);
     case Command::kBench:
       return command_bench(line);
+    case Command::kImport:
+      return command_import(line);
+    case Command::kList:
+      return command_list(line);
+    case Command::kVerify:
+      return command_verify(line);
+    case Command::kRemove:
+      return command_remove(line);
   }
   return 2;
 }

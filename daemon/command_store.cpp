@@ -1,0 +1,233 @@
+// import, ls, verify and rm.
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <system_error>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/progress.h"
+#include "daemon/commands.h"
+#include "daemon/defaults.h"
+#include "daemon/interruption.h"
+#include "daemon/model_library.h"
+#include "shards/store_import.h"
+#include "shards/store_source.h"
+#include "shards/store_verify.h"
+
+namespace caravan {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int kInterrupted = 130;
+// Left on the disk whatever is imported: the system and the logs need some.
+constexpr uint64_t kDiskHeadroom = 64u << 20;
+
+uint64_t free_bytes(const std::string& folder) {
+  std::error_code error;
+  const auto space = std::filesystem::space(folder, error);
+  if (error) fail(ErrorCode::kIo, "{}: {}", folder, error.message());
+  return space.available - std::min<uint64_t>(space.available, kDiskHeadroom);
+}
+
+std::string shown(uint64_t bytes) {
+  return to_string(Bytes{bytes});
+}
+
+// How a model stands in the list.
+struct Listed {
+  ModelRecord record;
+  size_t present = 0;   // groups that can be read
+  std::string problem;  // why not all of them can
+};
+
+Listed look_at(const ShardStore& store, ModelRecord record) {
+  Listed listed;
+  if (record.copied) {
+    for (const Hash256& hash : record.hashes) listed.present += store.contains(hash);
+    if (listed.present < record.hashes.size()) listed.problem = "groups are missing in the store";
+  } else {
+    try {
+      require_unchanged(record.files);
+      listed.present = record.hashes.size();
+    } catch (const Error& error) {
+      listed.problem = error.message();
+    }
+  }
+  listed.record = std::move(record);
+  return listed;
+}
+
+uint64_t unused_bytes(const ShardStore& store, const std::vector<Listed>& models) {
+  std::set<Hash256> used;
+  for (const Listed& model : models)
+    if (model.record.copied) used.insert(model.record.hashes.begin(), model.record.hashes.end());
+  return store.unused_bytes(std::vector<Hash256>(used.begin(), used.end()));
+}
+
+void print_list_json(const std::vector<Listed>& models, uint64_t stored, uint64_t unused) {
+  Json json = {{"models", Json::array()}, {"store_bytes", stored}, {"unused_bytes", unused}};
+  for (const Listed& model : models) {
+    const ModelRecord& record = model.record;
+    json["models"].push_back({{"name", record.name()},
+                              {"fingerprint", to_string(record.fingerprint)},
+                              {"family", record.manifest.architecture},
+                              {"bytes", record.manifest.bytes().count},
+                              {"groups", {{"present", model.present}, {"total", record.hashes.size()}}},
+                              {"kept", record.copied ? "copied" : "by reference"},
+                              {"path", record.manifest.path},
+                              {"problem", model.problem}});
+  }
+  std::printf("%s\n", json.dump(2, ' ', false, Json::error_handler_t::replace).c_str());
+}
+
+void print_list(const std::vector<Listed>& models, uint64_t stored, uint64_t unused) {
+  if (models.empty()) std::printf("no models; caravan import MODEL brings one in\n");
+  size_t width = 4;
+  for (const Listed& model : models) width = std::max(width, model.record.name().size());
+  if (!models.empty())
+    std::printf("%-*s  %-8s  %-10s  %10s  %13s  %-12s  %s\n", static_cast<int>(width), "name", "id", "family",
+                "bytes", "groups", "kept", "path");
+  for (const Listed& model : models) {
+    const ModelRecord& record = model.record;
+    const std::string groups = std::to_string(model.present) + "/" + std::to_string(record.hashes.size());
+    std::printf("%-*s  %-8s  %-10s  %10s  %13s  %-12s  %s\n", static_cast<int>(width), record.name().c_str(),
+                short_string(record.fingerprint).c_str(), record.manifest.architecture.c_str(),
+                to_string(record.manifest.bytes()).c_str(), groups.c_str(),
+                record.copied ? "copied" : "by reference", record.manifest.path.c_str());
+    if (!model.problem.empty()) std::printf("  %s\n", model.problem.c_str());
+  }
+  if (stored > 0) std::printf("the store has %s on disk\n", shown(stored).c_str());
+  if (unused > 0)
+    std::printf(
+        "%s of it belong to no model (an import that did not finish): import again to go on, or free "
+        "them with caravan rm --unused\n",
+        shown(unused).c_str());
+}
+
+ModelRecord need_model(const ShardStore& store, const std::string& name) {
+  auto record = store.find_model(name);
+  if (!record) fail(ErrorCode::kNotFound, "there is no imported model \"{}\" (caravan ls lists them)", name);
+  return std::move(*record);
+}
+
+// True when all is well or mended.
+bool report(const std::string& model, const std::vector<Finding>& findings) {
+  if (findings.empty()) std::printf("%s: good\n", model.c_str());
+  bool well = true;
+  for (const Finding& finding : findings) {
+    std::printf("%s: %s: %s\n", model.c_str(), finding.group.c_str(), finding.problem.c_str());
+    if (!finding.mended.empty())
+      std::printf("%s: %s: mended: %s\n", model.c_str(), finding.group.c_str(), finding.mended.c_str());
+    well = well && !finding.mended.empty();
+  }
+  return well;
+}
+
+// Runs `work`; an interruption is told and becomes the exit status.
+template <class Work>
+int interruptible(Work work) {
+  try {
+    return work();
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kCancelled) throw;
+    std::fprintf(stderr, "\n%s\n", error.what());
+    return kInterrupted;
+  }
+}
+
+}  // namespace
+
+int command_import(const CommandLine& line) {
+  apply_log_level(line.config);
+  Interruption interruption;
+  const SystemClock clock;
+  const Manifest manifest = read_manifest(line.model);
+  const std::string state = state_folder(line.config);
+  const auto store = open_shards(state);
+  ImportOptions options;
+  options.copy = line.copy;
+  options.name = line.config.name;
+  options.limit = disk_limit(line.config, state);
+  options.free = free_bytes(state);
+  Progress progress(clock, line.copy ? "import" : "hash", Progress::Unit::kBytes, content_bytes(manifest),
+                    standard_error_is_terminal(), standard_error());
+  options.advance = [&](uint64_t bytes) { progress.advance(bytes); };
+  options.cancelled = [&] { return interruption.came(); };
+  return interruptible([&] {
+    const ImportResult result = import_model(*store, manifest, options);
+    progress.finish();
+    const ModelRecord& record = result.record;
+    std::printf("%s: %zu groups, %s, %s (%s read to hash, %s copied)\n", record.name().c_str(),
+                record.hashes.size(), to_string(record.manifest.bytes()).c_str(),
+                record.copied ? "copied" : "by reference", shown(result.hashed_bytes).c_str(),
+                shown(result.copied_bytes).c_str());
+    return 0;
+  });
+}
+
+int command_list(const CommandLine& line) {
+  apply_log_level(line.config);
+  const auto store = open_shards_to_read(state_folder(line.config));
+  std::vector<Listed> models;
+  uint64_t stored = 0, unused = 0;
+  if (store) {
+    for (ModelRecord& record : store->models()) models.push_back(look_at(*store, std::move(record)));
+    stored = store->bytes().count;
+    unused = unused_bytes(*store, models);
+  }
+  if (line.json)
+    print_list_json(models, stored, unused);
+  else
+    print_list(models, stored, unused);
+  return 0;
+}
+
+int command_verify(const CommandLine& line) {
+  apply_log_level(line.config);
+  Interruption interruption;
+  const SystemClock clock;
+  const auto store = open_shards(state_folder(line.config));
+  std::vector<ModelRecord> models;
+  if (line.model.empty())
+    models = store->models();
+  else
+    models.push_back(need_model(*store, line.model));
+  VerifyOptions options;
+  options.cancelled = [&] { return interruption.came(); };
+  return interruptible([&] {
+    bool well = true;
+    for (const ModelRecord& record : models) {
+      Progress progress(clock, "verify " + record.name(), Progress::Unit::kBytes,
+                        content_bytes(record.manifest), standard_error_is_terminal(), standard_error());
+      options.advance = [&](uint64_t bytes) { progress.advance(bytes); };
+      const std::vector<Finding> findings = verify_model(*store, record, options);
+      progress.finish();
+      well = report(record.name(), findings) && well;
+    }
+    return well ? 0 : 1;
+  });
+}
+
+int command_remove(const CommandLine& line) {
+  apply_log_level(line.config);
+  const auto store = open_shards(state_folder(line.config));
+  if (line.model.empty() && !line.unused)
+    fail(ErrorCode::kInvalidArgument, "name a model (caravan ls lists them), or give --unused");
+  if (line.unused) {
+    std::printf("%s freed\n", shown(store->sweep()).c_str());
+    return 0;
+  }
+  const ModelRecord record = need_model(*store, line.model);
+  const uint64_t freed = remove_model(*store, record);
+  std::printf("%s is forgotten; %s freed\n", record.name().c_str(), shown(freed).c_str());
+  return 0;
+}
+
+}  // namespace caravan
