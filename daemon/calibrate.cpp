@@ -110,14 +110,20 @@ Measurements measure_machine(const Clock& clock, const std::string& state_folder
   disk.measure(measurements, options.seconds_each);
   next("products while reading");
   measure_together(compute, disk, measurements);
+  next("");
   return measurements;
 }
 
 Calibration load_or_measure(const Clock& clock, const std::string& state_folder,
                             const CalibrationOptions& options, bool force,
                             const CalibrationProgress& progress) {
+  return load_or_measure(clock, state_folder, calibration_key(options.isa), force,
+                         [&] { return measure_machine(clock, state_folder, options, progress); });
+}
+
+Calibration load_or_measure(const Clock& clock, const std::string& state_folder, const CalibrationKey& key,
+                            bool force, const std::function<Measurements()>& measure) {
   const std::string path = state_folder + "/" + kFile;
-  const CalibrationKey key = calibration_key(options.isa);
   std::string note;
   if (!force) {
     if (const std::optional<std::string> text = read_kept(path)) {
@@ -129,7 +135,7 @@ Calibration load_or_measure(const Clock& clock, const std::string& state_folder,
   }
   Calibration calibration;
   calibration.key = key;
-  calibration.measurements = measure_machine(clock, state_folder, options, progress);
+  calibration.measurements = measure();
   calibration.unix_seconds = clock.unix_seconds();
   calibration.measured_now = true;
   const auto add_note = [&](const std::string& text) { note += (note.empty() ? "" : "; ") + text; };

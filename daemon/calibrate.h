@@ -37,7 +37,7 @@ struct Calibration {
   std::string note;  // what a user should know: why it was measured again, what could not be measured well
 };
 
-// Hears what is measured next.
+// Hears what is measured next, and an empty text when all is.
 using CalibrationProgress = std::function<void(const std::string& what)>;
 
 // Of this process. Throws kUnsupported or kInvalidArgument for an instruction set that is not there.
@@ -55,9 +55,13 @@ Calibration load_or_measure(const Clock& clock, const std::string& state_folder,
                             const CalibrationOptions& options, bool force = false,
                             const CalibrationProgress& progress = {});
 
-// Says on standard error what is measured: one line that is rewritten on a terminal; and its end.
+// The same of measurements that `measure` makes, for this key.
+Calibration load_or_measure(const Clock& clock, const std::string& state_folder, const CalibrationKey& key,
+                            bool force, const std::function<Measurements()>& measure);
+
+// Says on standard error what is measured, on a terminal in one line that is gone at the end; and the note.
 CalibrationProgress calibration_progress();
-void end_calibration_progress(const Calibration& calibration);
+void print_note(const Calibration& calibration);
 
 // What is kept, as JSON text; nothing when the text is damaged.
 std::string calibration_text(const Calibration& calibration);

@@ -34,6 +34,11 @@ ThreadRate take_rate(const Json& json) {
 KernelRates take_rates(const Json& json) {
   return {take_rate(json.at("row_bytes")), take_rate(json.at("many_operations"))};
 }
+double seconds_of(const Json& json) {
+  const double value = json.get<double>();
+  if (!std::isfinite(value) || value < 0) throw Damaged();
+  return value;
+}
 double share_of(const Json& json) {
   const double value = rate_of(json);
   if (value > 1) throw Damaged();
@@ -71,11 +76,11 @@ Measurements take_measurements(const Json& json) {
   }
   measurements.attention_f32 = take_rates(json.at("attention").at("f32"));
   measurements.attention_f16 = take_rates(json.at("attention").at("f16"));
-  measurements.call_seconds = rate_of(json.at("call_seconds"));
+  measurements.call_seconds = seconds_of(json.at("call_seconds"));
   for (const Json& rate : json.at("disk"))
     measurements.disk.push_back({rate.at("read_bytes").get<uint64_t>(), rate.at("readers").get<uint32_t>(),
                                  rate_of(rate.at("bytes_per_second"))});
-  measurements.small_read_seconds = rate_of(json.at("small_read_seconds"));
+  measurements.small_read_seconds = seconds_of(json.at("small_read_seconds"));
   measurements.direct = json.at("direct").get<bool>();
   measurements.sha256 = rate_of(json.at("sha256"));
   measurements.xxh3 = rate_of(json.at("xxh3"));

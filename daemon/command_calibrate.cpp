@@ -46,15 +46,15 @@ void print_table(const Calibration& calibration) {
 CalibrationProgress calibration_progress() {
   const bool terminal = standard_error_is_terminal();
   return [terminal](const std::string& what) {
-    if (terminal)
-      std::fprintf(stderr, "\r\033[Kmeasuring this machine: %s ", what.c_str());
-    else
-      std::fprintf(stderr, "measuring this machine: %s\n", what.c_str());
+    if (what.empty() && terminal)
+      std::fprintf(stderr, "\r\033[K");
+    else if (!what.empty())
+      std::fprintf(stderr, terminal ? "\r\033[Kmeasuring this machine: %s " : "measuring this machine: %s\n",
+                   what.c_str());
   };
 }
 
-void end_calibration_progress(const Calibration& calibration) {
-  if (calibration.measured_now && standard_error_is_terminal()) std::fprintf(stderr, "\r\033[K");
+void print_note(const Calibration& calibration) {
   if (!calibration.note.empty()) std::fprintf(stderr, "note: %s\n", calibration.note.c_str());
 }
 
@@ -65,7 +65,7 @@ int command_calibrate(const CommandLine& line) {
   options.file = line.model;
   const Calibration calibration =
       load_or_measure(clock, state_folder(line.config), options, line.force, calibration_progress());
-  end_calibration_progress(calibration);
+  print_note(calibration);
   if (line.json) {
     std::printf("%s", calibration_text(calibration).c_str());
     return 0;

@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "cache/kv_cache.h"
-#include "daemon/calibrate.h"
+#include "daemon/defaults.h"
 #include "offload/planner.h"
 
 namespace caravan {
@@ -155,6 +155,27 @@ Budgets budgets_of(const Config& config, const std::string& state_folder) {
   if (!config.disk.empty())
     budgets.disk = parse_budget(config.disk, Bytes{file_system_bytes(state_folder)}).count;
   return budgets;
+}
+
+ModelPlan plan_model(const Clock& clock, const Config& config, const Manifest& manifest,
+                     const ModelSpec& spec, const std::string& state_folder, uint32_t sequences,
+                     const CalibrationProgress& progress) {
+  ModelPlan made;
+  made.options.engine = engine_options(config, 1);
+  made.options.budgets = budgets_of(config, state_folder);
+  made.options.context = context_of(config, spec);
+  made.options.sequences = sequences;
+  CalibrationOptions calibration;
+  calibration.isa = config.isa;
+  // Under a small budget the memory that is read to measure it stays small, too.
+  constexpr uint64_t kLeast = 64u << 20;
+  calibration.memory_bytes =
+      std::min(calibration.memory_bytes, std::max(kLeast, made.options.budgets.ram / 4));
+  made.calibration = load_or_measure(clock, state_folder, calibration, false, progress);
+  made.pages =
+      model_pages(manifest, spec, {0, spec.unit_count()}, made.calibration.measurements, made.options);
+  made.plan = plan_pages(made.pages.input);
+  return made;
 }
 
 std::optional<Prediction> with_another_peer(const Manifest& manifest, const ModelSpec& spec,

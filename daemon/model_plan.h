@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/config.h"
+#include "daemon/calibrate.h"
 #include "daemon/engine.h"
 #include "offload/plan.h"
 #include "shards/manifest.h"
@@ -38,6 +40,20 @@ ModelPages model_pages(const Manifest& manifest, const ModelSpec& spec, UnitSpan
 // The budgets that a configuration asks for: of RAM, of KV within it, of the disk that holds `state_folder`
 // (which need not be there yet).
 Budgets budgets_of(const Config& config, const std::string& state_folder);
+
+// A plan of a whole model, with what it came from.
+struct ModelPlan {
+  ModelPlanOptions options;
+  Calibration calibration;
+  ModelPages pages;
+  Plan plan;
+};
+
+// Plans a model as a configuration asks for. Measures the machine first where that has not been done. Throws
+// as plan_pages, model_pages and load_or_measure.
+ModelPlan plan_model(const Clock& clock, const Config& config, const Manifest& manifest,
+                     const ModelSpec& spec, const std::string& state_folder, uint32_t sequences,
+                     const CalibrationProgress& progress = {});
 
 // What two peers of this kind would give, each with half of the layers; no time for the links between them.
 // Nothing for a model of one layer, or when a half has no plan.

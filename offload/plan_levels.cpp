@@ -91,9 +91,6 @@ class Levels {
 
   // Pages over `large` kept, and ever more of the others; some streamed.
   void add_resident(uint64_t large) {
-    uint64_t small_bytes = 0;
-    for (uint32_t page : whole_)
-      if (pages_[page].arena_bytes <= large) small_bytes += pages_[page].arena_bytes;
     const size_t steps = std::min(whole_.size(), kMaxResidentLevels);
     for (size_t i = 0; i < steps; ++i) {
       WeightLevel level = bare();

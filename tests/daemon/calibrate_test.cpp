@@ -7,7 +7,10 @@
 #include <fstream>
 #include <sstream>
 
+#include "base/clock.h"
 #include "base/error.h"
+#include "daemon/calibrate_disk.h"
+#include "tests/offload/planner_support.h"
 #include "tests/support/temporary_folder.h"
 
 namespace caravan {
@@ -31,35 +34,34 @@ std::string read_text(const std::string& path) {
 
 class CalibrationTest : public testing::Test {
  protected:
+  // Of a machine that is measured in no time.
   Calibration load(bool force = false) {
-    return load_or_measure(clock_, folder_.path(), quick(), force, [&](const std::string&) { ++steps_; });
+    return load_or_measure(clock_, folder_.path(), key_, force, [&] {
+      ++measured_;
+      return round_machine();
+    });
   }
   std::string kept() const { return folder_.path() + "/calibration.json"; }
 
-  const SystemClock clock_;
+  ManualClock clock_;
   const test::TemporaryFolder folder_;
-  int steps_ = 0;
+  const CalibrationKey key_ = calibration_key("auto");
+  int measured_ = 0;
 };
 
 TEST_F(CalibrationTest, IsMeasuredOnceAndThenKept) {
   const Calibration first = load();
   EXPECT_TRUE(first.measured_now);
-  EXPECT_GT(steps_, 5);
-  steps_ = 0;
+  EXPECT_EQ(first.note, "");
+  clock_.advance(from_seconds(100));
   const Calibration second = load();
   EXPECT_FALSE(second.measured_now);
-  EXPECT_EQ(steps_, 0);
-  EXPECT_EQ(second.measurements, first.measurements);
-  EXPECT_EQ(second.key, calibration_key("auto"));
+  EXPECT_EQ(measured_, 1);
+  EXPECT_EQ(second.measurements, round_machine());
+  EXPECT_EQ(second.key, key_);
   EXPECT_EQ(second.unix_seconds, first.unix_seconds);
   EXPECT_TRUE(load(true).measured_now);
-  // The scratch file is gone.
-  size_t files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) {
-    EXPECT_EQ(entry.path().filename(), "calibration.json");
-    ++files;
-  }
-  EXPECT_EQ(files, 1u);
+  EXPECT_EQ(measured_, 2);
 }
 
 TEST_F(CalibrationTest, AnotherMachineOrBuildMeasuresAgain) {
@@ -108,8 +110,21 @@ TEST_F(CalibrationTest, FiguresThatNothingCanBeDividedByAreDamage) {
     }
 }
 
-TEST_F(CalibrationTest, EveryFigureIsThere) {
-  const Measurements machine = load().measurements;
+TEST_F(CalibrationTest, AFolderThatCannotBeWrittenIsANote) {
+  std::filesystem::create_directory(kept());
+  const Calibration calibration = load();
+  EXPECT_TRUE(calibration.measured_now);
+  EXPECT_NE(calibration.note.find("not kept: "), std::string::npos) << calibration.note;
+}
+
+// The real thing: every figure is there, and a scratch file leaves nothing.
+TEST_F(CalibrationTest, ThisMachineIsMeasured) {
+  const SystemClock clock;
+  int steps = 0;
+  const Calibration calibration =
+      load_or_measure(clock, folder_.path(), quick(), false, [&](const std::string&) { ++steps; });
+  EXPECT_GT(steps, 5);
+  const Measurements& machine = calibration.measurements;
   EXPECT_EQ(machine.kernels.size(), 11u);
   EXPECT_EQ(machine.disk.size(), 4u);
   for (const auto& [type, rates] : machine.kernels) {
@@ -125,22 +140,32 @@ TEST_F(CalibrationTest, EveryFigureIsThere) {
   EXPECT_GT(machine.small_read_seconds, 0);
   EXPECT_LE(machine.compute_while_reading, 1);
   EXPECT_LE(machine.read_while_computing, 1);
+  for (const auto& entry : std::filesystem::directory_iterator(folder_.path()))
+    EXPECT_EQ(entry.path().filename(), "calibration.json");
+  const std::optional<Calibration> kept_one = parse_calibration(calibration_text(calibration));
+  ASSERT_TRUE(kept_one);
+  EXPECT_EQ(kept_one->measurements, machine);
+  steps = 0;
+  EXPECT_FALSE(load_or_measure(clock, folder_.path(), quick(), false, [&](const std::string&) {
+                 ++steps;
+               }).measured_now);
+  EXPECT_EQ(steps, 0);
 }
 
-TEST_F(CalibrationTest, AFileCanStandForTheDisk) {
+TEST_F(CalibrationTest, TheDiskIsAFileThatIsThere) {
+  const SystemClock clock;
   const std::string file = folder_.path() + "/weights";
   std::ofstream(file) << std::string(3u << 20, 'w');
-  CalibrationOptions options = quick();
-  options.file = file;
-  EXPECT_GT(measure_machine(clock_, folder_.path(), options, {}).disk[0].rate, 0);
-  options.file = folder_.path() + "/absent";
-  EXPECT_THROW(measure_machine(clock_, folder_.path(), options, {}), Error);
-}
-
-TEST_F(CalibrationTest, AFolderThatIsNotThereIsAnErrorThatNamesIt) {
+  Measurements machine;
+  DiskProbe::open_file(clock, file).measure(machine, 0.01);
+  EXPECT_EQ(machine.disk.size(), 4u);
+  for (const DiskRate& rate : machine.disk) EXPECT_GT(rate.rate, 1e5);
+  EXPECT_THROW(DiskProbe::open_file(clock, folder_.path() + "/absent"), Error);
+  std::ofstream(file) << "small";
+  EXPECT_THROW(DiskProbe::open_file(clock, file), Error);
   const std::string absent = folder_.path() + "/absent";
   try {
-    load_or_measure(clock_, absent, quick());
+    DiskProbe::make_scratch(clock, absent, 1u << 20);
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kIo);

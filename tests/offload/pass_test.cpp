@@ -1,0 +1,104 @@
+// One pass of the cycle, where the answer can be worked out by hand.
+#include "offload/pass.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace caravan {
+namespace {
+
+PassItem kept(double compute) {
+  PassItem item;
+  item.compute = compute;
+  return item;
+}
+
+// Takes one unit of the window.
+PassItem streamed(double compute, double read) {
+  PassItem item = kept(compute);
+  item.read = read;
+  item.room = 1;
+  return item;
+}
+
+PassItem demanded(double compute, double read, double tail) {
+  PassItem item = kept(compute);
+  item.read = read;
+  item.demand = true;
+  item.tail = tail;
+  return item;
+}
+
+double seconds_of(const std::vector<PassItem>& items, uint64_t window) {
+  return pass_seconds(items, {window, 1, 1});
+}
+
+TEST(Pass, WithoutReadsIsItsArithmetic) {
+  EXPECT_DOUBLE_EQ(seconds_of({kept(1), kept(2), kept(0.5)}, 0), 3.5);
+}
+
+TEST(Pass, OfStreamedPagesIsTheLongerOfReadingAndComputing) {
+  EXPECT_NEAR(seconds_of({streamed(1, 3), streamed(1, 3), streamed(1, 3)}, 2), 9, 1e-9);
+  EXPECT_NEAR(seconds_of({streamed(3, 1), streamed(3, 1), streamed(3, 1)}, 2), 9, 1e-9);
+}
+
+// The page that is in use fills the window: reading and computing take turns.
+TEST(Pass, WithAWindowOfOnePageHidesNothing) {
+  EXPECT_NEAR(seconds_of({streamed(1, 3), streamed(2, 3), streamed(1, 3)}, 1), 13, 1e-9);
+}
+
+TEST(Pass, ReadsWhileKeptPagesAreUsed) {
+  std::vector<PassItem> items(9, kept(1));
+  items.push_back(streamed(1, 5));
+  EXPECT_NEAR(seconds_of(items, 2), 10, 1e-9);
+  // The page itself is in use for one second, and the rest of the cycle is shorter than its read.
+  items.back().read = 12;
+  EXPECT_NEAR(seconds_of(items, 1), 13, 1e-9);
+}
+
+TEST(Pass, IsShorterWhenKeptPagesAreSpread) {
+  std::vector<PassItem> spread, bunched;
+  for (int i = 0; i < 10; ++i) {
+    spread.push_back(kept(1));
+    spread.push_back(streamed(1, 2));
+    bunched.insert(bunched.begin(), kept(1));
+    bunched.push_back(streamed(1, 2));
+  }
+  EXPECT_NEAR(seconds_of(spread, 2), 20, 1e-9);
+  EXPECT_GT(seconds_of(bunched, 2), 25);
+}
+
+TEST(Pass, WaitsForWhatIsDemandedOnlyAtTheEndOfTheStep) {
+  EXPECT_NEAR(seconds_of({kept(1), demanded(4, 6, 1)}, 0), 8, 1e-9);
+  EXPECT_NEAR(seconds_of({kept(1), demanded(4, 2, 1)}, 0), 5, 1e-9);
+}
+
+TEST(Pass, GivesDemandedReadsTheDiskBeforeThoseAhead) {
+  // 4 s of compute and 3 s of reads; the demanded second is read beside its step, the rest beside the others.
+  EXPECT_NEAR(seconds_of({demanded(2, 1, 0.5), streamed(1, 1), streamed(1, 1)}, 2), 4, 1e-9);
+}
+
+TEST(Pass, OfTwoThatHalveEachOtherIsTheirSum) {
+  EXPECT_NEAR(pass_seconds(std::vector{streamed(1, 1), streamed(1, 1)}, {2, 0.5, 0.5}), 4, 1e-9);
+}
+
+TEST(Pass, ReadsAsFarAsTheWindowWhileOthersCompute) {
+  PassItem others = kept(10);
+  others.elsewhere = true;
+  // Two of the four pages are read during the ten seconds, the others must be waited for.
+  EXPECT_NEAR(seconds_of({streamed(0.1, 3), streamed(0.1, 3), streamed(0.1, 3), streamed(0.1, 3), others}, 2),
+              16.2, 0.11);
+}
+
+TEST(Pass, IsNeverShorterThanTheBestOverlap) {
+  const PassConditions conditions{2, 0.8, 0.7};
+  EXPECT_NEAR(least_pass_seconds(8, 0, 1, 0, conditions), 9, 1e-9);
+  EXPECT_NEAR(least_pass_seconds(0, 7, 0, 0, conditions), 7, 1e-9);
+  // Ten seconds of both running do eight of computing and seven of reading.
+  EXPECT_NEAR(least_pass_seconds(8, 7, 0, 0, conditions), 10, 1e-9);
+  EXPECT_GE(pass_seconds(std::vector{streamed(4, 3.5), streamed(4, 3.5)}, conditions), 10 - 1e-9);
+}
+
+}  // namespace
+}  // namespace caravan
