@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <set>
 
+#include "base/clock.h"
 #include "base/random.h"
 #include "shards/store_import.h"
 #include "shards/store_source.h"
@@ -75,12 +76,21 @@ TEST(ShardStoreKill, AtAnyMomentNothingAcknowledgedIsLostAndImportsGoOn) {
   write_model({.weights = 9}, folder.path() + "/kept");
   { import_model(*open_store(state), read_manifest(folder.path() + "/kept"), {.copy = true}); }
   const Manifest original = read_manifest(model);
+  // Kills come within what one round takes here.
+  const SystemClock clock;
+  const Time begun = clock.now();
+  {
+    const auto store = open_store(state);
+    import_model(*store, original, {.copy = true});
+    remove_model(*store, *store->find_model("model"));
+  }
+  const auto round_us = static_cast<uint64_t>(seconds(clock.now() - begun) * 1.5e6) + 1;
   const char* wanted = std::getenv("CARAVAN_IMPORT_KILLS");
   const int kills = wanted && *wanted ? std::atoi(wanted) : 20;
   SeededRandom random(1);
   int partial = 0;
   for (int i = 0; i < kills; ++i) {
-    const char last = run_until_killed(state, model, static_cast<unsigned>(random.below(300'000)));
+    const char last = run_until_killed(state, model, static_cast<unsigned>(random.below(round_us)));
     const auto store = open_store(state);
     ASSERT_TRUE(store->find_model("kept"));
     ASSERT_TRUE(verify_model(*store, *store->find_model("kept"), {}).empty());
@@ -100,7 +110,8 @@ TEST(ShardStoreKill, AtAnyMomentNothingAcknowledgedIsLostAndImportsGoOn) {
     }
     partial += there > 0 && there < content_bytes(original);
     const ImportResult result = import_model(*store, original, {.copy = true});
-    ASSERT_EQ(result.copied_bytes + there, content_bytes(original)) << "copied again what was there";
+    // Less when a removal was killed between a tied group and the one that it leans on.
+    ASSERT_LE(result.copied_bytes + there, content_bytes(original)) << "copied again what was there";
     ASSERT_EQ(open_record(store, *store->find_model("model")).fingerprint(), original.fingerprint());
     ASSERT_TRUE(verify_model(*store, *store->find_model("model"), {}).empty());
     remove_model(*store, *store->find_model("model"));
