@@ -52,29 +52,42 @@ float extreme(const float* x, int count) {
   return largest;
 }
 
+// The squared error that a stored scale leaves, in units of `largest`, so that no square under- or overflows.
+float symmetric_error(const float* x, int count, int bound, float stored, float largest) {
+  const float factor = inverse(stored);
+  if (!std::isfinite(stored)) return std::numeric_limits<float>::infinity();
+  float error = 0;
+  for (int i = 0; i < count; ++i) {
+    const float q = static_cast<float>(nearest_within(factor * x[i], -bound, bound - 1));
+    const float difference = (stored * q - x[i]) / largest;
+    error += difference * difference;
+  }
+  return error;
+}
+
 // The scale of x ~ scale * q, q in [-bound, bound - 1], that leaves the smallest squared error.
-float fit_symmetric(const float* x, int count, int bound) {
+float fit_symmetric(const float* x, int count, int bound, float (*as_stored)(float)) {
   const float largest = extreme(x, count);
   if (largest == 0) return 0;
+  float best = largest / -static_cast<float>(bound);
+  float best_error = symmetric_error(x, count, bound, as_stored(best), largest);
   // The extreme value takes -bound, the one integer without a positive twin; candidates stretch or shrink
   // the steps around that by up to an eighth.
-  float best = 0, best_gain = -1;
   for (int step = -8; step <= 8; ++step) {
     const float steps =
         -(static_cast<float>(bound) + static_cast<float>(bound) * static_cast<float>(step) / 64);
     const float factor = steps / largest;
-    if (!std::isfinite(factor)) return 0;
+    if (!std::isfinite(factor)) break;
     float product = 0, square = 0;
     for (int i = 0; i < count; ++i) {
       const float q = static_cast<float>(nearest_within(factor * x[i], -bound, bound - 1));
       product += q * (x[i] / largest);
       square += q * q;
     }
-    // The error left after least squares is sum(x^2) - product^2 / square.
-    if (square > 0 && product * product > best_gain * square) {
-      best_gain = product * product / square;
-      best = largest * (product / square);
-    }
+    if (!(square > 0)) continue;
+    const float scale = largest * (product / square);
+    const float error = symmetric_error(x, count, bound, as_stored(scale), largest);
+    if (error < best_error) best = scale, best_error = error;
   }
   return best;
 }
@@ -154,7 +167,8 @@ void pack_fifth_bits(const uint8_t* q, uint8_t* high) {
 
 // q = x / scale + bound for the scale as it is stored; returns that scale.
 uint16_t symmetric_block(const float* x, int bound, uint8_t* q) {
-  const uint16_t stored = checked_half(fit_symmetric(x, 32, bound));
+  const uint16_t stored = checked_half(
+      fit_symmetric(x, 32, bound, [](float scale) { return half_to_float(float_to_half(scale)); }));
   const float factor = inverse(half_to_float(stored));
   for (int i = 0; i < 32; ++i)
     q[i] = static_cast<uint8_t>(nearest_within(factor * x[i], -bound, bound - 1) + bound);
@@ -174,9 +188,30 @@ void compress(const float* x, BlockQ5_0& block) {
   pack_fifth_bits(q, block.high);
 }
 
+// Of 32 values, with scale and minimum as they are stored; in units of `range`.
+float affine_error(const float* x, int levels, const Affine& fit, float range) {
+  const float scale = half_to_float(float_to_half(fit.scale)), factor = inverse(scale);
+  const float minimum = half_to_float(float_to_half(fit.minimum));
+  if (!std::isfinite(scale) || !std::isfinite(minimum)) return std::numeric_limits<float>::infinity();
+  float error = 0;
+  for (int i = 0; i < 32; ++i) {
+    const float level = static_cast<float>(nearest_within((x[i] - minimum) * factor, 0, levels));
+    const float difference = (scale * level + minimum - x[i]) / range;
+    error += difference * difference;
+  }
+  return error;
+}
+
 template <class Block>
 void affine_block(const float* x, int levels, Block& block, uint8_t* q) {
-  const Affine fit = fit_affine(x, 32, levels, false);
+  Affine fit = fit_affine(x, 32, levels, false);
+  // What is best before rounding may be worse after it than the plain choice.
+  const auto [low, high] = std::minmax_element(x, x + 32);
+  const float range = *high - *low;
+  const Affine plain{range / static_cast<float>(levels), *low};
+  if (range > 0 && std::isfinite(range) &&
+      affine_error(x, levels, plain, range) <= affine_error(x, levels, fit, range))
+    fit = plain;
   block.d = checked_half(fit.scale);
   block.m = checked_half(fit.minimum);
   const float factor = inverse(half_to_float(block.d)), minimum = half_to_float(block.m);
@@ -270,7 +305,8 @@ void compress(const float* x, BlockQ5_K& block) {
 
 void compress(const float* x, BlockQ6_K& block) {
   float scales[16];
-  for (int run = 0; run < 16; ++run) scales[run] = fit_symmetric(x + 16 * run, 16, 32);
+  for (int run = 0; run < 16; ++run)
+    scales[run] = fit_symmetric(x + 16 * run, 16, 32, [](float scale) { return scale; });
   // The largest scale takes -128, the extreme of a signed byte.
   block.d = checked_half(extreme(scales, 16) / -128);
   const float d = half_to_float(block.d);

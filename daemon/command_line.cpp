@@ -334,6 +334,10 @@ class Parser {
     render->add_option("FILE", line_.model, "the Jinja template")->required();
     render->add_option("INPUT", line_.input, "a JSON object of its variables; - reads standard input")
         ->required();
+    render
+        ->add_option("--now", line_.now,
+                     "what strftime_now takes for the time, in seconds since 1970 (default: the clock)")
+        ->envname("SOURCE_DATE_EPOCH");
 
     CLI::App* bench =
         command("bench", "Measure this machine, a hop on the loopback, and a model if one is named",

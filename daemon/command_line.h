@@ -35,11 +35,12 @@ struct CommandLine {
   Command command{};
   Config config;  // flags win over the file, the file over the defaults
 
-  std::string model;          // MODEL, SOURCE or FILE.jinja
-  std::string output;         // OUT.gguf
-  std::string input;          // INPUT.json, or the text to tokenize
-  std::string ticket;         // join
-  std::string type = "q8_0";  // quantize
+  std::string model;           // MODEL, SOURCE or FILE.jinja
+  std::string output;          // OUT.gguf
+  std::string input;           // INPUT.json, or the text to tokenize
+  std::optional<int64_t> now;  // template: seconds since 1970
+  std::string ticket;          // join
+  std::string type = "q8_0";   // quantize
   bool json = false;
   uint32_t peers = 0;  // run (0: in this process), demo
 

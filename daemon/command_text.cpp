@@ -66,7 +66,8 @@ int command_template(const CommandLine& line) {
   const std::string source = read_text_file(line.model, limits::kMaxTemplateBytes);
   const std::string input =
       line.input == "-" ? text_or_input("-") : read_text_file(line.input, limits::kMaxJsonBytes);
-  write_out(ChatTemplate::parse(source, line.model).render(input, SystemClock().unix_seconds()));
+  write_out(
+      ChatTemplate::parse(source, line.model).render(input, line.now.value_or(SystemClock().unix_seconds())));
   return 0;
 }
 

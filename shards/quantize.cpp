@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <exception>
+#include <limits>
 #include <thread>
 
 #include "base/check.h"
@@ -272,11 +273,11 @@ class Converter {
   }
 
   void write_rows(const GgufTensorPlan& plan, std::span<const float> values, std::span<std::byte> out) const {
-    if (plan.type == TensorType::kF16)
-      for (const float value : values)
-        if (std::isfinite(value) && std::fabs(value) >= 65520.0f)
-          fail(ErrorCode::kUnsupported, "{}: tensor {}: the value {} does not fit in F16", source_.path,
-               plan.name, value);
+    const float most = plan.type == TensorType::kF16 ? 65520.0f : std::numeric_limits<float>::infinity();
+    for (const float value : values)
+      if (!(std::fabs(value) < most))
+        fail(ErrorCode::kUnsupported, "{}: tensor {}: the value {} does not fit in {}", source_.path,
+             plan.name, value, traits(plan.type).name);
     try {
       quantize(plan.type, values, out);
     } catch (const Error& error) {

@@ -279,5 +279,23 @@ TEST(Format, KnowsNames) {
   EXPECT_FALSE(tensor_type_from_ggml(10));
 }
 
+// What a format can hold exactly it keeps exactly: constants, one value among zeros, zero and another.
+TEST(Quantize, KeepsWhatTheFormatHoldsExactly) {
+  for (const TensorType type : {TensorType::kQ4_0, TensorType::kQ4_1, TensorType::kQ5_0, TensorType::kQ5_1})
+    for (const float value : {1.0f, -1.0f, 0.5f, 3.0f, 100.0f, -50.0f, 1000.0f})
+      for (const int kind : {0, 1, 2}) {
+        std::vector<float> values(32), back(32);
+        for (int i = 0; i < 32; ++i)
+          values[i] = kind == 0 ? value : kind == 1 ? (i == 7 ? value : 0) : (i % 2 ? value : 0);
+        // An affine format has no exact step for an arbitrary value among zeros.
+        const bool affine = type == TensorType::kQ4_1 || type == TensorType::kQ5_1;
+        if (affine && kind != 0) continue;
+        std::vector<std::byte> blocks(row_bytes(type, 32));
+        quantize(type, values, blocks);
+        dequantize(type, blocks, back);
+        EXPECT_EQ(back, values) << traits(type).name << " " << value << " kind " << kind;
+      }
+}
+
 }  // namespace
 }  // namespace caravan

@@ -18,7 +18,7 @@
 namespace caravan {
 namespace {
 
-constexpr uint64_t kSmallTables = 150'000;
+constexpr uint64_t kSmallTables = 30'000;
 
 std::shared_ptr<ShardStore> open_store(const std::string& folder) {
   RocksStore store(folder, {ShardStore::kRecordsFamily, ShardStore::kBulkFamily});
@@ -89,7 +89,8 @@ TEST(ShardStoreKill, AtAnyMomentNothingAcknowledgedIsLostAndImportsGoOn) {
   const int kills = wanted && *wanted ? std::atoi(wanted) : 20;
   SeededRandom random(1);
   int partial = 0;
-  for (int i = 0; i < kills; ++i) {
+  // A machine so busy that all of these miss the import gets some more.
+  for (int i = 0; i < kills || (partial == 0 && i < kills + 60); ++i) {
     const char last = run_until_killed(state, model, static_cast<unsigned>(random.below(round_us)));
     const auto store = open_store(state);
     ASSERT_TRUE(store->find_model("kept"));
