@@ -13,7 +13,7 @@ void Pipeline::add(StepPlan plan, bool canary, Time now) {
   flight.step.step = StepId{++last_step_};
   flight.step.canary = canary;
   flight.step.operations = std::move(plan.operations);
-  flight.step.ranges = std::move(plan.ranges);
+  flight.step.ranges = plan.ranges;  // the plan keeps them: progress is told by them when the step is done
   flight.step.rows.codec = codec_;
   flight.embedded = plan.tokens.empty();
   if (!flight.embedded) actions_.emplace_back(EmbedJob{epoch_, flight.step.step, codec_, plan.tokens});

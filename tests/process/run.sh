@@ -40,7 +40,16 @@ done
 expect_exit 2 "the context holds 8" run "$model" -p "Once upon a time there was a little girl" --context 8 -n 1
 expect_exit 1 "does not hold 9 layers" run "$model" --ids 1 -n 1 --context 16000000
 expect_exit 1 "does not hold 9 layers" run "$model" --ids 1 -n 1 --context 16000000 --peers 2 --state "$work/run"
-pass "run: text, -n 0, --json, --logits, --kv-type, --context"
+"$program" run "$model" --ids "$(seq -s, 1 400)" -n 0 --isa scalar --threads 1 >/dev/null 2>"$work/prefill.err"
+grep -q "^prefill: 256 tokens of 400 tokens" "$work/prefill.err" || give_up "a long prompt shows no progress"
+"$program" run "$model" --ids 1,2,3 -n 4 --temp 0 --ram 64MiB --json >"$work/fits" 2>/dev/null
+grep -q '"weights":"mapped"' "$work/fits" || give_up "weights that fit are not mapped"
+"$program" run "$model" --ids 1,2,3 -n 4 --temp 0 --threads 2 --ram 14MiB --context 64 --json >"$work/streamed" 2>/dev/null
+grep -q '"weights":"streamed"' "$work/streamed" || give_up "weights over --ram are not streamed: $(cat "$work/streamed")"
+ids_of() { grep -o '"ids":[^]]*]' "$1"; }
+[ "$(ids_of "$work/fits")" = "$(ids_of "$work/streamed")" ] || give_up "another budget gives other ids"
+expect_exit 1 "budget" run "$model" --ids 1 -n 1 --ram 4MiB
+pass "run: text, -n 0, --json, --logits, --kv-type, --context, progress, --ram"
 
 # --- Interrupted work leaves nothing ---
 interrupt() { # NAME: signals the program, expects 130 within 3 s
