@@ -69,27 +69,31 @@ float symmetric_error(const float* x, int count, int bound, float stored, float 
 float fit_symmetric(const float* x, int count, int bound, float (*as_stored)(float)) {
   const float largest = extreme(x, count);
   if (largest == 0) return 0;
-  float best = largest / -static_cast<float>(bound);
-  float best_error = symmetric_error(x, count, bound, as_stored(best), largest);
   // The extreme value takes -bound, the one integer without a positive twin; candidates stretch or shrink
   // the steps around that by up to an eighth.
+  const float plain = largest / -static_cast<float>(bound);
+  float best = plain, best_gain = -1;
   for (int step = -8; step <= 8; ++step) {
     const float steps =
         -(static_cast<float>(bound) + static_cast<float>(bound) * static_cast<float>(step) / 64);
     const float factor = steps / largest;
-    if (!std::isfinite(factor)) break;
+    if (!std::isfinite(factor)) return 0;
     float product = 0, square = 0;
     for (int i = 0; i < count; ++i) {
       const float q = static_cast<float>(nearest_within(factor * x[i], -bound, bound - 1));
       product += q * (x[i] / largest);
       square += q * q;
     }
-    if (!(square > 0)) continue;
-    const float scale = largest * (product / square);
-    const float error = symmetric_error(x, count, bound, as_stored(scale), largest);
-    if (error < best_error) best = scale, best_error = error;
+    // The error left after least squares is sum(x^2) - product^2 / square.
+    if (square > 0 && product * product > best_gain * square) {
+      best_gain = product * product / square;
+      best = largest * (product / square);
+    }
   }
-  return best;
+  // What is best before rounding may be worse after it than the plain choice, which many a block fits
+  // exactly.
+  const float plain_error = symmetric_error(x, count, bound, as_stored(plain), largest);
+  return plain_error <= symmetric_error(x, count, bound, as_stored(best), largest) ? plain : best;
 }
 
 struct Affine {
