@@ -28,10 +28,6 @@ if(CARAVAN_SANITIZE)
   set(sanitize -fsanitize=${CARAVAN_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_compile_options(caravan_flags INTERFACE ${sanitize})
   target_link_options(caravan_flags INTERFACE ${sanitize})
-  if(CARAVAN_FUZZ)
-    # Coverage for every object, so that the fuzz targets see inside the libraries they link.
-    target_compile_options(caravan_flags INTERFACE -fsanitize=fuzzer-no-link)
-  endif()
 endif()
 
 # A system library by its pkg-config name, as target PkgConfig::NAME; its headers are system headers.
@@ -57,9 +53,17 @@ caravan_system(PROMETHEUS prometheus-cpp-core)
 pkg_check_modules(GTEST QUIET IMPORTED_TARGET GLOBAL gtest)
 pkg_check_modules(BENCHMARK QUIET IMPORTED_TARGET GLOBAL benchmark)
 
+# The fuzz targets see inside the libraries that they link; tests are built without, which is quicker.
+function(caravan_coverage target)
+  if(CARAVAN_FUZZ)
+    target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
+  endif()
+endfunction()
+
 # dev and tsan parse the large headers once, ahead of all files. rel does not: it proves that each file includes what it needs,
 # and g++ warns of system headers that come precompiled.
 function(caravan_precompile target)
+  caravan_coverage(${target})
   if(CARAVAN_SANITIZE)
     target_precompile_headers(${target} REUSE_FROM caravan_precompiled)
   endif()
@@ -67,6 +71,7 @@ endfunction()
 if(CARAVAN_SANITIZE)
   add_library(caravan_precompiled OBJECT ${PROJECT_SOURCE_DIR}/cmake/precompiled.cpp)
   target_link_libraries(caravan_precompiled PRIVATE caravan_flags)
+  caravan_coverage(caravan_precompiled)
   target_precompile_headers(caravan_precompiled PRIVATE <algorithm> <cmath> <filesystem> <fstream> <functional> <map> <memory>
     <optional> <regex> <set> <sstream> <string> <thread> <vector> <fmt/core.h> <nlohmann/json.hpp>)
 endif()

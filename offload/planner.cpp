@@ -18,8 +18,7 @@ constexpr uint64_t kFloorBlocks = 2;  // one that fills, one that attention read
 constexpr double kUsefulStep = 0.95;  // of the time: what a step up in RAM must reach
 
 struct Candidate {
-  uint32_t level = 0;   // of the weights
-  uint32_t window = 0;  // of the level
+  uint32_t level = 0;  // of the weights
   uint64_t kv_blocks = 0;
   uint64_t bytes = 0;  // without headroom
   double read_seconds = 0;
@@ -108,35 +107,29 @@ class Planner {
     const double weights = pass_read_seconds(input_, decode_, steps_, level.placements, level.cache_pages);
     for (uint64_t blocks : kv_levels) {
       const double state = state_read_seconds(input_, steps_, blocks * input_.block_bytes);
-      for (uint32_t window = 0; window < level.windows.size(); ++window) {
-        const double ahead = state + window_seconds(level.windows[window]);
-        candidates_.push_back(
-            {index, window, blocks, bytes(level, window, blocks), weights + state,
-             least_pass_seconds(compute, weights + state, input_.elsewhere_seconds, ahead, conditions)});
-      }
+      const double ahead = state + window_seconds(level);
+      candidates_.push_back(
+          {index, blocks, bytes(level, blocks), weights + state,
+           least_pass_seconds(compute, weights + state, input_.elsewhere_seconds, ahead, conditions)});
     }
   }
 
-  // Of reading all that a window holds.
-  double window_seconds(const WeightLevel::Window& window) const {
+  // At most, of reading all that a window holds.
+  double window_seconds(const WeightLevel& level) const {
     const Measurements& machine = input_.measurements;
-    return static_cast<double>(window.bytes) / machine.best_read(UINT64_MAX).rate +
-           window.pages * machine.small_read_seconds;
+    return static_cast<double>(level.window_bytes) / machine.best_read(UINT64_MAX).rate +
+           static_cast<double>(input_.pages.size()) * machine.small_read_seconds;
   }
 
   uint64_t spilled(uint64_t blocks) const { return (kv_wanted_ - blocks) * input_.block_bytes; }
 
-  static uint64_t weight_bytes(const WeightLevel& level, uint32_t window) {
-    return level.resident_bytes + level.demand_bytes + level.cache_bytes + level.windows[window].bytes;
-  }
-  uint64_t bytes(const WeightLevel& level, uint32_t window, uint64_t blocks) const {
-    return weight_bytes(level, window) + blocks * input_.block_bytes + input_.scratch_bytes +
-           input_.wire_bytes;
+  uint64_t bytes(const WeightLevel& level, uint64_t blocks) const {
+    return level.bytes + blocks * input_.block_bytes + input_.scratch_bytes + input_.wire_bytes;
   }
 
   PassPlacement placement(const Candidate& candidate) const {
     const WeightLevel& level = levels_[candidate.level];
-    return {level.placements, level.cache_pages, level.windows[candidate.window].bytes,
+    return {level.placements, level.cache_pages, level.window_bytes,
             candidate.kv_blocks * input_.block_bytes};
   }
   double seconds(const Candidate& candidate) const {
@@ -168,14 +161,14 @@ class Planner {
     const Candidate& candidate = least();
     const WeightLevel& level = levels_[candidate.level];
     const uint64_t ram = least_ram();
-    const char* what = level.windows[candidate.window].pages > 0 ? "two weight groups at a time"
-                       : level.demand_bytes > 0                  ? "the groups of every pass and two experts"
-                                                                 : "weights";
+    const char* what = level.window_bytes > 0   ? "two weight groups at a time"
+                       : level.demand_bytes > 0 ? "the groups of every pass and two experts"
+                                                : "weights";
     fail(
         ErrorCode::kOutOfMemory,
         "a RAM budget of {} is too small here: the least is {}: {} for {}, {} for KV, {} for scratch, {} for "
         "the wire, {} kept free",
-        exact(input_.budgets.ram), exact(ram), to_string(Bytes{weight_bytes(level, candidate.window)}), what,
+        exact(input_.budgets.ram), exact(ram), to_string(Bytes{level.bytes}), what,
         to_string(Bytes{candidate.kv_blocks * input_.block_bytes}), to_string(Bytes{input_.scratch_bytes}),
         to_string(Bytes{input_.wire_bytes}), to_string(Bytes{ram - candidate.bytes}));
   }
@@ -187,9 +180,7 @@ class Planner {
 
   PlanShares floors() const {
     uint64_t weights = UINT64_MAX;
-    for (const WeightLevel& level : levels_)
-      for (uint32_t window = 0; window < level.windows.size(); ++window)
-        weights = std::min(weights, weight_bytes(level, window));
+    for (const WeightLevel& level : levels_) weights = std::min(weights, level.bytes);
     return {weights, kv_floor_ * input_.block_bytes, input_.scratch_bytes, input_.wire_bytes, headroom()};
   }
   // Without a limit there is nothing to keep free.
@@ -213,15 +204,14 @@ class Planner {
 
   Plan describe(const Candidate& candidate) const {
     const WeightLevel& level = levels_[candidate.level];
-    const WeightLevel::Window& window = level.windows[candidate.window];
     Plan plan;
     plan.placements = level.placements;
-    plan.shares = {weight_bytes(level, candidate.window), candidate.kv_blocks * input_.block_bytes,
-                   input_.scratch_bytes, input_.wire_bytes, headroom()};
+    plan.shares = {level.bytes, candidate.kv_blocks * input_.block_bytes, input_.scratch_bytes,
+                   input_.wire_bytes, headroom()};
     plan.floors = floors();
     plan.resident_bytes = level.resident_bytes;
-    plan.window_bytes = window.bytes;
-    plan.prefetch_pages = window.pages > 0 ? window.pages - 1 : 0;
+    plan.window_bytes = level.window_bytes;
+    plan.prefetch_pages = level.window_pages > 0 ? level.window_pages - 1 : 0;
     plan.demand_bytes = level.demand_bytes;
     plan.cache_bytes_choice = level.cache_bytes_choice;
     plan.cache_pages_choice = level.cache_pages;

@@ -7,12 +7,13 @@
 
 #include "base/error.h"
 #include "tests/offload/planner_support.h"
+#include "tests/support/sanitized.h"
 
 namespace caravan {
 
 namespace {
 
-constexpr int kInputs = 32;
+constexpr int kInputs = test::kSanitized ? 6 : 32;
 constexpr double kRounding = 1 + 1e-6;
 
 uint64_t least_ram(PlanInput input) {
