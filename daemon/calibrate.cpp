@@ -44,14 +44,13 @@ double share(double together, double alone) {
 
 // Products on all threads while the disk is read, against both alone, measured side by side.
 void measure_together(ComputeProbe& compute, const DiskProbe& disk, Measurements& measurements) {
-  const DiskRate best = measurements.best_read(UINT64_MAX);
-  const double read_alone = disk.rate(best.bytes, best.readers, kTogetherSeconds);
+  const double read_alone = disk.rate(kTogetherSeconds);
   const double row_alone = compute.row_rate(kTogetherSeconds);
   double read = 0;
   std::optional<Error> error;
   std::thread reader([&] {
     try {
-      read = disk.rate(best.bytes, best.readers, kTogetherSeconds);
+      read = disk.rate(kTogetherSeconds);
     } catch (const Error& caught) {
       error = caught;
     }

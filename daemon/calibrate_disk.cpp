@@ -6,27 +6,29 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <span>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/random.h"
+#include "base/source.h"
+#include "offload/page_reader.h"
+#include "offload/read_job.h"
+#include "offload/read_rate.h"
 
 namespace caravan {
 
 namespace {
 
 constexpr uint64_t kAlignment = 4096;
-constexpr uint64_t kSizes[] = {1u << 20, 4u << 20};
-constexpr uint32_t kReaders[] = {1, 4};
+constexpr uint64_t kRunBytes = 8u << 20;  // a weight group's, about
+constexpr uint64_t kJumble = 0x9e3779b1;  // a prime
 
 // Memory for direct reads.
 class AlignedBuffer {
@@ -105,7 +107,7 @@ DiskProbe DiskProbe::open_file(const Clock& clock, const std::string& path) {
   struct stat status {};
   if (::fstat(probe.descriptor_, &status) != 0) fail_io(path, "its size cannot be read");
   probe.bytes_ = static_cast<uint64_t>(status.st_size);
-  if (probe.bytes_ < kSizes[0])
+  if (probe.bytes_ < kPieceBytes)
     fail(ErrorCode::kInvalidArgument, "{}: too small to measure a disk with", path);
   probe.set_direct();
   return probe;
@@ -143,39 +145,17 @@ void DiskProbe::forget() const {
   if (!direct_) (void)::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_DONTNEED);
 }
 
-double DiskProbe::rate(uint64_t size, uint32_t readers, double lasting) const {
-  size = std::min(size, bytes_ / kAlignment * kAlignment);
-  const uint64_t places = bytes_ / size;
+double DiskProbe::rate(double lasting) const {
   forget();
-  std::atomic<uint64_t> next{0}, done{0};
-  std::atomic<int> error{0};
-  const Time start = clock_->now();
-  // Made here, because nothing may be thrown in a thread.
-  std::vector<std::unique_ptr<AlignedBuffer>> buffers;
-  for (uint32_t i = 0; i < readers; ++i) buffers.push_back(std::make_unique<AlignedBuffer>(size));
-  const auto read = [&](const AlignedBuffer& buffer) {
-    // At least one each, so that a busy machine never measures nothing.
-    do {
-      errno = 0;  // a read past the end leaves it
-      // In a jumbled order, so that no read-ahead of a device helps; each place once before any again.
-      const uint64_t place = next.fetch_add(1) * 0x9e3779b1u % places;
-      if (!read_whole(descriptor_, place * size, buffer.span()))
-        error = errno == 0 ? EIO : errno;
-      else
-        done += size;
-    } while (seconds(clock_->now() - start) < lasting && error.load() == 0);
-  };
-  std::vector<std::thread> threads;
-  for (uint32_t i = 1; i < readers; ++i)
-    threads.emplace_back([&read, &buffer = *buffers[i]] { read(buffer); });
-  read(*buffers[0]);
-  for (std::thread& thread : threads) thread.join();
-  const double elapsed = seconds(clock_->now() - start);
-  if (error.load() != 0) {
-    errno = error.load();
-    fail_io(path_, "cannot be read");
-  }
-  return static_cast<double>(done.load()) / elapsed;
+  const uint64_t size = std::min(kRunBytes, bytes_ / kAlignment * kAlignment);
+  const uint64_t places = bytes_ / size;
+  std::vector<Extent> extents;
+  // In a jumbled order, so that no read-ahead of a device helps; each place once before any again.
+  for (uint64_t i = 0; i < places; ++i) extents.push_back({0, i * kJumble % places * size, size});
+  // Through the descriptor, because a scratch file has no name.
+  const auto source =
+      std::make_shared<FileSource>(std::vector<std::string>{"/proc/self/fd/" + std::to_string(descriptor_)});
+  return read_rate(source, extents, *clock_, lasting);
 }
 
 double DiskProbe::small_read() const {
@@ -195,10 +175,7 @@ double DiskProbe::small_read() const {
 }
 
 void DiskProbe::measure(Measurements& measurements, double seconds_each) const {
-  measurements.disk.clear();
-  for (const uint64_t size : kSizes)
-    for (const uint32_t readers : kReaders)
-      measurements.disk.push_back({size, readers, rate(size, readers, seconds_each)});
+  measurements.disk = {{kPieceBytes, PageReaderOptions().pieces_in_flight, rate(seconds_each)}};
   measurements.small_read_seconds = small_read();
   measurements.direct = direct_;
 }

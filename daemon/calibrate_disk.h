@@ -9,7 +9,7 @@
 
 namespace caravan {
 
-// Reads a file around the page cache, in several sizes and with several threads. One thread.
+// Reads a file around the page cache as the pager does. One thread.
 class DiskProbe {
  public:
   // The file at `path`, or an own one of at most `scratch_bytes` in `folder` when `path` is empty: it has no
@@ -27,8 +27,8 @@ class DiskProbe {
   bool direct() const { return direct_; }
   // Fills disk, small_read_seconds and direct.
   void measure(Measurements& measurements, double seconds_each) const;
-  // Bytes a second of reads of `size` by `readers` threads for so long.
-  double rate(uint64_t size, uint32_t readers, double lasting) const;
+  // Bytes a second of the pager's reader, for so long.
+  double rate(double lasting) const;
 
  private:
   DiskProbe(const Clock& clock, std::string path) : clock_(&clock), path_(std::move(path)) {}

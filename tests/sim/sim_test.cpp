@@ -7,8 +7,8 @@
 #include <string>
 
 #include "base/log.h"
-#include "tests/support/sanitized.h"
 #include "tests/sim/sim_world.h"
+#include "tests/support/sanitized.h"
 
 namespace caravan {
 namespace {
