@@ -7,12 +7,15 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/progress.h"
 #include "base/random.h"
 #include "bench/hop_bench.h"
 #include "compute/cpu/thread_pool.h"
+#include "daemon/bench_pages.h"
 #include "daemon/commands.h"
 #include "daemon/defaults.h"
 #include "daemon/engine.h"
+#include "daemon/interruption.h"
 #include "daemon/model_library.h"
 
 namespace caravan {
@@ -139,10 +142,61 @@ void print_table(const Json& json) {
                 row["wire_us"].get<double>(), row["codec_us"].get<double>());
 }
 
+void print_pages(const PagesBench& bench) {
+  std::printf("%-6s %7s %9s %12s %12s %13s %10s %7s %7s\n", "from", "x RAM", "ram", "ms a token",
+              "predicted ms", "MB a token", "raw GB/s", "of raw", "hidden");
+  for (const PagedDecode& row : bench.decodes)
+    std::printf("%-6s %7.0f %9s %12.1f %12.1f %13.1f %10.2f %5.0f %% %5.0f %%\n", row.from.c_str(),
+                row.times_ram, to_string(Bytes{row.ram}).c_str(), row.seconds_a_token * 1e3,
+                row.predicted_seconds * 1e3, row.bytes_a_token / 1e6, row.raw_rate / 1e9, row.share * 100,
+                row.hidden * 100);
+  std::printf("\n%9s %12s %10s %7s %12s\n", "in flight", "store GB/s", "raw GB/s", "of raw", "CPU s a GB");
+  for (const StoredReads& row : bench.reads)
+    std::printf("%9u %12.2f %10.2f %5.0f %% %12.2f\n", row.in_flight, row.store_rate / 1e9,
+                row.raw_rate / 1e9, row.store_rate / row.raw_rate * 100, row.processor_seconds_gb);
+}
+
+Json pages_json(const PagesBench& bench) {
+  Json json = {{"decode", Json::array()}, {"store_reads", Json::array()}};
+  for (const PagedDecode& row : bench.decodes)
+    json["decode"].push_back({{"from", row.from},
+                              {"times_ram", row.times_ram},
+                              {"ram", row.ram},
+                              {"seconds_per_token", row.seconds_a_token},
+                              {"predicted_seconds_per_token", row.predicted_seconds},
+                              {"disk_bytes_per_token", row.bytes_a_token},
+                              {"raw_bytes_per_second", row.raw_rate},
+                              {"share_of_raw", row.share},
+                              {"hidden", row.hidden}});
+  for (const StoredReads& row : bench.reads)
+    json["store_reads"].push_back({{"in_flight", row.in_flight},
+                                   {"store_bytes_per_second", row.store_rate},
+                                   {"raw_bytes_per_second", row.raw_rate},
+                                   {"processor_seconds_per_gb", row.processor_seconds_gb}});
+  return json;
+}
+
+int bench_pages(const CommandLine& line, const Clock& clock) {
+  if (line.model.empty()) fail(ErrorCode::kInvalidArgument, "bench --pages needs a MODEL");
+  Interruption interruption;
+  const bool terminal = standard_error_is_terminal();
+  const PagesBench bench = run_pages_bench(clock, line, [&](const std::string& what) {
+    if (interruption.came()) fail(ErrorCode::kCancelled, "interrupted");
+    std::fprintf(stderr, terminal ? "\r\033[K%s " : "%s\n", what.c_str());
+  });
+  if (terminal) std::fprintf(stderr, "\r\033[K");
+  if (line.json)
+    std::printf("%s\n", pages_json(bench).dump(2).c_str());
+  else
+    print_pages(bench);
+  return 0;
+}
+
 }  // namespace
 
 int command_bench(const CommandLine& line) {
   const SystemClock clock;
+  if (line.pages) return bench_pages(line, clock);
   SystemRandom random;
   Json json = {{"model", line.model}, {"machine", Json::array()}, {"hop", Json::array()}};
   for (const uint32_t threads : {1u, 2u}) json["machine"].push_back(measure_threads(clock, line, threads));

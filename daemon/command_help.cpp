@@ -67,7 +67,8 @@ constexpr Examples kExamples[] = {
      "Nothing is loaded: the file's header is enough."},
     {"bench",
      "  caravan bench                                          this machine and a hop\n"
-     "  caravan bench MODEL --json                             and a model's prefill and decode"},
+     "  caravan bench MODEL --json                             and a model's prefill and decode\n"
+     "  caravan bench MODEL --pages --state DIR                when RAM does not hold it"},
     {"import",
      "  caravan import model.gguf                              its name and hashes; the bytes stay there\n"
      "  caravan import HF_FOLDER --copy --disk 50%             its weights, too, into the state folder\n"

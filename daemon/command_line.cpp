@@ -344,6 +344,10 @@ class Parser {
                 CommandLine::Command::kBench);
     model_option(bench);
     bench->add_flag("--json", line_.json, "print one object instead of the tables");
+    bench->add_flag(
+        "--pages", line_.pages,
+        "instead: MODEL under half and a quarter of the RAM it needs, from its file and from a store, "
+        "beside the raw speed of the disk; the state folder needs room for a copy");
     add_engine(bench);
   }
 
