@@ -82,7 +82,11 @@ const std::vector<Key>& keys() {
 
 std::string_view nearest_key(std::string_view name) {
   std::vector<std::string_view> names;
-  for (const Key& key : keys()) names.push_back(key.name);
+  for (const Key& key : keys()) {
+    names.push_back(key.name);
+    const size_t dot = key.name.find('.');
+    if (dot != std::string_view::npos) names.push_back(key.name.substr(0, dot));
+  }
   return nearest_word(name, names);
 }
 

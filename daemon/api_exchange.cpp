@@ -69,6 +69,7 @@ std::vector<TokenId> ApiExchange::encode(const ApiRequest::Prompt& prompt) const
 void ApiExchange::check(const std::vector<TokenId>& ids, uint32_t context) const {
   const char* const param = chat() ? "messages" : "prompt";
   const size_t vocabulary = parts_.codec.vocabulary();
+  if (vocabulary == 0) refuse_param(param, "the model has no tokenizer, which the API needs");
   if (ids.empty()) refuse_param(param, "the prompt has no tokens");
   const auto foreign = std::find_if(ids.begin(), ids.end(), [&](TokenId id) { return id >= vocabulary; });
   if (foreign != ids.end())

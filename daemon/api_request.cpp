@@ -174,8 +174,12 @@ void read_common(const Fields& fields, ApiRequest& request) {
   }
 }
 
-uint32_t read_max_tokens(const Fields& fields, const char* key, uint32_t fallback) {
-  return static_cast<uint32_t>(fields.integer(key, 1, limits::kMaxContext).value_or(fallback));
+// 0, when it is said, asks for the prompt alone.
+void read_max_tokens(const Fields& fields, const char* key, GenerationOptions& options) {
+  const auto tokens = fields.integer(key, 0, limits::kMaxContext);
+  if (!tokens) return;
+  options.max_tokens = static_cast<uint32_t>(*tokens);
+  options.prompt_only = *tokens == 0;
 }
 
 std::vector<TokenId> read_ids(const Fields& fields, const json& array) {
@@ -217,7 +221,8 @@ void read_prompts(const Fields& fields, ApiRequest& request) {
 
 void read_completion(const Fields& fields, ApiRequest& request) {
   constexpr uint32_t kDefaultTokens = 16;  // OpenAI's
-  request.options.max_tokens = read_max_tokens(fields, "max_tokens", kDefaultTokens);
+  request.options.max_tokens = kDefaultTokens;
+  read_max_tokens(fields, "max_tokens", request.options);
   read_prompts(fields, request);
   if (request.prompts.size() * request.n > limits::kMaxChoices)
     fields.refuse("n", fmt::format("times the number of prompts may be at most {}", limits::kMaxChoices));
@@ -322,8 +327,8 @@ void read_chat_logprobs(const Fields& fields, GenerationOptions& options) {
 
 void read_chat(const Fields& fields, ApiRequest& request) {
   refuse_what_chat_lacks(fields);
-  const uint32_t max_tokens = read_max_tokens(fields, "max_tokens", 0);
-  request.options.max_tokens = read_max_tokens(fields, "max_completion_tokens", max_tokens);
+  read_max_tokens(fields, "max_tokens", request.options);
+  read_max_tokens(fields, "max_completion_tokens", request.options);
   read_chat_logprobs(fields, request.options);
   const json* messages = fields.find("messages");
   if (!messages) fields.refuse("messages", "is missing");

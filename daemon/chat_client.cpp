@@ -22,6 +22,10 @@ std::string dump(const json& value) {
 }
 
 // The message of an error in OpenAI's shape, or the text itself.
+const char* way_out(unsigned status) {
+  return status == 401 ? " (give it with --api-key, or as api_key in the file of --config)" : "";
+}
+
 std::string error_message(std::string_view body) {
   const json parsed = json::parse(body.begin(), body.end(), nullptr, false);
   if (parsed.is_object() && parsed.contains("error") && parsed["error"].is_object())
@@ -97,7 +101,8 @@ class Chat {
  private:
   void greet() {
     const HttpResponse models = client_.request("GET", "/v1/models");
-    if (models.status != 200) fail(ErrorCode::kRefused, "{}", error_message(models.body));
+    if (models.status != 200)
+      fail(ErrorCode::kRefused, "{}{}", error_message(models.body), way_out(models.status));
     const json list = json::parse(models.body, nullptr, false);
     if (list.is_object() && list.contains("data") && list["data"].is_array() && !list["data"].empty() &&
         list["data"][0].is_object())
@@ -187,8 +192,8 @@ std::string fetch_status(EventLoop& loop, const HostPort& server, const std::str
                          const Clock& clock) {
   const HttpResponse response = HttpClient(loop, server, api_key).request("GET", "/v1/caravan/status");
   if (response.status != 200)
-    fail(response.status == 401 ? ErrorCode::kRefused : ErrorCode::kUnavailable, "{}",
-         error_message(response.body));
+    fail(response.status == 401 ? ErrorCode::kRefused : ErrorCode::kUnavailable, "{}{}",
+         error_message(response.body), way_out(response.status));
   if (as_json) return response.body + "\n";
   return status_table(parse_status_json(response.body), clock.unix_seconds());
 }

@@ -15,7 +15,11 @@ namespace {
 
 // --api when it was given, else what the running head left in the state folder.
 HostPort find_server(const CommandLine& line) {
-  if (line.api_given) return parse_host_port(line.config.api, "--api");
+  // Also as serve and demo print it.
+  constexpr std::string_view kScheme = "http://";
+  std::string api = line.config.api;
+  if (api.starts_with(kScheme)) api.erase(0, kScheme.size());
+  if (line.api_given) return parse_host_port(api, "--api");
   return parse_host_port(require_running(state_folder(line.config)).api, "the running head's address");
 }
 

@@ -76,6 +76,7 @@ class Parser {
     CLI::App* sub = app_.add_subcommand(name, about);
     sub->callback([this, which] { line_.command = which; });
     sub->footer(examples_of(name));
+    sub->set_version_flag("--version", version_text());
     sub->add_option("--config", config_path_, "a configuration file; configs/caravan.toml shows every key");
     flag<std::string>(sub, "--log", "debug, info, warning, error or off",
                       [](Config& c, const std::string& v) { c.log_level = v; })
@@ -100,6 +101,12 @@ class Parser {
                       [](Config& c, const std::string& v) { c.state = v; });
   }
 
+  void add_threads(CLI::App* sub, const char* about) {
+    flag<uint32_t>(sub, "--threads", about, [](Config& c, uint32_t v) {
+      c.threads = v;
+    })->check(CLI::Range(1, 1024));
+  }
+
   void add_isa(CLI::App* sub) {
     flag<std::string>(sub, "--isa", "auto, avx512, avx2 or scalar: the instruction set, same bits in each",
                       [](Config& c, const std::string& v) { c.isa = v; })
@@ -108,9 +115,7 @@ class Parser {
 
   void add_engine(CLI::App* sub,
                   const char* name_about = "the model's id in the API (default: the file's stem)") {
-    flag<uint32_t>(sub, "--threads", "compute threads (default: the cores; in demo, cores / peers each)",
-                   [](Config& c, uint32_t v) { c.threads = v; })
-        ->check(CLI::Range(1, 1024));
+    add_threads(sub, "compute threads (default: the cores; in demo, cores / peers each)");
     flag<std::string>(sub, "--kv-type",
                       "f32 or f16: how keys and values are kept (default f32; in join the ring decides)",
                       [](Config& c, const std::string& v) { c.kv_type = v; })
@@ -142,7 +147,10 @@ class Parser {
   void add_ring(CLI::App* sub) {
     flag<std::string>(sub, "--codec",
                       "f32 (exact), bf16 or int8: how rows are packed between peers (default bf16)",
-                      [](Config& c, const std::string& v) { c.codec = v; })
+                      [this](Config& c, const std::string& v) {
+                        c.codec = v;
+                        line_.codec_given = true;
+                      })
         ->check(CLI::IsMember({"f32", "bf16", "int8"}));
   }
 
@@ -302,6 +310,7 @@ class Parser {
     quantize->add_option("--type", line_.type, "q8_0, q4_0 or f16")
         ->capture_default_str()
         ->check(CLI::IsMember({"q8_0", "q4_0", "f16"}));
+    add_threads(quantize, "threads (default: the cores)");
 
     CLI::App* tokenize =
         command("tokenize", "Turn text into token ids, or back", CommandLine::Command::kTokenize);

@@ -61,6 +61,7 @@ struct CommandLine {
   SamplingOptions sampling;
   bool ignore_end = false;
 
+  bool codec_given = false;
   bool pages = false;      // bench: weights and KV over memory
   bool force = false;      // calibrate: measure again
   uint32_t sequences = 1;  // plan: that run at once

@@ -1,9 +1,11 @@
 // inspect and quantize.
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <thread>
+#include <string>
+#include <system_error>
 #include <vector>
 
 #include "base/bytes.h"
@@ -12,6 +14,7 @@
 #include "base/progress.h"
 #include "base/source.h"
 #include "daemon/commands.h"
+#include "daemon/defaults.h"
 #include "daemon/model_library.h"
 #include "daemon/model_text.h"
 #include "model/families.h"
@@ -106,6 +109,16 @@ void print_groups(const Manifest& manifest) {
   flush();
 }
 
+// A model is never written over itself: its other types would be gone for good.
+void refuse_own_file(const Manifest& source, const std::string& output) {
+  for (uint32_t file = 0; source.source && file < source.source->file_count(); ++file) {
+    const auto path = source.source->file_path(file);
+    std::error_code ignored;
+    if (path && std::filesystem::equivalent(*path, output, ignored))
+      fail(ErrorCode::kInvalidArgument, "{} is the source itself; give OUT another name", output);
+  }
+}
+
 }  // namespace
 
 int command_inspect(const CommandLine& line) {
@@ -135,12 +148,13 @@ int command_inspect(const CommandLine& line) {
 
 int command_quantize(const CommandLine& line) {
   const Manifest source = read_manifest(line.model);
+  refuse_own_file(source, line.output);
   const SystemClock clock;
   Progress progress(clock, "quantize", Progress::Unit::kBytes, quantize_bytes(source),
                     standard_error_is_terminal(), standard_error());
   QuantizeOptions options;
   options.type = *tensor_type_from_name(line.type);
-  options.threads = std::max(1u, std::thread::hardware_concurrency());
+  options.threads = threads_of(line.config, 1);
   options.advance = [&](uint64_t bytes) { progress.advance(bytes); };
   std::vector<std::string> notes;
   options.note = [&](const std::string& message) { notes.push_back(message); };

@@ -28,6 +28,7 @@ struct RunResult {
   std::vector<TokenId> prompt_ids, ids;
   std::string text;
   std::vector<double> token_ms;
+  double prompt_ms = 0;  // when nothing was generated
   std::optional<FinishReason> finish;
   std::optional<Error> error;
 };
@@ -107,7 +108,11 @@ void print_json(const RunResult& result, const ServiceStatus& status, const Page
 }
 
 void print_statistics(const RunResult& result, const ServiceStatus& status) {
-  if (result.token_ms.empty()) return;
+  if (result.token_ms.empty()) {
+    std::fprintf(stderr, "%zu prompt token%s in %.0f ms\n", result.prompt_ids.size(),
+                 result.prompt_ids.size() == 1 ? "" : "s", result.prompt_ms);
+    return;
+  }
   double decode_ms = 0;
   for (size_t i = 1; i < result.token_ms.size(); ++i) decode_ms += result.token_ms[i];
   std::fprintf(stderr, "%zu prompt token%s in %.0f ms", result.prompt_ids.size(),
@@ -116,8 +121,8 @@ void print_statistics(const RunResult& result, const ServiceStatus& status) {
     std::fprintf(stderr, ", %zu tokens at %.1f tokens/s", result.token_ms.size(),
                  static_cast<double>(result.token_ms.size() - 1) * 1e3 / decode_ms);
   if (status.wire_bytes > 0)
-    std::fprintf(stderr, ", %s over %zu stages (%s)", to_string(Bytes{status.wire_bytes}).c_str(),
-                 status.stages.size(), status.codec.c_str());
+    std::fprintf(stderr, ", %s over %zu stage%s (%s)", to_string(Bytes{status.wire_bytes}).c_str(),
+                 status.stages.size(), status.stages.size() == 1 ? "" : "s", status.codec.c_str());
   std::fprintf(stderr, "\n");
 }
 
@@ -168,19 +173,22 @@ bool take(const GenerationEvent& event, bool show, RunResult& result) {
     result.token_ms.push_back(token.milliseconds);
   }
   result.text += event.text;
+  bool shown = true;
   if (show && !event.text.empty()) {
     std::fwrite(event.text.data(), 1, event.text.size(), stdout);
-    std::fflush(stdout);
+    shown = std::fflush(stdout) == 0;
   }
   result.error = event.error;
   result.finish = event.finish;
-  return event.error || event.finish;
+  return event.error || event.finish || !shown;  // nobody reads on
 }
 
 }  // namespace
 
 int command_run(const CommandLine& line) {
   apply_log_level(line.config);
+  if (line.codec_given && line.peers == 0)
+    fail(ErrorCode::kInvalidArgument, "--codec is for rows between peers; add --peers N");
   const SystemClock clock;
   SystemRandom random;
   EventLoop loop;
@@ -195,9 +203,9 @@ int command_run(const CommandLine& line) {
   std::optional<LogitsFile> logits;
   if (!line.logits_path.empty()) logits.emplace(line.logits_path, head.engine().spec().vocabulary);
 
-  bool interrupted = false;
-  loop.on_signal([&](int) {
-    if (!std::exchange(interrupted, true)) end_within(kEndPatience, 130);
+  int interrupted = 0;  // by this signal
+  loop.on_signal([&](int signal) {
+    if (std::exchange(interrupted, signal) == 0) end_within(kEndPatience, 128 + signal);
     loop.stop();
   });
   ring.when_ready([&](const std::optional<Error>& failure) {
@@ -208,10 +216,14 @@ int command_run(const CommandLine& line) {
         head.service().collect_prompt_logits(
             [&](uint32_t position, std::span<const float> row) { logits->write(position, row); });
       prefill.emplace(clock, result.prompt_ids.size());
-      head.service().start(result.prompt_ids, generation_options(line), [&](const GenerationEvent& event) {
-        prefill->take(event);
-        if (take(event, !line.json, result)) loop.stop();
-      });
+      const Time start = clock.now();
+      head.service().start(result.prompt_ids, generation_options(line),
+                           [&, start](const GenerationEvent& event) {
+                             prefill->take(event);
+                             if (!take(event, !line.json, result)) return;
+                             result.prompt_ms = seconds(clock.now() - start) * 1e3;
+                             loop.stop();
+                           });
     } catch (const Error& error) {
       result.error = error;
       loop.stop();
@@ -219,16 +231,16 @@ int command_run(const CommandLine& line) {
   });
   ring.start();
   loop.run();
-  if (interrupted) {
+  if (interrupted != 0) {
     std::fprintf(stderr, "\ninterrupted\n");
-    return 130;
+    return 128 + interrupted;
   }
   if (result.error) throw Error(*result.error);
   if (logits) logits->finish(result.prompt_ids.size());
   if (line.json) {
     print_json(result, head.service().status(), head.engine().pager());
   } else {
-    std::printf("\n");
+    if (!result.text.empty()) std::printf("\n");
     std::fflush(stdout);
     print_statistics(result, head.service().status());
     print_streaming(head.engine().pager());

@@ -155,8 +155,9 @@ int command_demo(const CommandLine& line) {
     });
   });
   ring.when_lost([&](const std::string& what) {
-    std::fprintf(stderr, "%s; its requests end with an error, the other peers take over its layers\n",
-                 what.c_str());
+    std::fprintf(stderr, "%s; its requests end with an error, %s\n", what.c_str(),
+                 ring.has_child() ? "the other peers take over its layers"
+                                  : "no peer is left: end this with Ctrl-C and start again");
   });
   end_on_signal(loop, kHeadPatience);
   ring.start();

@@ -32,6 +32,7 @@ int command_tokenize(const CommandLine& line) {
   const ModelText text = read_model_text(manifest);
   const Tokenizer& tokenizer = text.need_tokenizer();
   if (line.decode) {
+    if (line.text_given) fail(ErrorCode::kInvalidArgument, "give a text or --decode, not both");
     for (TokenId id : *line.decode)
       if (id >= tokenizer.size())
         fail(ErrorCode::kInvalidArgument, "token {} is not among the {} of the vocabulary", id,

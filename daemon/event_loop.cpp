@@ -78,7 +78,7 @@ void EventLoop::cancel(TimerId timer) {
 void EventLoop::on_signal(std::function<void(int signal)> handler) {
   state_->on_signal = std::move(handler);
   if (state_->signals) return;
-  state_->signals.emplace(state_->context, SIGINT, SIGTERM);
+  state_->signals.emplace(state_->context, SIGINT, SIGTERM, SIGHUP);
   state_->wait_for_signal();
 }
 

@@ -197,6 +197,14 @@ uint32_t Head::window() const {
   return static_cast<uint32_t>(std::min<double>(std::max(stages, measured) + 2, limits::kMaxStepsInFlight));
 }
 
+// Smaller pieces than a KV block would cost more in passes over the weights than they bring.
+uint32_t Head::prompt_rows() const {
+  const auto stages = static_cast<uint32_t>(ring_.assignment()->route.size());
+  if (pipeline_->prompts_in_flight() >= stages) return 0;
+  const uint32_t share = (options_.chunk_rows + stages - 1) / stages;
+  return std::max(share, std::min(options_.chunk_rows, limits::kKvBlockPositions));
+}
+
 void Head::pump(Time now) {
   told_ = now;
   if (!ring_.broken().empty()) fail_ring(ring_.broken(), now);
@@ -213,7 +221,7 @@ void Head::pump(Time now) {
   }
   if (ring_.state() == Ring::State::kAgreed && !pipeline_) start_canary(now);
   while (ready() && pipeline_->in_flight() < window()) {
-    std::optional<StepPlan> plan = scheduler_.plan(window());
+    std::optional<StepPlan> plan = scheduler_.plan(window(), prompt_rows());
     if (!plan) break;
     prompt_tokens_ += plan->prompt_rows;
     if (plan->prompt_rows > 0) prompt_rate_.add(plan->prompt_rows, now);
@@ -261,10 +269,14 @@ void Head::finish(Pipeline::Finished finished, Time now) {
   count(finished, now);
   if (!finished.canary)
     return scheduler_.complete(finished.plan, std::move(finished.results), finished.error);
-  if (!finished.error.empty()) return fail_ring("the canary's row is of no use: " + finished.error, now);
+  if (!finished.error.empty()) {
+    ++useless_canaries_;
+    return fail_ring("the canary's row is of no use: " + finished.error, now);
+  }
   if (canaries_ == 0 || --canaries_ > 0) return;
   const auto& assign = *ring_.assignment();
   ring_.canary_returned();
+  useless_canaries_ = 0;
   growing_ = false;
   for (const RouteStage& stage : assign.route) probation_.worked(stage.peer);
   scheduler_.open_ring({ring_.kv_blocks(), assign.context, assign.max_sequences, assign.max_rows});

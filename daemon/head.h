@@ -26,6 +26,9 @@ struct HeadOptions {
   // Steps in flight; 0: as many as the slowest stage does in the time of a way round the ring, measured, and
   // never fewer than one for every stage and two for the head's own units and the way.
   uint32_t window = 0;
+  // Rows of prompts in flight: as one step in a ring of one stage, else as one for each stage. So a new
+  // request waits at most one such chunk for each running one.
+  uint32_t chunk_rows = 256;
   Duration step_timeout = std::chrono::seconds(120);  // without any answer while steps are on the ring
   TokenId canary_token = 0;
 };
@@ -54,6 +57,8 @@ class Head {
   std::string not_ready_reason() const { return ring_.reason(); }
   // Of peers that are left out because their stages keep failing: who and why; empty when there is none.
   std::string left_out(Time now) const;
+  // Canaries in a row whose result was none (NaN): of a model that is broken, every one is.
+  uint32_t useless_canaries() const { return useless_canaries_; }
   // Everything but the model's names and the time of the start.
   ServiceStatus status(Time now) const;
 
@@ -88,6 +93,7 @@ class Head {
   void finish(Pipeline::Finished finished, Time now);
   void count(const Pipeline::Finished& finished, Time now);
   uint32_t window() const;
+  uint32_t prompt_rows() const;  // of the next step
   // How long a step may travel.
   Duration step_limit() const { return canaries_ > 0 ? options_.members.timeout : options_.step_timeout; }
   std::string where_it_stopped(StepId step) const;
@@ -102,8 +108,9 @@ class Head {
   Scheduler scheduler_;
   std::optional<Pipeline> pipeline_;  // of the epoch, once the canary goes
   uint32_t canaries_ = 0;             // on their way
-  bool growing_ = false;              // between two rings, on purpose
-  uint64_t considered_ = 0;           // how many had joined when growing was last considered
+  uint32_t useless_canaries_ = 0;
+  bool growing_ = false;     // between two rings, on purpose
+  uint64_t considered_ = 0;  // how many had joined when growing was last considered
   std::vector<HeadAction> actions_;
   std::vector<StageTotals> totals_;  // by stage
   double way_ns_ = 0;                // round the ring without waiting in queues: a moving mean

@@ -3,14 +3,15 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
-#include "compute/codec.h"
 #include "daemon/defaults.h"
+#include "daemon/link_options.h"
 #include "daemon/model_library.h"
 
 namespace caravan {
@@ -77,15 +78,7 @@ void LocalRing::start_link() {
   const std::filesystem::path state = state_folder(config_);
   remove_left_over(state);
   folder_ = state / ("local-" + std::to_string(::getpid()));
-  ZmqLinkOptions options;
-  options.keys = keys_;
-  options.name = "head";
-  options.listen = {"tcp://127.0.0.1:0"};
-  options.decode.encoded_row_bytes = [](CodecId codec, uint32_t width) {
-    return encoded_row_bytes(codec, width);
-  };
-  options.timeout = std::min<Duration>(options.timeout, from_seconds(config_.peer_timeout_s));
-  options.heartbeat = options.timeout / 4;
+  ZmqLinkOptions options = link_options(keys_, "head", "tcp://127.0.0.1:0", config_);
   ZmqLinkCallbacks callbacks;
   callbacks.event = [this](LinkEvent event) {
     loop_.post([this, event = std::move(event)]() mutable {
@@ -170,12 +163,19 @@ void LocalRing::watch_children() {
   timer_ = loop_.after(kWatchInterval, [this] { watch_children(); });
 }
 
+bool LocalRing::has_child() const {
+  return std::find(reported_.begin(), reported_.end(), false) != reported_.end();
+}
+
 void LocalRing::check_ready() {
   if (!ready_) return;
   const Head& head = *head_->driver().node().head();
   // What keeps failing on this machine will not mend itself.
   if (const std::string out = head.left_out(clock_.now()); !head.ready() && !out.empty())
     return std::exchange(ready_, nullptr)(Error(ErrorCode::kUnavailable, out));
+  constexpr uint32_t kTries = 3;
+  if (head.useless_canaries() >= kTries)
+    return std::exchange(ready_, nullptr)(Error(ErrorCode::kMalformed, head.not_ready_reason()));
   if (head.ring().too_large())
     return std::exchange(ready_, nullptr)(Error(ErrorCode::kOutOfMemory, head.not_ready_reason()));
   if (!head.ready()) return;

@@ -36,6 +36,7 @@ class LocalRing {
   void when_lost(Lost lost) { lost_ = std::move(lost); }
   void start();
   const std::vector<ChildProcess>& children() const { return children_; }
+  bool has_child() const;  // that has not been reported as lost
 
  private:
   void start_link();

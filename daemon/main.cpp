@@ -1,4 +1,7 @@
+#include <cerrno>
+#include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 
 #include "base/error.h"
@@ -52,12 +55,24 @@ int dispatch(const CommandLine& line) {
   return 2;
 }
 
+// What a full disk did not take must not pass for done. A reader that went away has had enough.
+int flushed(int status) {
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return status;
+  if (errno != EPIPE)
+    std::fprintf(stderr, "caravan: standard output cannot be written%s%s\n", errno == 0 ? "" : ": ",
+                 errno == 0 ? "" : std::strerror(errno));
+  return status == 0 ? 1 : status;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  // Writes to what has gone fail instead, so that temporary folders and children go with the process.
+  std::signal(SIGPIPE, SIG_IGN);
   try {
     const CommandLine line = caravan::parse_command_line(argc, argv);
-    return dispatch(line);
+    return flushed(dispatch(line));
   } catch (const caravan::Error& error) {
     std::fprintf(stderr, "caravan: %s\n", error.what());
     return error.code() == caravan::ErrorCode::kInvalidArgument ? 2 : 1;

@@ -5,10 +5,10 @@
 
 #include "base/error.h"
 #include "base/log.h"
-#include "compute/codec.h"
 #include "daemon/addresses.h"
 #include "daemon/defaults.h"
 #include "daemon/head_process.h"
+#include "daemon/link_options.h"
 #include "peers/endpoint.h"
 #include "store/rocks_store.h"
 
@@ -51,16 +51,9 @@ PeerProcess::~PeerProcess() {
 }
 
 void PeerProcess::make_link(const Config& config, const KeyPair& keys) {
-  ZmqLinkOptions options;
-  options.keys = keys;
-  options.name = options_.name;
-  options.listen = {to_string(parse_endpoint(options_.listen, true))};
+  ZmqLinkOptions options =
+      link_options(keys, options_.name, to_string(parse_endpoint(options_.listen, true)), config);
   options.allowed = {ticket_.head};
-  options.decode.encoded_row_bytes = [](CodecId codec, uint32_t width) {
-    return encoded_row_bytes(codec, width);
-  };
-  options.timeout = std::min<Duration>(options.timeout, from_seconds(config.peer_timeout_s));
-  options.heartbeat = options.timeout / 4;
   ZmqLinkCallbacks callbacks;
   callbacks.event = [this](LinkEvent event) {
     loop_.post([this, event = std::move(event)]() mutable { on_link(std::move(event)); });

@@ -95,6 +95,11 @@ void Pipeline::finish(Flight& flight, std::vector<OutputResult> results, std::st
                             [&](const Flight& other) { return other.step.step == step; }));
 }
 
+size_t Pipeline::prompts_in_flight() const {
+  return static_cast<size_t>(std::count_if(steps_.begin(), steps_.end(),
+                                           [](const Flight& flight) { return flight.plan.prompt_rows > 0; }));
+}
+
 std::optional<Pipeline::Overdue> Pipeline::travelling() const {
   for (const Flight& flight : steps_)
     if (flight.phase == Flight::Phase::kTravelling)

@@ -45,6 +45,7 @@ class Pipeline {
   std::vector<Finished> take_finished() { return std::exchange(finished_, {}); }
   std::vector<HeadAction> take_actions() { return std::exchange(actions_, {}); }
   size_t in_flight() const { return steps_.size(); }
+  size_t prompts_in_flight() const;  // of them those with rows of prompts
   const std::string& broken() const { return broken_; }
   // Since when the oldest step on the ring waits without any answer coming back, and its number.
   struct Overdue {

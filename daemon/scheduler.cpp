@@ -85,13 +85,13 @@ Scheduler::Request* Scheduler::find(RequestId id) {
 
 // --- Planning ---
 
-std::optional<StepPlan> Scheduler::plan(uint32_t window) {
+std::optional<StepPlan> Scheduler::plan(uint32_t window, uint32_t prompt_rows) {
   if (!capacity_) return std::nullopt;
   StepPlan plan;
   plan_closes(plan);
   admit();
   plan_decodes(plan, window);
-  plan_prompts(plan);
+  plan_prompts(plan, prompt_rows);
   for (auto& [id, request] : requests_) request.planned = false;
   if (plan.operations.empty() && plan.ranges.empty()) return std::nullopt;
   return plan;
@@ -119,7 +119,8 @@ void Scheduler::admit() {
     request.blocks = blocks;
     blocks_used_ += blocks;
     ++running_;
-    prompts_.push_back(request.id);
+    request.turn = prompt_steps_;
+    queue_prompt(request);
   }
 }
 
@@ -142,9 +143,19 @@ void Scheduler::plan_decodes(StepPlan& plan, uint32_t window) {
   }
 }
 
-void Scheduler::plan_prompts(StepPlan& plan) {
+// By turn, then by age.
+void Scheduler::queue_prompt(const Request& request) {
+  const auto before = [this](const Request& one, RequestId other) {
+    const Request& waiting = *find(other);
+    return std::pair(one.turn, one.id) < std::pair(waiting.turn, waiting.id);
+  };
+  prompts_.insert(std::upper_bound(prompts_.begin(), prompts_.end(), request, before), request.id);
+}
+
+void Scheduler::plan_prompts(StepPlan& plan, uint32_t prompt_rows) {
   const auto planned = static_cast<uint32_t>(plan.tokens.size());
-  uint32_t room = std::min(options_.chunk_rows, capacity_->max_rows - std::min(capacity_->max_rows, planned));
+  uint32_t room = std::min(prompt_rows, capacity_->max_rows - std::min(capacity_->max_rows, planned));
+  if (room > 0 && !prompts_.empty()) ++prompt_steps_;
   for (size_t left = prompts_.size(); left > 0 && room > 0; --left) {
     if (plan.ranges.size() >= limits::kMaxRangesPerStep ||
         plan.operations.size() + 1 >= limits::kMaxOperationsPerStep)
@@ -161,7 +172,9 @@ void Scheduler::plan_prompts(StepPlan& plan) {
     room -= count;
     plan.prompt_rows += count;
     if (count < rest) {
-      prompts_.push_back(request.id);
+      // Behind those that come while this chunk is on its way, so that each waits for one chunk of it.
+      request.turn = prompt_steps_ + 1;
+      queue_prompt(request);
     } else {
       request.decoding = true;
       ++decoding_;

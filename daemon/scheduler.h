@@ -51,7 +51,6 @@ struct RequestEvent {
 };
 
 struct SchedulerOptions {
-  uint32_t chunk_rows = 256;  // prompt rows of one step
   uint32_t max_waiting = 1024;
 };
 
@@ -100,8 +99,9 @@ class Scheduler {
   void cancel(RequestId request);
 
   // The next step, if there is anything to do now. `window`: how many steps may be in flight, to which the
-  // caller keeps; running sequences are spread over so many.
-  std::optional<StepPlan> plan(uint32_t window);
+  // caller keeps; running sequences are spread over so many. `prompt_rows`: the most of prompts' in this
+  // step.
+  std::optional<StepPlan> plan(uint32_t window, uint32_t prompt_rows);
   // One result for each answered row. `error` not empty: the requests of the step's answered rows end with
   // it.
   void complete(const StepPlan& plan, std::vector<OutputResult> results, const std::string& error);
@@ -129,6 +129,7 @@ class Scheduler {
     bool planned = false;    // has rows in the step under construction
     bool decoding = false;   // its whole prompt was put into steps
     uint32_t scheduled = 0;  // positions whose rows were put into steps
+    uint64_t turn = 0;       // of its prompt: those of lower turns go first
     uint64_t next_number = 1;
     uint64_t blocks = 0;
   };
@@ -141,7 +142,8 @@ class Scheduler {
   void admit();
   void plan_closes(StepPlan& plan);
   void plan_decodes(StepPlan& plan, uint32_t window);
-  void plan_prompts(StepPlan& plan);
+  void plan_prompts(StepPlan& plan, uint32_t prompt_rows);
+  void queue_prompt(const Request& request);
   void add_rows(StepPlan& plan, Request& request, uint32_t count);
   OutputRow output_row(const Request& request, uint32_t position, bool last) const;
   // Blocks for `positions`; preempts younger sequences. False when that was not enough.
@@ -175,6 +177,7 @@ class Scheduler {
   uint64_t blocks_used_ = 0;
   size_t running_ = 0, decoding_ = 0;
   uint64_t last_request_ = 0, last_sequence_ = 0, preemptions_ = 0;
+  uint64_t prompt_steps_ = 0;  // that had rows of prompts
 };
 
 }  // namespace caravan

@@ -6,9 +6,9 @@
 #include <utility>
 
 #include "base/log.h"
-#include "compute/codec.h"
 #include "daemon/addresses.h"
 #include "daemon/defaults.h"
+#include "daemon/link_options.h"
 #include "peers/endpoint.h"
 #include "store/rocks_store.h"
 
@@ -62,17 +62,11 @@ std::string ServeProcess::wire_addresses() const {
 }
 
 void ServeProcess::make_link(const Config& config, const Clock& clock, Random& random) {
-  ZmqLinkOptions options;
-  options.keys = keys_;
-  options.name = "head";
-  options.listen = {to_string(parse_endpoint(config.listen.empty() ? kDefaultListen : config.listen, true))};
+  ZmqLinkOptions options = link_options(
+      keys_, "head", to_string(parse_endpoint(config.listen.empty() ? kDefaultListen : config.listen, true)),
+      config);
   for (const Pin& pin : pins_->all()) options.allowed.push_back(pin.key);
   options.tickets = pins_->open_tickets(clock.unix_seconds());
-  options.decode.encoded_row_bytes = [](CodecId codec, uint32_t width) {
-    return encoded_row_bytes(codec, width);
-  };
-  options.timeout = std::min<Duration>(options.timeout, from_seconds(config.peer_timeout_s));
-  options.heartbeat = options.timeout / 4;
   ZmqLinkCallbacks callbacks;
   callbacks.event = [this](LinkEvent event) {
     loop_.post([this, event = std::move(event)]() mutable {

@@ -109,6 +109,16 @@ class Facts {
   std::optional<double> number(Key name) const {
     return known(name) ? manifest_.metadata.number(key(name)) : std::nullopt;
   }
+  // That a float holds.
+  std::optional<float> real(Key name) const {
+    const auto value = number(name);
+    if (!value) return std::nullopt;
+    const auto kept = static_cast<float>(*value);
+    if (!std::isfinite(kept))
+      fail(ErrorCode::kMalformed, "{}: {} is {}, which is no number to compute with", manifest_.path,
+           key(name), *value);
+    return kept;
+  }
   std::optional<bool> boolean(Key name) const {
     return known(name) ? manifest_.metadata.boolean(key(name)) : std::nullopt;
   }
@@ -207,13 +217,17 @@ std::vector<bool> read_rope_layers(const Facts& facts, const Family& family, uin
 std::vector<uint32_t> read_windows(const Facts& facts, const Family& family, const std::vector<bool>& rope) {
   const auto layers = static_cast<uint32_t>(rope.size());
   std::vector<uint32_t> windows(layers, 0);
+  const auto* types = facts.manifest().metadata.texts("layer_types");
+  for (size_t i = 0; types && i < types->size(); ++i)
+    if ((*types)[i] != "full_attention" && (*types)[i] != "sliding_attention")
+      fail(ErrorCode::kUnsupported, "{}: layer_types: layer {} has \"{}\", which is not known",
+           facts.manifest().path, i, (*types)[i]);
   const auto window = facts.integer(kWindow);
   const WindowRule rule = family.window;
   if (rule == WindowRule::kNone || !window || *window == 0) return windows;
   const uint32_t width = facts.bounded(kWindow, *window, limits::kMaxContext);
   if (facts.gguf() || rule == WindowRule::kAll) return std::vector<uint32_t>(layers, width);
   if (rule == WindowRule::kGguf || !facts.boolean(kUseWindow).value_or(false)) return windows;
-  const auto* types = facts.manifest().metadata.texts("layer_types");
   if (rule != WindowRule::kUsed && types && types->size() != layers)
     fail(ErrorCode::kMalformed, "{}: layer_types has {} entries for {} layers", facts.manifest().path,
          types->size(), layers);
@@ -258,6 +272,10 @@ uint32_t read_vocabulary(const Manifest& manifest) {
   if (table->rows > limits::kMaxVocabulary)
     fail(ErrorCode::kLimit, "{}: {} has {} rows, over {}", manifest.path, table->name, table->rows,
          limits::kMaxVocabulary);
+  const auto stated = manifest.metadata.integer("vocab_size");
+  if (manifest.origin == Manifest::Origin::kHuggingFace && stated && *stated != table->rows)
+    fail(ErrorCode::kMalformed, "{}: vocab_size is {}, {} has {} rows", manifest.path, *stated, table->name,
+         table->rows);
   return table->rows;
 }
 
@@ -293,8 +311,8 @@ AttentionSpec read_attention(const Facts& facts, const Family& family, const Hea
   const auto holds = [&](Role role) { return group && group->find(role); };
   AttentionSpec attention;
   attention.shape = {heads.queries[layer], heads.kv[layer], heads.width};
-  const double scale = facts.number(kAttentionScale).value_or(family.unit_scale && !facts.gguf() ? 1 : 0);
-  attention.scale = scale != 0 ? static_cast<float>(scale) : 1 / std::sqrt(static_cast<float>(heads.width));
+  const float scale = facts.real(kAttentionScale).value_or(family.unit_scale && !facts.gguf() ? 1.0f : 0.0f);
+  attention.scale = scale != 0 ? scale : 1 / std::sqrt(static_cast<float>(heads.width));
   attention.head_norm = family.head_norm;
   attention.bias = family.qkv_bias || facts.boolean(kBias).value_or(false) || holds(Role::kQueryBias);
   attention.output_bias = holds(Role::kAttentionOutputBias);
@@ -328,18 +346,21 @@ ModelSpec read_spec(const Manifest& manifest) {
   spec.width = facts.required(kWidth, limits::kMaxWidth);
   spec.vocabulary = read_vocabulary(manifest);
   spec.context = facts.required(kContext, limits::kMaxContext);
-  spec.norm_epsilon = static_cast<float>(facts.number(kEpsilon).value_or(1e-6));
-  spec.embedding_scale = static_cast<float>(facts.number(kEmbeddingScale).value_or(1));
-  const double divisor = facts.number(kLogitDivisor).value_or(1);
-  if (!(divisor != 0)) fail(ErrorCode::kMalformed, "{}: {} is 0", manifest.path, facts.key(kLogitDivisor));
-  spec.logit_scale = static_cast<float>(1 / divisor);
+  spec.norm_epsilon = facts.real(kEpsilon).value_or(1e-6f);
+  if (spec.norm_epsilon < 0)
+    fail(ErrorCode::kMalformed, "{}: {} is {}, below 0", manifest.path, facts.key(kEpsilon),
+         spec.norm_epsilon);
+  spec.embedding_scale = facts.real(kEmbeddingScale).value_or(1);
+  spec.logit_scale = 1 / facts.real(kLogitDivisor).value_or(1);
+  if (!std::isfinite(spec.logit_scale))
+    fail(ErrorCode::kMalformed, "{}: {} cannot be divided by", manifest.path, facts.key(kLogitDivisor));
 
   const Heads heads = read_heads(facts, layers, spec.width);
   const auto rope_layers = read_rope_layers(facts, *family, layers);
   const auto windows = read_windows(facts, *family, rope_layers);
   const Activation activation = read_activation(manifest);
   spec.rope = read_rope(manifest, heads.width, spec.context);
-  const auto residual_scale = static_cast<float>(facts.number(kResidualScale).value_or(1));
+  const float residual_scale = facts.real(kResidualScale).value_or(1);
   spec.layers.resize(layers);
   for (uint32_t i = 0; i < layers; ++i) {
     LayerSpec& layer = spec.layers[i];

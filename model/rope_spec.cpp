@@ -1,7 +1,10 @@
 #include "model/rope_spec.h"
 
+#include <algorithm>
+#include <cmath>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/error.h"
 #include "compute/rope.h"
@@ -54,6 +57,12 @@ RopeFacts read_hugging_face(const Manifest& manifest, uint32_t head_width, uint3
   const Metadata& metadata = manifest.metadata;
   const bool fresh = metadata.has("rope_parameters.rope_theta") || metadata.has("rope_parameters.rope_type");
   const std::string prefix = fresh ? "rope_parameters." : "rope_scaling.";
+  const std::string_view nested = "rope_parameters.";
+  for (auto it = metadata.values().lower_bound(nested);
+       it != metadata.values().end() && it->first.starts_with(nested); ++it)
+    if (it->first.find('.', nested.size()) != std::string::npos)
+      fail(ErrorCode::kUnsupported, "{}: rope parameters by kind of layer ({}) are not supported",
+           manifest.path, it->first);
   const auto number = [&](const char* key) { return metadata.number(prefix + key); };
   RopeFacts facts;
   facts.theta = number("rope_theta").value_or(metadata.number("rope_theta").value_or(10000));
@@ -113,6 +122,10 @@ RopeSpec read_rope(const Manifest& manifest, uint32_t head_width, uint32_t conte
     spec.magnitude = rope_magnitude(facts.scaling);
     const std::vector<float> divisors = read_divisors(manifest, spec.width / 2);
     if (!divisors.empty()) divide_frequencies(spec.inverse_frequencies, divisors);
+    const auto finite = [](float value) { return std::isfinite(value); };
+    if (!finite(spec.magnitude) ||
+        !std::all_of(spec.inverse_frequencies.begin(), spec.inverse_frequencies.end(), finite))
+      fail(ErrorCode::kMalformed, "the base and scaling of the rope give no numbers to compute with");
   } catch (const Error& error) {
     fail(ErrorCode::kMalformed, "{}: {}", manifest.path, error.message());
   }

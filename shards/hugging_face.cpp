@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
 #include <system_error>
 
@@ -137,7 +138,15 @@ Manifest read_hugging_face(const std::string& path) {
   const auto source = std::make_shared<FileSource>(paths);
   const auto tensors = list_tensors(*source, weights, manifest);
   manifest.source = source;
-  assign_groups(manifest, tensors, manifest.metadata.boolean("tie_word_embeddings").value_or(false));
+  const std::optional<bool> tied = manifest.metadata.boolean("tie_word_embeddings");
+  assign_groups(manifest, tensors, tied.value_or(false));
+  const WeightGroup *embed = manifest.find({GroupId::Kind::kEmbed}),
+                    *output = manifest.find({GroupId::Kind::kOutput});
+  const Tensor* table = embed ? embed->find(Role::kEmbedding) : nullptr;
+  const Tensor* matrix = output ? output->find(Role::kOutput) : nullptr;
+  if (tied == false && table && matrix && table->name == matrix->name)
+    fail(ErrorCode::kMalformed, "{}: tie_word_embeddings is false and there is no output matrix (lm_head)",
+         path);
   return manifest;
 }
 

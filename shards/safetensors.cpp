@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -19,13 +20,15 @@ using nlohmann::json;
 json parse_object(std::string_view text, std::string_view where) {
   require_small_json(text, where, limits::kMaxJsonBytes);
   try {
-    size_t keys = 0;
-    json root = json::parse(text, [&keys](int depth, json::parse_event_t event, json&) {
-      keys += event == json::parse_event_t::key && depth == 1;
+    std::set<std::string, std::less<>> names;
+    json root = json::parse(text, [&](int depth, json::parse_event_t event, json& key) {
+      if (event != json::parse_event_t::key || depth != 1) return true;
+      const auto& name = key.get_ref<const std::string&>();
+      if (!names.insert(name).second)
+        fail(ErrorCode::kMalformed, "{}: {} is there twice", where, name.substr(0, limits::kMaxKeyBytes));
       return true;
     });
     if (!root.is_object()) fail(ErrorCode::kMalformed, "{}: not a JSON object", where);
-    if (root.size() != keys) fail(ErrorCode::kMalformed, "{}: a name is there twice", where);
     return root;
   } catch (const json::exception& error) {
     fail(ErrorCode::kMalformed, "{}: {}", where, error.what());
@@ -86,17 +89,27 @@ SafetensorsEntry read_entry(const std::string& tensor, const json& value, uint64
   return entry;
 }
 
-void refuse_overlaps(const std::vector<SafetensorsEntry>& entries, std::string_view file) {
+// The tensors fill the data from its first byte to the file's last, as the format asks.
+void check_layout(const std::vector<SafetensorsEntry>& entries, uint64_t data, uint64_t file_bytes,
+                  std::string_view file) {
   std::vector<const SafetensorsEntry*> sorted;
   sorted.reserve(entries.size());
   for (const SafetensorsEntry& entry : entries)
     if (entry.bytes > 0) sorted.push_back(&entry);
   std::sort(sorted.begin(), sorted.end(),
             [](const SafetensorsEntry* a, const SafetensorsEntry* b) { return a->offset < b->offset; });
-  for (size_t i = 1; i < sorted.size(); ++i)
-    if (sorted[i - 1]->offset + sorted[i - 1]->bytes > sorted[i]->offset)
-      fail(ErrorCode::kMalformed, "{}: tensors {} and {} overlap", file, sorted[i - 1]->name,
-           sorted[i]->name);
+  uint64_t end = data;
+  for (size_t i = 0; i < sorted.size(); ++i) {
+    const SafetensorsEntry& entry = *sorted[i];
+    if (entry.offset < end)
+      fail(ErrorCode::kMalformed, "{}: tensors {} and {} overlap", file, sorted[i - 1]->name, entry.name);
+    if (entry.offset > end)
+      fail(ErrorCode::kMalformed, "{}: tensor {}: {} bytes before it belong to no tensor", file, entry.name,
+           entry.offset - end);
+    end += entry.bytes;
+  }
+  if (end != file_bytes)
+    fail(ErrorCode::kMalformed, "{}: {} bytes after the last tensor belong to none", file, file_bytes - end);
 }
 
 bool stays_in_folder(std::string_view file) {
@@ -121,7 +134,7 @@ std::vector<SafetensorsEntry> read_safetensors(std::span<const std::byte> file, 
   for (const auto& [tensor, value] : root.items())
     if (tensor != "__metadata__")
       entries.push_back(read_entry(tensor, value, sizeof header + header, file.size(), name));
-  refuse_overlaps(entries, name);
+  check_layout(entries, sizeof header + header, file.size(), name);
   return entries;
 }
 

@@ -35,7 +35,7 @@ setup_packages() {
     fi
   fi
   if [ "${2:-}" != --yes ] && [ -t 0 ] && [ -t 2 ]; then
-    read -r -p "Install them with ${run:+$run }apt-get? [Y/n] " answer
+    read -r -p "Install them with ${run:+$run }apt-get? [Y/n] " answer || answer=no
     case $answer in
       "" | [yY]*) ;;
       *)
@@ -49,7 +49,7 @@ setup_packages() {
     exit 2
   fi
   { $run apt-get update -qq && $run env DEBIAN_FRONTEND=noninteractive $line; } >&2 || {
-    echo "The packages could not be installed (see above)." >&2
+    echo "The packages could not be installed (see above). By hand: ${run:+$run }apt-get update && ${run:+$run }$line" >&2
     exit 2
   }
 }

@@ -84,6 +84,13 @@ TEST_F(ApiTest, CompletesSixteenTokensUnlessToldOtherwise) {
   EXPECT_EQ(body["choices"][0]["finish_reason"], "length");
 }
 
+TEST_F(ApiTest, NoTokensAskForThePromptAlone) {
+  complete(R"({"prompt":"a","max_tokens":0,"echo":true})");
+  EXPECT_TRUE(service.last.prompt_only);
+  chat(R"({"messages":[{"role":"user","content":"x"}],"max_completion_tokens":0})");
+  EXPECT_TRUE(service.last.prompt_only);
+}
+
 TEST_F(ApiTest, TakesEveryShapeOfPrompt) {
   complete(R"({"prompt":[104,105]})");
   EXPECT_EQ(service.last_prompt, (std::vector<TokenId>{104, 105}));
@@ -115,6 +122,7 @@ TEST_F(ApiTest, ChatsThroughTheTemplate) {
   EXPECT_EQ(body["choices"][0]["message"]["role"], "assistant");
   EXPECT_EQ(body["choices"][0]["message"]["content"], service.script);
   EXPECT_EQ(service.last.max_tokens, 0u);
+  EXPECT_FALSE(service.last.prompt_only);
   const json conversation = json::parse(codec.conversations.back());
   EXPECT_EQ(
       conversation,
@@ -257,7 +265,6 @@ TEST_F(ApiTest, AWrongParameterIsA400ThatNamesIt) {
       {R"("n":0)", "n"},
       {R"("n":65)", "n"},
       {R"("n":99999999999999999999)", "n"},
-      {R"("max_tokens":0)", "max_tokens"},
       {R"("max_tokens":-1)", "max_tokens"},
       {R"("max_tokens":18446744073709551615)", "max_tokens"},
       {R"("stop":7)", "stop"},
@@ -326,7 +333,7 @@ TEST_F(ApiTest, AWrongPromptOrConversationIsA400ThatNamesIt) {
       {R"({"messages":[{"role":"user","content":"x"}],"logprobs":true,"top_logprobs":21})", "top_logprobs"},
       {R"({"messages":[{"role":"user","content":"x"}],"logprobs":3})", "logprobs"},
       {R"({"messages":[{"role":"user","content":"x"}],"chat_template_kwargs":1})", "chat_template_kwargs"},
-      {R"({"messages":[{"role":"user","content":"x"}],"max_completion_tokens":0})", "max_completion_tokens"}};
+      {R"({"messages":[{"role":"user","content":"x"}],"max_completion_tokens":-1})", "max_completion_tokens"}};
   for (const auto& [body, param] : chats) {
     const auto answer = chat(body);
     EXPECT_EQ(answer->head.status, 400) << body;

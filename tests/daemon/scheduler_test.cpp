@@ -17,8 +17,9 @@ namespace {
 // sequence's next token is one more than its last.
 class Ring {
  public:
-  explicit Ring(RingCapacity capacity, uint32_t window = 4, SchedulerOptions options = {})
-      : scheduler_(options), capacity_(capacity), window_(window) {
+  explicit Ring(RingCapacity capacity, uint32_t window = 4, SchedulerOptions options = {},
+                uint32_t chunk_rows = 256)
+      : scheduler_(options), capacity_(capacity), window_(window), chunk_rows_(chunk_rows) {
     scheduler_.open_ring(capacity);
   }
 
@@ -27,7 +28,7 @@ class Ring {
   // The step that goes out, if one may.
   const StepPlan* send() {
     if (flying_.size() >= window_) return nullptr;
-    std::optional<StepPlan> plan = scheduler_.plan(window_);
+    std::optional<StepPlan> plan = scheduler_.plan(window_, chunk_rows_);
     if (!plan) return nullptr;
     account(*plan);
     flying_.push_back(std::move(*plan));
@@ -93,6 +94,7 @@ class Ring {
   Scheduler scheduler_;
   const RingCapacity capacity_;
   const uint32_t window_;
+  const uint32_t chunk_rows_;
   std::deque<StepPlan> flying_;
   std::map<SequenceId, uint32_t> positions_;
 };
@@ -115,7 +117,7 @@ uint32_t rows_of(const StepPlan& plan, SequenceId sequence) {
 
 TEST(SchedulerTest, ANewRequestWaitsAtMostOneChunkOfEveryRunningOne) {
   for (uint32_t running = 1; running < 8; ++running) {
-    Ring ring(kRoomy, 64, {64, 100});
+    Ring ring(kRoomy, 64, {100}, 64);
     for (uint32_t i = 0; i < running; ++i) ring.scheduler().submit(request(1500, 1));
     // Some way into their prompts.
     for (uint32_t step = 0; step < 3 * running + 1; ++step) ASSERT_NE(ring.send(), nullptr);
@@ -136,7 +138,7 @@ TEST(SchedulerTest, ANewRequestWaitsAtMostOneChunkOfEveryRunningOne) {
 }
 
 TEST(SchedulerTest, RunningSequencesGoOnWhileAPromptIsReadIn) {
-  Ring ring(kRoomy, 2, {64, 100});
+  Ring ring(kRoomy, 2, {100}, 64);
   const RequestId writing = ring.scheduler().submit(request(4, 1000));
   for (int i = 0; i < 6; ++i) ring.send(), ring.take_back();
   const size_t before = ring.tokens[writing].size();
@@ -183,7 +185,7 @@ TEST(SchedulerTest, NeverPassesTheRingsRoomWhateverComes) {
     SeededRandom random(seed);
     const auto below = [&](uint32_t bound) { return static_cast<uint32_t>(random.below(bound)); };
     const RingCapacity capacity{2 + below(30), 32 + below(400), 1 + below(12), 16 + below(200)};
-    Ring ring(capacity, 1 + below(9), {1 + below(80), 1000});
+    Ring ring(capacity, 1 + below(9), {1000}, 1 + below(80));
     const uint32_t room =
         std::min<uint32_t>(capacity.context, static_cast<uint32_t>(capacity.kv_blocks) * 32);
     std::set<RequestId> wanted, cancelled;
@@ -240,7 +242,7 @@ TEST(SchedulerTest, EndsAtEndTokensAtMaxTokensAndAtTheContext) {
 }
 
 TEST(SchedulerTest, AsksForEveryRowWhenPromptLogitsAreWanted) {
-  Ring ring(kRoomy, 4, {16, 10});
+  Ring ring(kRoomy, 4, {10}, 16);
   TokenRequest asked = request(40, 0);
   asked.prompt_logits = true;
   ring.scheduler().submit(asked);
@@ -251,7 +253,7 @@ TEST(SchedulerTest, AsksForEveryRowWhenPromptLogitsAreWanted) {
 }
 
 TEST(SchedulerTest, ARequestThatCannotBeIsRefusedAtOnce) {
-  Scheduler scheduler({256, 2});
+  Scheduler scheduler({2});
   const auto code = [&](TokenRequest asked) -> std::optional<ErrorCode> {
     try {
       scheduler.submit(std::move(asked));

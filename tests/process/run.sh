@@ -20,6 +20,7 @@ expect_exit 2 "nothing to tokenize" tokenize "$model"
 expect_exit 2 "10 peers cannot share 9 layers" run "$model" --ids 1 --peers 10 --state "$work/run"
 expect_exit 2 "is not among" run "$model" --ids 999999
 echo 'thread = 2' >"$work/wrong.toml"
+[[ $("$program" run --version) == caravan* ]] || give_up "a command tells no version"
 expect_exit 2 "did you mean 'threads'" run "$model" --config "$work/wrong.toml" -p x
 for command in run serve join invite demo status chat quantize tokenize inspect template calibrate plan bench; do
   "$program" "$command" --help | grep -q "^Examples:" || give_up "$command --help gives no example"
@@ -49,6 +50,13 @@ grep -q '"weights":"streamed"' "$work/streamed" || give_up "weights over --ram a
 ids_of() { grep -o '"ids":[^]]*]' "$1"; }
 [ "$(ids_of "$work/fits")" = "$(ids_of "$work/streamed")" ] || give_up "another budget gives other ids"
 expect_exit 1 "budget" run "$model" --ids 1 -n 1 --ram 4MiB
+if [ -c /dev/full ]; then
+  "$program" run "$model" --ids 1 -n 8 >/dev/full 2>"$work/full.err" && give_up "a full disk under standard output passes unnoticed"
+  grep -q "standard output cannot be written" "$work/full.err" || give_up "a full disk is not told: $(cat "$work/full.err")"
+fi
+expect_exit 2 "add --peers" run "$model" --ids 1 --codec int8
+cp "$model" "$work/own.gguf"
+expect_exit 2 "is the source itself" quantize "$work/own.gguf" "$work/own.gguf"
 pass "run: text, -n 0, --json, --logits, --kv-type, --context, progress, --ram"
 
 # --- Interrupted work leaves nothing ---

@@ -23,6 +23,13 @@ std::string read_file(const std::filesystem::path& path) {
 
 }  // namespace
 
+std::string model_type(const std::filesystem::path& folder) {
+  std::ifstream in(folder / "config.json", std::ios::binary);
+  const auto json = nlohmann::json::parse(in, nullptr, false);
+  if (!json.is_object() || !json.contains("model_type") || !json["model_type"].is_string()) return "";
+  return json["model_type"].get<std::string>();
+}
+
 ReferenceCase read_case(const std::filesystem::path& folder) {
   const auto json = nlohmann::json::parse(read_file(folder / "case.json"));
   return {json.at("inputs").get<std::vector<std::vector<TokenId>>>(),

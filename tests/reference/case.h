@@ -13,6 +13,8 @@ namespace caravan {
 struct ReferenceCase {
   std::vector<std::vector<TokenId>> inputs, greedy;
 };
+// What its config.json says; empty when that is not there or no JSON.
+std::string model_type(const std::filesystem::path& folder);
 ReferenceCase read_case(const std::filesystem::path& folder);
 
 // expected.safetensors, f32 tensors by name.

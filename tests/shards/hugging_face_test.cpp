@@ -54,7 +54,12 @@ TEST(Safetensors, RefusesWrongHeaders) {
   expect_refused(ErrorCode::kMalformed, {"a", "b", "overlap"},
                  R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
                  R"("b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})");
-  expect_refused(ErrorCode::kMalformed, {"twice"},
+  expect_refused(ErrorCode::kMalformed, {"after the last tensor", "60 bytes"},
+                 R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})");
+  expect_refused(ErrorCode::kMalformed, {"tensor b", "4 bytes before it"},
+                 R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+                 R"("b":{"dtype":"F32","shape":[14],"data_offsets":[8,64]}})");
+  expect_refused(ErrorCode::kMalformed, {"a is there twice"},
                  R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
                  R"("a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})");
   expect_refused(ErrorCode::kLimit, {"deeper"}, std::string(10'000, '['));

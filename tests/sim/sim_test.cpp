@@ -317,6 +317,69 @@ TEST(SimTest, OneSequenceKeepsOneStageBusyAtATime) {
   EXPECT_GE(sum, 0.8);
 }
 
+// --- Fairness ---
+
+// A ring of so many stages, in each of which a row takes 2 ms; chunks are of 32 rows for each stage.
+SimConfig slow_prompts(uint32_t stages) {
+  SimConfig config;
+  config.min_peers = stages;
+  config.layers = 2 * stages;
+  config.chunk_rows = 32 * stages;
+  config.row_time = milliseconds(1);
+  config.latency = config.jitter = std::chrono::microseconds(100);
+  config.context = 2000;
+  return config;
+}
+constexpr Duration kPiece = milliseconds(66);  // 32 rows in one stage, and the step
+
+TEST(SimTest, ANewRequestWaitsForOneChunkOfEachRunningOne) {
+  for (const uint32_t stages : {1u, 3u})
+    for (const uint32_t running : {1u, 3u}) {
+      SimWorld world(slow_prompts(stages));
+      for (uint32_t process = 0; process <= stages; ++process) world.start(process);
+      ASSERT_TRUE(world.run_until(Time{} + seconds(10), [&] { return world.head().ready(); }));
+      TokenRequest request;
+      request.max_tokens = 1;
+      request.prompt.assign(1500, 1);
+      for (uint32_t i = 0; i < running; ++i) world.submit(request);
+      request.prompt.assign(4, 2);
+      for (int i = 0; i < 10; ++i) {
+        world.run_until(world.now() + milliseconds(37));
+        const size_t index = world.submit(request);
+        ASSERT_TRUE(
+            world.run_until(world.now() + seconds(20), [&] { return world.requests()[index].over(); }));
+        const SimRequest& done = world.requests()[index];
+        EXPECT_LE(done.ended - done.submitted, (running * stages + stages) * kPiece + milliseconds(20))
+            << stages << " stages, " << running << " running, request " << i;
+      }
+      EXPECT_FALSE(world.requests()[0].over());
+    }
+}
+
+TEST(SimTest, APromptHoldsRunningAnswersUpForOneChunkAtATime) {
+  for (const uint32_t stages : {1u, 3u}) {
+    SimWorld world(slow_prompts(stages));
+    for (uint32_t process = 0; process <= stages; ++process) world.start(process);
+    ASSERT_TRUE(world.run_until(Time{} + seconds(10), [&] { return world.head().ready(); }));
+    TokenRequest request;
+    request.max_tokens = 60;
+    request.prompt.assign(4, 1);
+    const size_t answer = world.submit(request);
+    world.run_until(world.now() + milliseconds(100));
+    request.prompt.assign(1500, 2);
+    world.submit(request);
+    while (!world.requests()[answer].over()) {
+      const size_t before = world.requests()[answer].tokens.size();
+      const Time asked = world.now();
+      ASSERT_TRUE(world.run_until(asked + seconds(20), [&] {
+        return world.requests()[answer].over() || world.requests()[answer].tokens.size() > before;
+      }));
+      // Its row waits for one chunk, and rides with another piece through all stages.
+      EXPECT_LE(world.now() - asked, (stages + stages) * kPiece + milliseconds(20)) << stages << " stages";
+    }
+  }
+}
+
 // --- The tests' own eyes ---
 
 // A ring of two stages that serves one request while `tamper` works on the messages.

@@ -65,7 +65,7 @@ HeadOptions SimWorld::head_options(uint64_t life) const {
   options.members.name = "head";
   options.members.layers = config_.layers;
   options.members.timeout = config_.peer_timeout;
-  options.scheduler.chunk_rows = config_.chunk_rows;
+  options.chunk_rows = config_.chunk_rows;
   options.window = config_.window;
   options.step_timeout = config_.step_timeout;
   return options;
