@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/check.h"
-#include "base/error.h"
 #include "base/limits.h"
 
 namespace caravan {
@@ -13,37 +12,46 @@ namespace {
 
 constexpr uint32_t kPositions = limits::kKvBlockPositions;
 
-uint64_t element_bytes(KvType type) {
-  return type == KvType::kF32 ? 4 : 2;
-}
-
-// Bytes of a layer's keys in one block; its values take the same.
-uint64_t side_bytes(const KvLayerShape& layer, KvType type) {
-  return uint64_t{kPositions} * layer.kv_heads * layer.head_width * element_bytes(type);
-}
-
 uint32_t blocks_for(uint32_t positions) {
   return (positions + kPositions - 1) / kPositions;
+}
+
+Bytes state_bytes(const std::vector<KvLayerShape>& layers, KvType type, uint32_t blocks,
+                  const std::optional<KvSpill>& spill) {
+  const uint64_t block = KvCache::block_bytes(layers, type).count;
+  if (!spill) return {block * blocks};
+  return Bytes{block * spill->frames} + KvCache::staging_bytes(layers, type);
 }
 
 }  // namespace
 
 Bytes KvCache::block_bytes(const std::vector<KvLayerShape>& layers, KvType type) {
   Bytes sum;
-  for (const KvLayerShape& layer : layers) sum.count += 2 * side_bytes(layer, type);
+  for (const KvLayerShape& layer : layers) sum.count += 2 * kv_side_bytes(layer, type);
   return sum;
 }
 
+Bytes KvCache::staging_bytes(const std::vector<KvLayerShape>& layers, KvType type) {
+  return KvStager::bytes(layers, type);
+}
+
 KvCache::KvCache(Device& device, Budget& budget, std::vector<KvLayerShape> layers, KvType type,
-                 uint32_t blocks)
+                 uint32_t blocks, const std::optional<KvSpill>& spill)
     : device_(device),
       layers_(std::move(layers)),
       type_(type),
-      block_bytes_(block_bytes(layers_, type)),
       block_limit_(blocks),
-      reservation_(budget.reserve(MemoryTag::kState, Bytes{block_bytes_.count * blocks})) {}
+      reservation_(budget.reserve(MemoryTag::kState, state_bytes(layers_, type, blocks, spill))),
+      frames_(device, layers_, type, blocks, spill) {
+  if (spill) {
+    CHECK(spill->frames >= kLeastFrames);
+    stager_ = std::make_unique<KvStager>(device, frames_);
+  }
+}
 
-KvCache::~KvCache() = default;
+KvCache::~KvCache() {
+  end_step();
+}
 
 KvCache::Sequence& KvCache::find(SequenceId sequence) {
   return const_cast<Sequence&>(std::as_const(*this).find(sequence));
@@ -55,12 +63,16 @@ const KvCache::Sequence& KvCache::find(SequenceId sequence) const {
   return found->second;
 }
 
+// --- Sequences ---
+
 void KvCache::open(SequenceId sequence) {
+  end_step();
   if (sequences_.size() >= limits::kMaxSequences)
     fail(ErrorCode::kLimit, "more than {} sequences are open", limits::kMaxSequences);
   const auto [entry, fresh] = sequences_.try_emplace(sequence);
   if (!fresh) fail(ErrorCode::kInvalidArgument, "sequence {} is open already", sequence.value);
   entry->second.by_layer.resize(layers_.size());
+  entry->second.version = frames_.version();
 }
 
 void KvCache::fork(SequenceId from, SequenceId to, uint32_t positions) {
@@ -70,54 +82,82 @@ void KvCache::fork(SequenceId from, SequenceId to, uint32_t positions) {
   open(to);
   const Sequence& source = find(from);
   Sequence& target = find(to);
+  target.error = source.error;
   const uint32_t full = positions / kPositions;
-  for (uint32_t i = 0; i < full; ++i) {
-    ++blocks_[source.blocks[i]].users;
-    append(target, source.blocks[i]);
-  }
-  if (positions % kPositions != 0) {
-    const uint32_t copy = take_block();
-    append(target, copy);
-    device_.copy_in(blocks_[copy].buffer.address(),
-                    {blocks_[source.blocks[full]].buffer.address(), static_cast<size_t>(block_bytes_.count)});
+  try {
+    for (uint32_t i = 0; i < full; ++i) {
+      ++users_[source.blocks[i]];
+      append(target, source.blocks[i]);
+    }
+    if (positions % kPositions != 0) append(target, copy_block(source.blocks[full]));
+  } catch (const Error&) {
+    target.positions = full * kPositions;
+    close(to);
+    throw;
   }
   target.positions = positions;
 }
 
 void KvCache::extend(SequenceId id, uint32_t positions) {
+  end_step();
   Sequence& sequence = find(id);
   while (sequence.blocks.size() < blocks_for(positions)) append(sequence, take_block());
   sequence.positions = std::max(sequence.positions, positions);
 }
 
 void KvCache::truncate(SequenceId id, uint32_t positions) {
+  end_step();
   Sequence& sequence = find(id);
   if (positions > sequence.positions)
     fail(ErrorCode::kInvalidArgument, "sequence {} cannot be truncated to {}: it has {} positions", id.value,
          positions, sequence.positions);
-  while (sequence.blocks.size() > blocks_for(positions)) {
-    drop_block(sequence.blocks.back());
-    sequence.blocks.pop_back();
-    for (auto& table : sequence.by_layer) table.pop_back();
-  }
+  while (sequence.blocks.size() > blocks_for(positions)) drop_last(sequence);
   sequence.positions = positions;
   if (positions % kPositions != 0) make_last_block_own(sequence);
 }
 
+uint32_t KvCache::copy_block(uint32_t from) {
+  const uint32_t copy = take_block();
+  try {
+    frames_.hold(from);
+    try {
+      frames_.hold_to_change(copy);
+    } catch (const Error&) {
+      frames_.release(from);
+      throw;
+    }
+  } catch (const Error&) {
+    drop_block(copy);
+    throw;
+  }
+  device_.copy_in(frames_.address(copy), {frames_.address(from), frames_.block_bytes()});
+  frames_.release(copy);
+  frames_.release(from);
+  return copy;
+}
+
 void KvCache::make_last_block_own(Sequence& sequence) {
   const uint32_t shared = sequence.blocks.back();
-  if (blocks_[shared].users == 1) return;
-  const uint32_t copy = take_block();
-  sequence.blocks.pop_back();
-  for (auto& table : sequence.by_layer) table.pop_back();
-  append(sequence, copy);
-  device_.copy_in(blocks_[copy].buffer.address(),
-                  {blocks_[shared].buffer.address(), static_cast<size_t>(block_bytes_.count)});
-  drop_block(shared);
+  if (users_[shared] == 1) return;
+  std::optional<uint32_t> copy;
+  std::optional<Error> error;
+  try {
+    copy = copy_block(shared);
+  } catch (const Error& thrown) {
+    error = thrown;
+  }
+  drop_last(sequence);
+  if (error) {
+    sequence.positions = sequence.positions / kPositions * kPositions;
+    throw Error(*error);
+  }
+  append(sequence, *copy);
 }
 
 void KvCache::close(SequenceId id) {
-  truncate(id, 0);
+  end_step();
+  Sequence& sequence = find(id);
+  while (!sequence.blocks.empty()) drop_last(sequence);
   sequences_.erase(id);
 }
 
@@ -125,41 +165,130 @@ uint32_t KvCache::positions(SequenceId sequence) const {
   return find(sequence).positions;
 }
 
-const KvBlock* KvCache::blocks(SequenceId sequence, uint32_t layer) const {
-  const Sequence& found = find(sequence);
-  CHECK(layer < found.by_layer.size());
-  return found.by_layer[layer].data();
+void KvCache::spoil(SequenceId sequence, const Error& error) {
+  find(sequence).error = error;
 }
+
+// --- Blocks and tables ---
 
 uint32_t KvCache::take_block() {
   if (blocks_used_ >= block_limit_)
     fail(ErrorCode::kOutOfMemory, "no KV block is free: all {} are in use", block_limit_);
   if (free_.empty()) {
-    free_.push_back(static_cast<uint32_t>(blocks_.size()));
-    blocks_.push_back({DeviceBuffer(device_, block_bytes_), 0});
+    free_.push_back(static_cast<uint32_t>(users_.size()));
+    users_.push_back(0);
   }
   const uint32_t index = free_.back();
+  frames_.add(index);
   free_.pop_back();
-  blocks_[index].users = 1;
+  users_[index] = 1;
   ++blocks_used_;
   return index;
 }
 
 void KvCache::drop_block(uint32_t index) {
-  CHECK(blocks_[index].users > 0u);
-  if (--blocks_[index].users > 0) return;
+  CHECK(users_[index] > 0u);
+  if (--users_[index] > 0) return;
+  frames_.drop(index);
   free_.push_back(index);
   --blocks_used_;
 }
 
 void KvCache::append(Sequence& sequence, uint32_t block) {
   sequence.blocks.push_back(block);
-  std::byte* address = blocks_[block].buffer.address();
-  for (size_t layer = 0; layer < layers_.size(); ++layer) {
-    const uint64_t side = side_bytes(layers_[layer], type_);
-    sequence.by_layer[layer].push_back({address, address + side});
-    address += 2 * side;
+  append_to_table(sequence, block);
+}
+
+void KvCache::drop_last(Sequence& sequence) {
+  drop_block(sequence.blocks.back());
+  sequence.blocks.pop_back();
+  for (auto& table : sequence.by_layer) table.pop_back();
+}
+
+void KvCache::append_to_table(Sequence& sequence, uint32_t block) const {
+  for (uint32_t layer = 0; layer < layers_.size(); ++layer) {
+    std::byte* part = frames_.part(block, layer);
+    sequence.by_layer[layer].push_back(part ? KvBlock{part, part + kv_side_bytes(layers_[layer], type_)}
+                                            : KvBlock{});
   }
+}
+
+void KvCache::refresh(Sequence& sequence) const {
+  if (sequence.version == frames_.version()) return;
+  for (auto& table : sequence.by_layer) table.clear();
+  for (const uint32_t block : sequence.blocks) append_to_table(sequence, block);
+  sequence.version = frames_.version();
+}
+
+const KvBlock* KvCache::blocks(SequenceId id, uint32_t layer) {
+  Sequence& sequence = find(id);
+  CHECK(layer < sequence.by_layer.size());
+  refresh(sequence);
+  return sequence.by_layer[layer].data();
+}
+
+// --- Steps ---
+
+void KvCache::begin_step() {
+  end_step();
+  in_step_ = true;
+  frames_.start_step();
+}
+
+uint32_t KvCache::add_rows(SequenceId id, uint32_t first_position, uint32_t count) {
+  CHECK((in_step_ && count > 0));
+  Sequence& sequence = find(id);
+  CHECK(uint64_t{first_position} + count <= sequence.positions);
+  if (sequence.error) throw Error(*sequence.error);
+  if (!stager_) return count;
+  const uint32_t first = first_position / kPositions;
+  uint32_t reach = first;
+  for (const KvLayerShape& layer : layers_)
+    reach = std::min(reach, first_block_in_reach(layer, first_position));
+  for (uint32_t place = reach; place <= first; ++place) frames_.use(sequence.blocks[place], place);
+  const size_t held_before = held_.size();
+  uint32_t end = first_position;
+  try {
+    for (uint32_t place = first; end < first_position + count && held_.size() < frames_.count(); ++place) {
+      frames_.use(sequence.blocks[place], place);
+      frames_.hold_to_change(sequence.blocks[place]);
+      end = std::min(first_position + count, (place + 1) * kPositions);
+      held_.push_back({sequence.blocks[place], end == (place + 1) * kPositions});
+      // What follows is new, and has no frame.
+      const uint32_t left = blocks_for(first_position + count) - place - 1;
+      if (place == first && left > 0)
+        frames_.expect(std::min(left, frames_.count() - static_cast<uint32_t>(held_.size())));
+    }
+  } catch (const Error&) {
+    for (; held_.size() > held_before; held_.pop_back()) frames_.release(held_.back().block);
+    throw;
+  }
+  if (end == first_position) return 0;
+  parts_.push_back(&sequence);
+  stager_->add_part(&sequence.blocks, first_position, end - first_position);
+  return end - first_position;
+}
+
+void KvCache::start_reading() {
+  if (!stager_) return;
+  stager_->start();
+  for (Sequence* sequence : parts_) refresh(*sequence);
+}
+
+KvStager::Reach KvCache::reach(size_t part, uint32_t layer, uint32_t piece, uint32_t most) {
+  return stager_->reach(part, layer, piece, most, parts_[part]->by_layer[layer]);
+}
+
+void KvCache::end_step() {
+  if (!std::exchange(in_step_, false) || !stager_) return;
+  stager_->finish();
+  parts_.clear();
+  for (const Held& held : held_) {
+    frames_.set_full(held.block, held.full);
+    frames_.release(held.block);
+  }
+  held_.clear();
+  frames_.write_behind();
 }
 
 }  // namespace caravan

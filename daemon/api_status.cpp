@@ -61,6 +61,9 @@ void each_field(Status& status, Field field) {
   field("prefill_tokens_per_second", status.prefill_tokens_per_second);
   field("decode_tokens_per_second", status.decode_tokens_per_second);
   field("wire_bytes", status.wire_bytes);
+  field("kv_bytes_written", status.kv_bytes_written);
+  field("kv_bytes_read", status.kv_bytes_read);
+  field("kv_wait_seconds", status.kv_wait_seconds);
   field("started_unix", status.started_unix);
 }
 

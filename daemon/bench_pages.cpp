@@ -91,9 +91,10 @@ class Decoder {
       : engine_(manifest, options),
         spec_(engine_.spec()),
         context_(std::min(spec_.context, kContext)),
-        layers_(engine_.host({1, spec_.layer_count() + 1}, context_, (context_ + 31) / 32, {})),
-        embed_(engine_.host({0, 1}, 1, 0, {})),
-        output_(engine_.host({spec_.unit_count() - 1, spec_.unit_count()}, 1, 0, {})),
+        layers_(engine_.host({1, spec_.layer_count() + 1}, context_,
+                             {(context_ + 31) / 32, (context_ + 31) / 32}, {})),
+        embed_(engine_.host({0, 1}, 1, {}, {})),
+        output_(engine_.host({spec_.unit_count() - 1, spec_.unit_count()}, 1, {}, {})),
         row_(spec_.width),
         logits_(spec_.vocabulary) {}
 

@@ -79,9 +79,10 @@ ModelRates measure_model(const Clock& clock, const CommandLine& line, uint32_t t
   const ModelSpec& spec = engine.spec();
   const uint32_t context = std::min(spec.context, kPrompt + kDecode);
   const uint32_t prompt = std::min(kPrompt, context - std::min(context - 1, kDecode));
-  Engine::Hosted layers = engine.host({1, spec.layer_count() + 1}, context, (context + 31) / 32, {});
-  Engine::Hosted embed = engine.host({0, 1}, 1, 0, {});
-  Engine::Hosted output = engine.host({spec.unit_count() - 1, spec.unit_count()}, 1, 0, {});
+  const uint32_t blocks = (context + 31) / 32;
+  Engine::Hosted layers = engine.host({1, spec.layer_count() + 1}, context, {blocks, blocks}, {});
+  Engine::Hosted embed = engine.host({0, 1}, 1, {}, {});
+  Engine::Hosted output = engine.host({spec.unit_count() - 1, spec.unit_count()}, 1, {}, {});
   std::vector<TokenId> ids(prompt);
   for (uint32_t i = 0; i < prompt; ++i) ids[i] = (3 + i * 7919) % spec.vocabulary;
   std::vector<float> rows(size_t{prompt} * spec.width), logits(spec.vocabulary);

@@ -77,8 +77,10 @@ std::vector<TokenId> prompt_ids(const CommandLine& line, const ModelText& text) 
   return ids;
 }
 
-nlohmann::ordered_json plan_json(const Pager& pager) {
+nlohmann::ordered_json plan_json(const Engine& engine) {
+  const Pager& pager = engine.pager();
   const ResidencyPlan plan = pager.plan();
+  const KvRoom kv = engine.kv_room();
   return {{"weights", pager.mapped() ? "mapped" : "streamed"},
           {"weights_bytes", pager.total_bytes()},
           {"limit_bytes", pager.mapped() ? pager.total_bytes() : pager.limit().count},
@@ -86,10 +88,13 @@ nlohmann::ordered_json plan_json(const Pager& pager) {
           {"window_bytes", plan.window_bytes},
           {"on_demand_bytes", plan.on_demand_bytes},
           {"streamed_bytes_a_pass", plan.streamed_bytes},
-          {"reader", pager.reader_name()}};
+          {"reader", pager.reader_name()},
+          {"kv_blocks", kv.blocks},
+          {"kv_frames", kv.frames}};
 }
 
-void print_json(const RunResult& result, const ServiceStatus& status, const Pager& pager) {
+void print_json(const RunResult& result, const ServiceStatus& status, const Engine& engine) {
+  const KvCounters& kv = engine.kv_counters();
   const nlohmann::ordered_json json = {{"prompt_ids", result.prompt_ids},
                                        {"ids", result.ids},
                                        {"text", result.text},
@@ -98,8 +103,12 @@ void print_json(const RunResult& result, const ServiceStatus& status, const Page
                                        {"finish", !result.finish                          ? ""
                                                   : *result.finish == FinishReason::kStop ? "stop"
                                                                                           : "length"},
-                                       {"disk_bytes", pager.counters().bytes_read.value()},
-                                       {"plan", plan_json(pager)},
+                                       {"disk_bytes", engine.pager().counters().bytes_read.value() +
+                                                          kv.bytes_read.value() + kv.bytes_written.value()},
+                                       {"kv_bytes_written", kv.bytes_written.value()},
+                                       {"kv_bytes_read", kv.bytes_read.value()},
+                                       {"kv_wait_ms", static_cast<double>(kv.waited_ns.value()) * 1e-6},
+                                       {"plan", plan_json(engine)},
                                        {"model", status.model},
                                        {"codec", status.codec},
                                        {"exact", status.exact},
@@ -135,6 +144,16 @@ void print_streaming(const Pager& pager) {
   std::fprintf(stderr, "weights streamed: %s read in %.1f s (%s), %.0f %% of it beside computing\n",
                to_string(Bytes{counters.bytes_read.value()}).c_str(), busy / 1e9, pager.reader_name().c_str(),
                busy > 0 ? 100 * std::max(0.0, 1 - waited / busy) : 100.0);
+}
+
+void print_spilling(const Engine& engine) {
+  const KvRoom room = engine.kv_room();
+  if (!room.spills()) return;
+  const KvCounters& kv = engine.kv_counters();
+  std::fprintf(stderr, "KV in memory: %u of %u blocks; %s to disk, %s back, waited %.1f s\n", room.frames,
+               room.blocks, to_string(Bytes{kv.bytes_written.value()}).c_str(),
+               to_string(Bytes{kv.bytes_read.value()}).c_str(),
+               static_cast<double>(kv.waited_ns.value()) * 1e-9);
 }
 
 GenerationOptions generation_options(const CommandLine& line) {
@@ -238,12 +257,13 @@ int command_run(const CommandLine& line) {
   if (result.error) throw Error(*result.error);
   if (logits) logits->finish(result.prompt_ids.size());
   if (line.json) {
-    print_json(result, head.service().status(), head.engine().pager());
+    print_json(result, head.service().status(), head.engine());
   } else {
     if (!result.text.empty()) std::printf("\n");
     std::fflush(stdout);
     print_statistics(result, head.service().status());
     print_streaming(head.engine().pager());
+    print_spilling(head.engine());
   }
   return 0;
 }

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "daemon/kv_folder.h"
 
 namespace caravan {
 
@@ -35,6 +36,39 @@ uint32_t context_of(const Config& config, const ModelSpec& spec) {
   return config.context;
 }
 
+namespace {
+
+// Without making it; empty when there is no HOME.
+std::string state_path(const Config& config) {
+  namespace fs = std::filesystem;
+  if (!config.state.empty()) return config.state;
+  const char* xdg = std::getenv("XDG_STATE_HOME");
+  const char* home = std::getenv("HOME");
+  if (xdg && *xdg) return fs::path(xdg) / "caravan";
+  if (home && *home) return fs::path(home) / ".local/state/caravan";
+  return {};
+}
+
+// Beside the store, if there is a state folder; else, unless one was asked for, where temporary files go.
+std::vector<std::string> kv_places(const Config& config) {
+  std::vector<std::string> places;
+  if (const std::string state = state_path(config); !state.empty()) places.push_back(state + "/kv");
+  std::error_code error;
+  const std::filesystem::path temporary = std::filesystem::temp_directory_path(error);
+  if (config.state.empty() && !error) places.push_back(temporary / "caravan-kv");
+  return places;
+}
+
+// What --disk leaves beside the store; else a quarter of what is free.
+Bytes kv_disk(const Config& config, const std::string& place, uint32_t sharers) {
+  if (config.disk.empty()) return {disk_free_bytes(place) / 4 / std::max(1u, sharers)};
+  const uint64_t disk = parse_budget(config.disk, Bytes{disk_total_bytes(place)}).count;
+  const std::string state = state_path(config);
+  return {disk - std::min(disk, state.empty() ? 0 : folder_bytes(state + "/store"))};
+}
+
+}  // namespace
+
 EngineOptions engine_options(const Config& config, uint32_t sharers) {
   EngineOptions options;
   options.threads = threads_of(config, sharers);
@@ -44,6 +78,8 @@ EngineOptions engine_options(const Config& config, uint32_t sharers) {
   options.max_rows = limits::kMaxRowsPerStep;
   options.memory = config.ram.empty() ? default_memory(sharers) : parse_budget(config.ram, machine_memory());
   if (!config.kv_ram.empty()) options.kv_memory = parse_budget(config.kv_ram, options.memory);
+  options.kv_places = kv_places(config);
+  if (!options.kv_places.empty()) options.kv_disk = kv_disk(config, options.kv_places.front(), sharers);
   return options;
 }
 
@@ -53,17 +89,9 @@ std::string model_name(const Config& config, const Manifest& manifest) {
 
 std::string state_folder(const Config& config) {
   namespace fs = std::filesystem;
-  fs::path folder = config.state;
-  if (folder.empty()) {
-    const char* xdg = std::getenv("XDG_STATE_HOME");
-    const char* home = std::getenv("HOME");
-    if (xdg && *xdg)
-      folder = fs::path(xdg) / "caravan";
-    else if (home && *home)
-      folder = fs::path(home) / ".local/state/caravan";
-    else
-      fail(ErrorCode::kInvalidArgument, "there is no HOME to keep state in; name a folder with --state DIR");
-  }
+  const fs::path folder = state_path(config);
+  if (folder.empty())
+    fail(ErrorCode::kInvalidArgument, "there is no HOME to keep state in; name a folder with --state DIR");
   std::error_code error;
   fs::create_directories(folder, error);
   if (error || ::access(folder.c_str(), W_OK | X_OK) != 0)

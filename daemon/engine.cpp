@@ -15,6 +15,9 @@ namespace caravan {
 
 namespace {
 
+// Blocks on disk that are of use, to one that waits to be given back (KvMover compacts at half).
+constexpr uint64_t kDiskOverhead = 2;
+
 cpu::Isa parse_isa(const std::string& name) {
   if (name == "auto") return cpu::Isa::kBest;
   if (name == "avx512") return cpu::Isa::kAvx512;
@@ -107,24 +110,65 @@ uint64_t Engine::weights_room(uint64_t more) const {
   return budget_.limit().count - std::min(budget_.limit().count, others);
 }
 
-uint32_t Engine::kv_blocks(UnitSpan span, uint32_t context, KvType kv_type, uint32_t one_sequence,
-                           uint32_t wanted) const {
-  const uint64_t block = KvCache::block_bytes(kv_layers(span), kv_type).count;
-  if (block == 0) return wanted;
+KvRoom Engine::kv_room(UnitSpan span, uint32_t context, KvType kv_type, uint32_t one_sequence,
+                       uint32_t wanted) const {
+  const std::vector<KvLayerShape> layers = kv_layers(span);
+  const uint64_t block = KvCache::block_bytes(layers, kv_type).count;
+  if (block == 0) return {wanted, wanted};
+  const uint64_t on_disk = kv_disk().count / block / (kDiskOverhead + 1) * kDiskOverhead;
+  const bool can_spill = on_disk > KvCache::kLeastFrames;
   const uint64_t room =
       weights_room(Stage::scratch_bytes(spec_, stage_options(span, context, 0, kv_type)).count);
   const uint64_t weights = pager_->total_bytes() + ModelWeights::paged_bytes(manifest_, span).count;
-  uint64_t most = std::max({room - std::min(room, weights), room / 4, one_sequence * block});
+  const uint64_t sequence = one_sequence * block;
+  uint64_t most = std::max(
+      {room - std::min(room, weights), room / 4, can_spill ? std::min(sequence, room / 2) : sequence});
   most = std::min(most, room - std::min(room, pager_->least_bytes()));
   if (options_.kv_memory) most = std::min(most, options_.kv_memory->count);
-  return static_cast<uint32_t>(std::min<uint64_t>(wanted, most / block));
+  const auto in_memory = static_cast<uint32_t>(std::min<uint64_t>(wanted, most / block));
+  const uint64_t staging = KvCache::staging_bytes(layers, kv_type).count;
+  const auto frames = static_cast<uint32_t>((most - std::min(most, staging)) / block);
+  const auto blocks = static_cast<uint32_t>(std::min<uint64_t>(wanted, on_disk));
+  if (!can_spill || blocks <= in_memory || frames < KvCache::kLeastFrames) return {in_memory, in_memory};
+  return {blocks, std::min(frames, in_memory)};
 }
 
-Engine::Hosted Engine::host(UnitSpan span, uint32_t context, uint32_t kv_blocks, const LoadProgress& progress,
+Bytes Engine::least_kv_memory(UnitSpan span, KvType kv_type) const {
+  const std::vector<KvLayerShape> layers = kv_layers(span);
+  return Bytes{KvCache::kLeastFrames * KvCache::block_bytes(layers, kv_type).count} +
+         KvCache::staging_bytes(layers, kv_type);
+}
+
+KvSpill Engine::open_spill(UnitSpan span, KvRoom kv) {
+  const std::lock_guard lock(kv_folder_mutex_);
+  if (!kv_folder_) kv_folder_ = std::make_unique<KvFolder>(options_.kv_places);
+  KvSpill spill;
+  spill.clock = &clock_;
+  spill.counters = &kv_counters_;
+  spill.name = "the KV store " + kv_folder_->path();
+  spill.frames = kv.frames;
+  spill.first_layer = std::max(span.first, 1u) - 1;
+  return spill;
+}
+
+void Engine::leave_disk() {
+  const std::lock_guard lock(kv_folder_mutex_);
+  if (kv_folder_) kv_folder_->remove();
+}
+
+Engine::Hosted Engine::host(UnitSpan span, uint32_t context, KvRoom kv, const LoadProgress& progress,
                             std::optional<KvType> kv_type) {
-  const StageOptions options = stage_options(span, context, kv_blocks, kv_type.value_or(options_.kv_type));
-  const uint64_t state = KvCache::block_bytes(kv_layers(span), options.kv_type).count * kv_blocks;
+  StageOptions options = stage_options(span, context, kv.blocks, kv_type.value_or(options_.kv_type));
+  const std::vector<KvLayerShape> layers = kv_layers(span);
+  uint64_t state = KvCache::block_bytes(layers, options.kv_type).count * kv.frames;
   Hosted hosted;
+  if (kv.spills()) {
+    state += KvCache::staging_bytes(layers, options.kv_type).count;
+    options.spill = open_spill(span, kv);
+    hosted.kv_store = kv_folder_->store();
+    options.spill->store = hosted.kv_store.get();
+  }
+  if (!layers.empty()) kv_room_ = kv;
   pager_->set_limit({weights_room(state + Stage::scratch_bytes(spec_, options).count)});
   hosted.weights = std::make_unique<ModelWeights>(manifest_, spec_, span, *pager_);
   hosted.stage = std::make_unique<Stage>(spec_, *hosted.weights, *backend_, *device_, budget_, options);
@@ -140,7 +184,7 @@ Engine::Hosted Engine::host(UnitSpan span, uint32_t context, uint32_t kv_blocks,
 
 uint64_t Engine::measure_layer_ns() {
   constexpr uint32_t kRows = 8;
-  const Hosted hosted = host({1, 2}, kRows, 1, {});
+  const Hosted hosted = host({1, 2}, kRows, {1, 1}, {});
   const SequenceId probe{1};
   const SystemClock clock;
   std::vector<float> row(spec_.width, 0.01f);

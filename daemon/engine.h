@@ -1,10 +1,13 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/budget.h"
 #include "base/clock.h"
@@ -12,6 +15,7 @@
 #include "compute/backend.h"
 #include "compute/counters.h"
 #include "compute/device.h"
+#include "daemon/kv_folder.h"
 #include "model/spec.h"
 #include "model/stage.h"
 #include "model/weights.h"
@@ -28,6 +32,16 @@ struct EngineOptions {
   uint32_t max_rows = 0;           // of one step
   Bytes memory;                    // for weights, state and scratch; a headroom in it is never used
   std::optional<Bytes> kv_memory;  // for state within it
+  // Where state goes that memory does not hold, the first that can be written; none: nowhere.
+  std::vector<std::string> kv_places;
+  Bytes kv_disk;  // there at most
+};
+
+// How many KV blocks a stage has, and how many of them can be in memory at a time.
+struct KvRoom {
+  uint32_t blocks = 0;
+  uint32_t frames = 0;
+  bool spills() const { return frames < blocks; }
 };
 
 // The share of a budget that no reservation reaches: what allocators and the kernel take beside it.
@@ -64,19 +78,30 @@ class Engine {
   // What the back end did so far.
   const ComputeCounters& counters() const { return *counters_; }
 
-  // How many KV blocks of a span the budget has room for beside its weights and scratch: at least those of
-  // one sequence before weights that could be streamed, more only when weights leave room, or up to a
-  // quarter.
-  uint32_t kv_blocks(UnitSpan span, uint32_t context, KvType kv_type, uint32_t one_sequence,
-                     uint32_t wanted) const;
+  // The KV blocks of a span, of `wanted` ones. In memory beside its weights and scratch: up to a quarter, or
+  // more when weights leave room; those of one sequence take up to half before weights that could be
+  // streamed, or all when there is no disk to spill to. The others lie on disk.
+  KvRoom kv_room(UnitSpan span, uint32_t context, KvType kv_type, uint32_t one_sequence,
+                 uint32_t wanted) const;
+  // The least --kv-ram that runs with a disk to spill to.
+  Bytes least_kv_memory(UnitSpan span, KvType kv_type) const;
+  // State that may lie on disk.
+  Bytes kv_disk() const { return options_.kv_places.empty() ? Bytes{} : options_.kv_disk; }
+  // Of the layers hosted last. Any thread.
+  KvRoom kv_room() const { return kv_room_; }
+  const KvCounters& kv_counters() const { return kv_counters_; }
+  // What lies on disk goes at once, for a process that ends: what still computes meets errors. Control
+  // thread, while no stage is made.
+  void leave_disk();
 
   struct Hosted {
+    std::shared_ptr<BulkStore> kv_store;  // when KV spills
     std::unique_ptr<ModelWeights> weights;
     std::unique_ptr<Stage> stage;
   };
   // Binds a span's weights, makes its stage, and reads what is to stay in memory. `progress` may be empty.
   // The KV type is the options' where none is given.
-  Hosted host(UnitSpan span, uint32_t context, uint32_t kv_blocks, const LoadProgress& progress,
+  Hosted host(UnitSpan span, uint32_t context, KvRoom kv, const LoadProgress& progress,
               std::optional<KvType> kv_type = std::nullopt);
   // Nanoseconds of the first layer for one row. Before the compute thread has work.
   uint64_t measure_layer_ns();
@@ -84,6 +109,7 @@ class Engine {
  private:
   std::vector<KvLayerShape> kv_layers(UnitSpan span) const;
   StageOptions stage_options(UnitSpan span, uint32_t context, uint32_t kv_blocks, KvType kv_type) const;
+  KvSpill open_spill(UnitSpan span, KvRoom kv);
   // Of the budget, what weights may take beside what is reserved by others and `more`.
   uint64_t weights_room(uint64_t more) const;
 
@@ -91,6 +117,11 @@ class Engine {
   const Manifest manifest_;
   const ModelSpec spec_;
   SystemClock clock_;
+  KvCounters kv_counters_;
+  std::atomic<KvRoom> kv_room_{};
+  // Made by the compute thread and removed by the control thread: hence the lock.
+  std::mutex kv_folder_mutex_;
+  std::unique_ptr<KvFolder> kv_folder_;
   Budget budget_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Backend> backend_;

@@ -86,6 +86,9 @@ struct ServiceStatus {
   uint64_t prompt_tokens = 0, generated_tokens = 0;                    // since the start
   double prefill_tokens_per_second = 0, decode_tokens_per_second = 0;  // over the last minute
   uint64_t wire_bytes = 0;
+  // Of the layers in this process: KV that went to disk and came back, and the time that computing waited.
+  uint64_t kv_bytes_written = 0, kv_bytes_read = 0;
+  double kv_wait_seconds = 0;
   int64_t started_unix = 0;
   std::vector<StageStatus> stages;
   std::vector<PeerStatus> peers;  // in order of joining

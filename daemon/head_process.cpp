@@ -43,8 +43,9 @@ Hello make_hello(const Engine& engine, const std::string& name, uint64_t incarna
   hello.model = engine.manifest().fingerprint();
   hello.layers = engine.spec().layer_count();
   hello.incarnation = incarnation;
-  // Weights are mapped from the file, so that what is offered is the budget for state and the page cache.
-  hello.memory_bytes = engine.budget_limit().count + engine.manifest().bytes().count;
+  // Weights are mapped from the file, so that what is offered is the budget for state and the page cache; and
+  // state may lie on disk.
+  hello.memory_bytes = engine.budget_limit().count + engine.manifest().bytes().count + engine.kv_disk().count;
   hello.layer_ns = layer_ns;
   hello.threads = engine.options().threads;
   hello.endpoints = std::move(endpoints);
@@ -82,12 +83,14 @@ HeadProcess::HeadProcess(EventLoop& loop, const Clock& clock, Random& random, co
   service.context = context_;
   service.vocabulary = engine_->spec().vocabulary;
   service.tokenizer = text_.tokenizer ? &*text_.tokenizer : nullptr;
+  service.kv = &engine_->kv_counters();
   service_ = std::make_unique<HeadService>(*driver_, clock, std::move(service));
 }
 
 HeadProcess::~HeadProcess() {
   service_.reset();
   driver_->stop();
+  engine_->leave_disk();
   thread_.reset();
 }
 

@@ -138,6 +138,11 @@ ServiceStatus HeadService::status() const {
   status.family = options_.family;
   status.fingerprint = options_.fingerprint;
   status.started_unix = started_unix_;
+  if (options_.kv) {
+    status.kv_bytes_written = options_.kv->bytes_written.value();
+    status.kv_bytes_read = options_.kv->bytes_read.value();
+    status.kv_wait_seconds = static_cast<double>(options_.kv->waited_ns.value()) * 1e-9;
+  }
   return status;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/clock.h"
+#include "cache/kv_mover.h"
 #include "daemon/generation.h"
 #include "daemon/node_driver.h"
 #include "model/tokenizer.h"
@@ -22,6 +23,7 @@ class HeadService final : public GenerationService {
     uint32_t context = 0;
     uint32_t vocabulary = 0;
     const Tokenizer* tokenizer = nullptr;  // none: tokens without text. Outlives the service
+    const KvCounters* kv = nullptr;        // of the process; outlives the service
     bool opening = false;                  // texts begin with their prompt's end, so no space is dropped
   };
   HeadService(NodeDriver& driver, const Clock& clock, Options options);

@@ -20,8 +20,8 @@ LocalHeadRunner::LocalHeadRunner(Engine& engine, ComputeThread& thread, const Lo
                                  Post post)
     : engine_(engine), thread_(thread), post_(std::move(post)) {
   const uint32_t last = engine.spec().unit_count();
-  embed_ = engine.host({0, 1}, 1, 0, progress);
-  output_ = engine.host({last - 1, last}, 1, 0, progress);
+  embed_ = engine.host({0, 1}, 1, {}, progress);
+  output_ = engine.host({last - 1, last}, 1, {}, progress);
   logits_.resize(size_t{kRowsAtOnce} * engine.spec().vocabulary);
 }
 

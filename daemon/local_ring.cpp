@@ -142,7 +142,8 @@ void LocalRing::start_child(uint32_t index) {
   if (!std::filesystem::exists(model_))
     arguments.insert(arguments.end(), {"--library", state_folder(config_)});
   if (engine.exact) arguments.push_back("--exact");
-  for (const auto& [flag, value] : {std::pair{"--ram", &config_.ram}, {"--kv-ram", &config_.kv_ram}})
+  for (const auto& [flag, value] :
+       {std::pair{"--ram", &config_.ram}, {"--kv-ram", &config_.kv_ram}, {"--disk", &config_.disk}})
     if (!value->empty()) arguments.insert(arguments.end(), {flag, *value});
   const Ticket ticket = make_ticket(keys_.public_key, link_->endpoints(), 0, random_);
   link_->add_ticket(open_ticket(ticket));

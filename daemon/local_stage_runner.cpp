@@ -49,17 +49,23 @@ void LocalStageRunner::prepare_now(const StagePlan& plan) {
         (uint64_t{plan.context} + limits::kKvBlockPositions - 1) / limits::kKvBlockPositions;
     const uint32_t wanted = static_cast<uint32_t>(
         std::min<uint64_t>(blocks_a_sequence * std::max(1u, plan.max_sequences), UINT32_MAX));
-    const uint32_t blocks =
-        engine_.kv_blocks(plan.span, plan.context, kv_type, static_cast<uint32_t>(blocks_a_sequence), wanted);
-    if (blocks < blocks_a_sequence)
-      fail(ErrorCode::kOutOfMemory,
-           "KV of one sequence of {} positions needs {} blocks, the budget of {} has room for {}; give more "
-           "with "
-           "--ram or --kv-ram, or a smaller --context",
-           plan.context, blocks_a_sequence, to_string(engine_.budget().limit()), blocks);
-    prepared_.emplace(Prepared{plan, engine_.host(plan.span, plan.context, blocks, progress_, kv_type)});
+    const KvRoom kv =
+        engine_.kv_room(plan.span, plan.context, kv_type, static_cast<uint32_t>(blocks_a_sequence), wanted);
+    if (kv.blocks < blocks_a_sequence) {
+      const Bytes disk = engine_.kv_disk();
+      fail(
+          ErrorCode::kOutOfMemory,
+          "KV of one sequence of {} positions needs {} blocks, the budget of {} has room for {}{}; give more "
+          "with --ram, --kv-ram or --disk, or a smaller --context",
+          plan.context, blocks_a_sequence, to_string(engine_.budget().limit()), kv.blocks,
+          disk.count == 0
+              ? ""
+              : fmt::format(" and {} of disk for the rest, with at least {} in memory", to_string(disk),
+                            to_string(engine_.least_kv_memory(plan.span, kv_type))));
+    }
+    prepared_.emplace(Prepared{plan, engine_.host(plan.span, plan.context, kv, progress_, kv_type)});
     rows_.resize(size_t{engine_.options().max_rows} * engine_.spec().width);
-    event.kv_blocks = blocks;
+    event.kv_blocks = kv.blocks;
   } catch (const Error& error) {
     event.error = error.message();
   }
@@ -114,7 +120,8 @@ Rows LocalStageRunner::run_rows(const Step& step) {
     fail(ErrorCode::kMalformed, "the step carries {} rows of width {} for {} of width {}", step.rows.count,
          step.rows.width, count, width);
   decode_rows(step.rows.codec, *step.rows.bytes, count, width, rows_.data());
-  prepared_->hosted.stage->run(ranges_, rows_.data());
+  const std::vector<StageFailure> failures = prepared_->hosted.stage->run(ranges_, rows_.data());
+  if (!failures.empty()) throw Error(failures.front().error);
 
   uint32_t kept = count;
   if (plan.last) {

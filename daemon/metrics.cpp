@@ -77,6 +77,11 @@ std::vector<MetricFamily> service_families(const ServiceStatus& status) {
       counter("caravan_prompt_tokens_total", "Tokens of prompts", status.prompt_tokens),
       counter("caravan_generated_tokens_total", "Tokens generated", status.generated_tokens),
       counter("caravan_wire_bytes_total", "Bytes of steps on the wire", status.wire_bytes),
+      counter("caravan_kv_disk_written_bytes_total", "KV of this process that went to disk",
+              status.kv_bytes_written),
+      counter("caravan_kv_disk_read_bytes_total", "KV of this process that came back", status.kv_bytes_read),
+      family("caravan_kv_disk_wait_seconds_total", "Time in which computing waited for KV",
+             MetricType::Counter, status.kv_wait_seconds),
   };
   add_stages(status, families);
   return families;

@@ -47,6 +47,7 @@ PeerProcess::PeerProcess(EventLoop& loop, const Clock& clock, Random& random, co
 PeerProcess::~PeerProcess() {
   driver_->stop();
   link_.reset();
+  engine_->leave_disk();
   thread_.reset();
 }
 

@@ -26,7 +26,8 @@ uint32_t last_layer(const ModelSpec& spec, UnitSpan span) {
 std::vector<KvLayerShape> kv_shapes(const ModelSpec& spec, UnitSpan span) {
   std::vector<KvLayerShape> shapes;
   for (uint32_t i = first_layer(spec, span); i < last_layer(spec, span); ++i)
-    shapes.push_back({spec.layers[i].attention.shape.kv_heads, spec.layers[i].attention.shape.head_width});
+    shapes.push_back({spec.layers[i].attention.shape.kv_heads, spec.layers[i].attention.shape.head_width,
+                      spec.layers[i].attention.window});
   return shapes;
 }
 
@@ -82,7 +83,8 @@ Stage::Stage(const ModelSpec& spec, const ModelWeights& weights, Backend& backen
       options_(options),
       first_layer_(first_layer(spec, options.span)),
       last_layer_(last_layer(spec, options.span)),
-      cache_(device, budget, kv_shapes(spec, options.span), options.kv_type, options.kv_blocks) {
+      cache_(device, budget, kv_shapes(spec, options.span), options.kv_type, options.kv_blocks,
+             options.spill) {
   if (first_layer_ == last_layer_) return;
   const Widths most = widths(spec, first_layer_, last_layer_);
   const size_t rows = options.max_rows;
@@ -127,13 +129,63 @@ void Stage::embed(std::span<const TokenId> ids, float* rows) {
   backend_.embed(embedding.table, embedding.rows, spec_.embedding_scale, rows);
 }
 
-void Stage::run(std::span<const StageRange> ranges, float* rows) {
+std::vector<StageFailure> Stage::run(std::span<const StageRange> ranges, float* rows) {
   admit(ranges);
+  failures_.clear();
+  if (first_layer_ == last_layer_) return {};
+  size_t range = 0;
+  uint32_t done = 0;
+  while (range < ranges.size()) {
+    cache_.begin_step();
+    const uint32_t taken = take_parts(ranges, range, done);
+    if (!together_.empty()) run_parts(rows);
+    cache_.end_step();
+    rows += size_t{taken} * spec_.width;
+  }
+  return std::move(failures_);
+}
+
+// A range that fails ends what runs together: its rows lie between the others'.
+uint32_t Stage::take_parts(std::span<const StageRange> ranges, size_t& range, uint32_t& done) {
+  together_.clear();
+  uint32_t taken = 0;
+  while (range < ranges.size()) {
+    const StageRange& from = ranges[range];
+    uint32_t count = 0;
+    try {
+      count = cache_.add_rows(from.sequence, from.first_position + done, from.count - done);
+    } catch (const Error& error) {
+      if (!together_.empty()) return taken;  // it fails again as the first of the next
+      fail_range(range, from.sequence, error);
+      taken = from.count - done;
+      ++range;
+      done = 0;
+      return taken;
+    }
+    if (count == 0) return taken;
+    together_.push_back({range, {from.sequence, from.first_position + done, count}, taken});
+    taken += count;
+    done += count;
+    if (done < from.count) return taken;
+    ++range;
+    done = 0;
+  }
+  return taken;
+}
+
+void Stage::run_parts(float* rows) {
+  cache_.start_reading();
   for (uint32_t i = first_layer_; i < last_layer_; ++i) {
-    fill_row_states(ranges, i - first_layer_);
+    fill_row_states(i - first_layer_);
     attention(spec_.layers[i], i, rows);
     feed_forward(spec_.layers[i], i, rows);
   }
+}
+
+void Stage::fail_range(size_t range, SequenceId sequence, const Error& error) {
+  cache_.spoil(sequence, error);
+  const auto told = [range](const StageFailure& failure) { return failure.range == range; };
+  if (std::none_of(failures_.begin(), failures_.end(), told)) failures_.push_back({range, error});
 }
 
 // All ranges are checked and all blocks counted before any state changes.
@@ -161,11 +213,12 @@ void Stage::admit(std::span<const StageRange> ranges) {
   for (const StageRange& range : ranges) cache_.extend(range.sequence, range.first_position + range.count);
 }
 
-void Stage::fill_row_states(std::span<const StageRange> ranges, uint32_t cache_layer) {
+void Stage::fill_row_states(uint32_t cache_layer) {
   row_states_.clear();
-  for (const StageRange& range : ranges) {
-    const KvBlock* blocks = cache_.blocks(range.sequence, cache_layer);
-    for (uint32_t i = 0; i < range.count; ++i) row_states_.push_back({range.first_position + i, blocks});
+  for (const Part& part : together_) {
+    const KvBlock* blocks = cache_.blocks(part.rows.sequence, cache_layer);
+    for (uint32_t i = 0; i < part.rows.count; ++i)
+      row_states_.push_back({part.rows.first_position + i, blocks});
   }
 }
 
@@ -180,17 +233,68 @@ void Stage::attention(const LayerSpec& layer, uint32_t index, float* rows) {
   backend_.prepare_attention({spec.shape, norm(lease[Role::kQueryNorm]), norm(lease[Role::kKeyNorm]),
                               spec.rope, rope_, options_.kv_type, queries_, keys_, values_, row_states_});
 
-  uint32_t last_position = 0;
-  for (const RowState& row : row_states_) last_position = std::max(last_position, row.position);
-  const uint32_t pieces = last_position / limits::kMixPiecePositions + 1;
   backend_.mix_begin(spec.shape, count, mix_state_);
-  for (uint32_t piece = 0; piece < pieces; piece += options_.pieces_per_mix)
-    backend_.mix({spec.shape, options_.kv_type, spec.scale, spec.window, queries_, row_states_, piece,
-                  std::min(pieces, piece + options_.pieces_per_mix)},
-                 mix_state_);
+  mix(spec, index - first_layer_);
   backend_.mix_end(spec.shape, count, mix_state_, mixed_);
   backend_.project_add(mixed_, count, lease[Role::kAttentionOutput], lease[Role::kAttentionOutputBias],
                        {rows, norm(lease[Role::kAttentionPostNorm]), layer.residual_scale});
+}
+
+// Neighbouring parts that lie in memory whole are mixed together, the others one by one, as their blocks
+// come.
+void Stage::mix(const AttentionSpec& spec, uint32_t cache_layer) {
+  uint32_t resident = 0;  // first row of a run of parts in memory
+  for (size_t i = 0; i < together_.size(); ++i) {
+    if (cache_.all_resident(i)) continue;
+    mix_resident(spec, resident, together_[i].first_row);
+    mix_part(spec, cache_layer, i);
+    resident = together_[i].first_row + together_[i].rows.count;
+  }
+  mix_resident(spec, resident, row_count());
+}
+
+void Stage::mix_resident(const AttentionSpec& spec, uint32_t first_row, uint32_t last_row) {
+  if (first_row == last_row) return;
+  uint32_t last_position = 0;
+  for (uint32_t row = first_row; row < last_row; ++row)
+    last_position = std::max(last_position, row_states_[row].position);
+  const uint32_t pieces = last_position / limits::kMixPiecePositions + 1;
+  for (uint32_t piece = 0; piece < pieces; piece += options_.pieces_per_mix)
+    mix_rows(spec, first_row, last_row, piece, std::min(pieces, piece + options_.pieces_per_mix));
+}
+
+void Stage::mix_part(const AttentionSpec& spec, uint32_t cache_layer, size_t index) {
+  const Part& part = together_[index];
+  const uint32_t last_row = part.first_row + part.rows.count;
+  const uint32_t pieces = (part.rows.first_position + part.rows.count - 1) / limits::kMixPiecePositions + 1;
+  try {
+    for (uint32_t piece = cache_.first_piece(index, cache_layer); piece < pieces;) {
+      const KvStager::Reach reach = cache_.reach(index, cache_layer, piece, options_.pieces_per_mix);
+      for (uint32_t row = part.first_row; row < last_row; ++row) row_states_[row].blocks = reach.blocks;
+      mix_rows(spec, part.first_row, last_row, piece, reach.last_piece);
+      piece = reach.last_piece;
+    }
+  } catch (const Error& error) {
+    fail_range(part.range, part.rows.sequence, error);
+    // Numbers to go on with; nobody sees what comes of them.
+    const MixState state = mix_state(spec.shape, part.first_row);
+    const size_t heads = size_t{part.rows.count} * spec.shape.heads;
+    std::fill_n(state.sum, heads, 1.0f);
+    std::fill_n(state.values, heads * spec.shape.head_width, 0.0f);
+  }
+}
+
+void Stage::mix_rows(const AttentionSpec& spec, uint32_t first_row, uint32_t last_row, uint32_t first_piece,
+                     uint32_t last_piece) {
+  const size_t width = size_t{spec.shape.heads} * spec.shape.head_width;
+  backend_.mix({spec.shape, options_.kv_type, spec.scale, spec.window, queries_ + first_row * width,
+                std::span(row_states_).subspan(first_row, last_row - first_row), first_piece, last_piece},
+               mix_state(spec.shape, first_row));
+}
+
+MixState Stage::mix_state(const HeadShape& shape, uint32_t first_row) const {
+  const size_t heads = size_t{first_row} * shape.heads;
+  return {mix_state_.maximum + heads, mix_state_.sum + heads, mix_state_.values + heads * shape.head_width};
 }
 
 void Stage::feed_forward(const LayerSpec& layer, uint32_t index, float* rows) {

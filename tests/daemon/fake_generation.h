@@ -91,6 +91,9 @@ class FakeGeneration : public GenerationService {
     status.context = context;
     status.requests_running = static_cast<uint32_t>(jobs.size());
     status.generated_tokens = generated;
+    status.kv_bytes_written = 1500;
+    status.kv_bytes_read = 2500;
+    status.kv_wait_seconds = 0.5;
     status.started_unix = 1'700'000'000;
     StageStatus stage;
     stage.peer = "head";

@@ -44,6 +44,9 @@ TEST_F(MetricsTest, ReadsTheServicesOwnCounts) {
   EXPECT_EQ(value("caravan_generated_tokens_total"), "11");
   EXPECT_EQ(value("caravan_ready"), "1");
   EXPECT_EQ(value(R"(caravan_kv_blocks_free{stage="0",peer="head"})"), "40");
+  EXPECT_EQ(value("caravan_kv_disk_written_bytes_total"), "1500");
+  EXPECT_EQ(value("caravan_kv_disk_read_bytes_total"), "2500");
+  EXPECT_EQ(value("caravan_kv_disk_wait_seconds_total"), "0.5");
   EXPECT_EQ(value(R"(caravan_build_info{version="1.2.3"})"), "1");
   service.ready = false;
   EXPECT_EQ(value("caravan_ready"), "0");

@@ -151,6 +151,62 @@ TEST_P(Laws, AnyWeightBudgetGivesTheSameBits) {
     }
 }
 
+// KV in two blocks of memory, in a third of what the sequences take, and in almost all of it; the rest on
+// disk. Together with weights in two groups, too.
+TEST_P(Laws, AnyKvBudgetGivesTheSameBits) {
+  for (const KvType type : {KvType::kF32, KvType::kF16}) {
+    SeededRandom random(6);
+    std::vector<std::vector<TokenId>> prompts;
+    for (const size_t most : {300, 90, 40, 1})
+      prompts.push_back(random_ids(random, most / 2 + 1 + random.below(most / 2 + 1), vocabulary_));
+    const TestModelOptions options{.kv_type = type, .context = 320};
+    TestModel whole(manifest_, {1}, options);
+    std::vector<std::vector<float>> alone;
+    uint32_t blocks = 0;
+    for (const auto& prompt : prompts) {
+      alone.push_back(whole.prompt_logits(prompt, 96));
+      blocks += static_cast<uint32_t>(prompt.size() + 31) / 32;
+    }
+    EXPECT_EQ(whole.kv_counters().bytes_written.value(), 0u);
+    uint64_t seed = 30;
+    for (const uint32_t frames : {2u, blocks / 3, blocks - 1})
+      for (const bool stream : {false, true}) {
+        TestModelOptions few = options;
+        few.kv_frames = frames;
+        if (stream) few.pager.limit = Bytes{whole.pager().least_bytes()};
+        TestModel model(manifest_, {1}, few);
+        const auto mixed = run_mixtures(model, prompts, ++seed);
+        for (uint64_t s = 0; s < prompts.size(); ++s)
+          EXPECT_TRUE(same_bits(mixed.at(s), alone[s]))
+              << frames << " frames, KV type " << static_cast<int>(type) << ", sequence " << s;
+        EXPECT_EQ(model.kv_blocks_free(), 64u);
+        EXPECT_GT(model.kv_counters().bytes_written.value(), 0u);
+        if (frames < blocks - 1) {
+          EXPECT_GT(model.kv_counters().bytes_read.value(), 0u);
+        }
+      }
+  }
+}
+
+// Windows over some layers or all: what no layer reaches is not read, and the bits stay.
+TEST(KvWindows, AnyKvBudgetGivesTheSameBits) {
+  for (const char* name : {"mistral", "odd_qwen3_moe_window", "odd_smollm3_window_unroped"}) {
+    const Manifest manifest =
+        read_manifest(std::string(CARAVAN_SOURCE_DIR) + "/tests/reference/cases/" + name);
+    const ModelSpec spec = read_spec(manifest);
+    SeededRandom random(7);
+    const auto ids = random_ids(random, 330, spec.vocabulary);
+    const TestModelOptions options{.context = 352};
+    const auto whole = TestModel(manifest, {}, options).prompt_logits(ids, 96);
+    for (const uint32_t frames : {2u, 5u}) {
+      TestModelOptions few = options;
+      few.kv_frames = frames;
+      TestModel model(manifest, {1}, few);
+      EXPECT_TRUE(same_bits(model.prompt_logits(ids, 50), whole)) << name << ", " << frames << " frames";
+    }
+  }
+}
+
 TEST_P(Laws, HalfPrecisionKvKeepsTheLawsAmongItself) {
   SeededRandom random(4);
   const auto ids = random_ids(random, 70, vocabulary_);

@@ -39,8 +39,9 @@ done
 "$program" run "$model" --ids 1,2,3 -n 0 --logits "$work/logits" >/dev/null 2>&1
 [ "$(wc -c <"$work/logits")" = $((3 * 4096 * 4)) ] || give_up "--logits writes another shape"
 expect_exit 2 "the context holds 8" run "$model" -p "Once upon a time there was a little girl" --context 8 -n 1
-expect_exit 1 "does not hold 9 layers" run "$model" --ids 1 -n 1 --context 16000000
-expect_exit 1 "does not hold 9 layers" run "$model" --ids 1 -n 1 --context 16000000 --peers 2 --state "$work/run"
+expect_exit 1 "does not hold 9 layers" run "$model" --ids 1 -n 1 --context 16000000 --disk 1GiB
+expect_exit 1 "does not hold 9 layers" run "$model" --ids 1 -n 1 --context 16000000 --disk 1GiB --peers 2 \
+  --state "$work/run"
 "$program" run "$model" --ids "$(seq -s, 1 400)" -n 0 --isa scalar --threads 1 >/dev/null 2>"$work/prefill.err"
 grep -q "^prefill: 256 tokens of 400 tokens" "$work/prefill.err" || give_up "a long prompt shows no progress"
 "$program" run "$model" --ids 1,2,3 -n 4 --temp 0 --ram 64MiB --json >"$work/fits" 2>/dev/null
@@ -57,6 +58,23 @@ fi
 expect_exit 2 "add --peers" run "$model" --ids 1 --codec int8
 cp "$model" "$work/own.gguf"
 expect_exit 2 "is the source itself" quantize "$work/own.gguf" "$work/own.gguf"
+# KV for 32 blocks in 3 frames and in 5 of them, alone and in a ring.
+many=$(seq -s, 1 900)
+"$program" run "$model" --ids "$many" -n 8 --temp 0 --ignore-end --context 1024 --json >"$work/kv-all" 2>/dev/null
+grep -q '"kv_bytes_written":0,"kv_bytes_read":0,' "$work/kv-all" || give_up "KV that fits goes to disk"
+for budget in 2MiB 2560KiB; do
+  "$program" run "$model" --ids "$many" -n 8 --temp 0 --ignore-end --context 1024 --kv-ram $budget --state "$work/kv" --json \
+    >"$work/kv-few" 2>/dev/null
+  [ "$(ids_of "$work/kv-all")" = "$(ids_of "$work/kv-few")" ] || give_up "--kv-ram $budget gives other ids"
+  grep -q '"kv_bytes_read":[1-9]' "$work/kv-few" || give_up "--kv-ram $budget reads nothing back: $(cat "$work/kv-few")"
+  grep -q '"kv_blocks":32,"kv_frames":[35]}' "$work/kv-few" || give_up "the plan is $(cat "$work/kv-few")"
+done
+[ -z "$(ls -A "$work/kv")" ] || give_up "run leaves $(ls -A "$work/kv") in its state folder"
+"$program" run "$model" --ids "$many" -n 8 --temp 0 --ignore-end --context 1024 --kv-ram 1536KiB --peers 2 --codec f32 \
+  --state "$work/kv" --json >"$work/kv-ring" 2>/dev/null
+[ "$(ids_of "$work/kv-all")" = "$(ids_of "$work/kv-ring")" ] || give_up "a ring with --kv-ram gives other ids"
+expect_exit 1 "with at least" run "$model" --ids 1 -n 1 --context 1024 --kv-ram 1MiB --state "$work/kv"
+pass "run --kv-ram: KV on disk and back, the same ids, and nothing is left behind"
 pass "run: text, -n 0, --json, --logits, --kv-type, --context, progress, --ram"
 
 # --- Interrupted work leaves nothing ---
@@ -78,6 +96,9 @@ interruptible() { # NAME ARGUMENTS...: like launch, but with SIGINT as a termina
 }
 interruptible run-alone run "$model" -p Once -n 1000000 --ignore-end --context 16384 --isa scalar
 interrupt run-alone
+interruptible run-spill run "$model" -p Once -n 1000000 --ignore-end --context 16384 --kv-ram 2MiB --state "$work/spill"
+interrupt run-spill
+[ -z "$(ls -A "$work/spill")" ] || give_up "an interrupted run leaves $(ls -A "$work/spill")"
 interruptible run-ring run "$model" -p Once -n 1000000 --ignore-end --context 16384 --peers 2 --state "$work/run"
 interrupt run-ring
 [ -z "$(ls "$work/run")" ] || give_up "an interrupted ring leaves $(ls "$work/run")"

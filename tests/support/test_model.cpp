@@ -33,8 +33,18 @@ TestModel::TestModel(const Manifest& manifest, std::vector<uint32_t> cuts, TestM
   cuts.insert(cuts.begin(), 0);
   cuts.push_back(spec_.layer_count());
   const auto make = [&](UnitSpan span) {
-    StageOptions stage{
-        span, options.kv_type, options.context, options.kv_blocks, options.max_rows, options.pieces_per_mix};
+    StageOptions stage;
+    stage.span = span;
+    stage.kv_type = options.kv_type;
+    stage.context = options.context;
+    stage.kv_blocks = options.kv_blocks;
+    stage.max_rows = options.max_rows;
+    stage.pieces_per_mix = options.pieces_per_mix;
+    if (options.kv_frames > 0) {
+      stores_.push_back(std::make_unique<MemoryBulk>(options.kv_faults));
+      stage.spill = KvSpill{
+          stores_.back().get(), &clock_, &kv_counters_, "the test's store", options.kv_frames, span.first, 2};
+    }
     weights_.push_back(std::make_unique<ModelWeights>(manifest, spec_, span, pager_));
     return std::make_unique<Stage>(spec_, *weights_.back(), backend_, device_, budget_, stage);
   };
@@ -68,7 +78,8 @@ std::vector<float> TestModel::rows(const std::vector<Chunk>& chunks,
   embed_->embed(ids, rows.data());
   if (after_stage) after_stage->push_back(rows);
   for (auto& stage : stages_) {
-    stage->run(ranges, rows.data());
+    const auto failures = stage->run(ranges, rows.data());
+    if (!failures.empty()) throw Error(failures.front().error);
     if (after_stage) after_stage->push_back(rows);
   }
   return rows;

@@ -11,6 +11,7 @@
 #include "model/stage.h"
 #include "model/weights.h"
 #include "shards/manifest.h"
+#include "store/memory_bulk.h"
 
 namespace caravan {
 
@@ -24,6 +25,8 @@ struct TestModelOptions {
   uint32_t kv_blocks = 64;
   uint32_t pieces_per_mix = 8;
   PagerOptions pager = {};  // of all stages together
+  uint32_t kv_frames = 0;   // fewer than blocks: the rest goes to a store in memory
+  MemoryBulk::Inject kv_faults = nullptr;
 };
 
 // A model cut into stages in one process: what a ring computes, without the ring.
@@ -41,7 +44,7 @@ class TestModel {
     uint32_t first_position;
     std::vector<TokenId> ids;
   };
-  // The last layer's rows, [sum of ids, width].
+  // The last layer's rows, [sum of ids, width]. Throws the first failure of a range.
   std::vector<float> rows(const std::vector<Chunk>& chunks,
                           std::vector<std::vector<float>>* after_stage = nullptr);
   std::vector<float> logits(const std::vector<float>& rows);
@@ -53,6 +56,7 @@ class TestModel {
                               std::vector<float>* margins = nullptr);
   uint32_t kv_blocks_free() const;
   Pager& pager() { return pager_; }
+  const KvCounters& kv_counters() const { return kv_counters_; }  // of all stages
 
  private:
   const TestModelOptions options_;
@@ -63,6 +67,8 @@ class TestModel {
   SystemClock clock_;
   Pager pager_;
   std::vector<std::unique_ptr<ModelWeights>> weights_;
+  KvCounters kv_counters_;
+  std::vector<std::unique_ptr<MemoryBulk>> stores_;
   std::vector<std::unique_ptr<Stage>> stages_;  // layers
   std::unique_ptr<Stage> embed_, output_;
 };

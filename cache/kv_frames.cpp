@@ -1,0 +1,160 @@
+#include "cache/kv_frames.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace caravan {
+
+namespace {
+
+// As many as the rows of the largest step fill, twice.
+constexpr uint32_t kMostAhead = 2 * limits::kMaxRowsPerStep / limits::kKvBlockPositions;
+// Steps after which a sequence that had no rows makes room for one that reads from disk.
+constexpr uint64_t kIdleSteps = 64;
+
+}  // namespace
+
+KvFrames::KvFrames(Device& device, std::vector<KvLayerShape> layers, KvType type, uint32_t blocks,
+                   const std::optional<KvSpill>& spill)
+    : device_(device),
+      layers_(std::move(layers)),
+      type_(type),
+      residency_(std::max(1u, spill ? spill->frames : blocks)) {
+  for (const KvLayerShape& layer : layers_) {
+    part_offsets_.push_back(block_bytes_);
+    part_bytes_.push_back(2 * kv_side_bytes(layer, type));
+    block_bytes_ += part_bytes_.back();
+  }
+  if (!spill) return;
+  ahead_ = std::clamp(residency_.frames() / 4, 1u, kMostAhead);
+  mover_ = std::make_unique<KvMover>(*spill->store, *spill->clock, *spill->counters, part_bytes_, spill->name,
+                                     spill->first_layer, spill->readers);
+}
+
+void KvFrames::add(uint32_t block) {
+  residency_.add(block);
+  if (spills()) return;
+  try {
+    take_frame(block);
+  } catch (const Error&) {
+    residency_.drop(block);
+    throw;
+  }
+  residency_.change(block);
+}
+
+void KvFrames::drop(uint32_t block) {
+  residency_.drop(block);
+  if (!spills()) return;
+  for (const uint64_t serial : residency_.take_garbage()) mover_->erase(serial);
+}
+
+void KvFrames::allocate(uint32_t block) {
+  const uint32_t frame = residency_.frame(block);
+  if (frame >= frames_.size()) frames_.resize(frame + 1);
+  if (frames_[frame].address()) return;
+  try {
+    frames_[frame] = DeviceBuffer(device_, Bytes{block_bytes_});
+  } catch (const Error&) {
+    residency_.lost(block);
+    throw;
+  }
+}
+
+void KvFrames::take_frame(uint32_t block) {
+  write_error_.reset();
+  for (;;) {
+    if (residency_.take_frame(block) != KvResidency::kNone) return allocate(block);
+    if (write_error_) throw Error(*std::exchange(write_error_, std::nullopt));
+    CHECK(spills());
+    if (residency_.writes_under_way() == 0) {
+      start_writes(1, true);
+      if (residency_.writes_under_way() == 0)
+        fail(ErrorCode::kOutOfMemory, "no KV frame is free: all {} are in use", residency_.frames());
+    }
+    mover_->wait_written();
+    note_written();
+  }
+}
+
+void KvFrames::start_writes(uint32_t wanted, bool partial) {
+  for (const KvResidency::Write& write : residency_.start_writes(wanted, partial))
+    mover_->write(write.serial, frames_[write.frame].address());
+}
+
+void KvFrames::note_written() {
+  for (KvMover::Written& written : mover_->take_written()) {
+    residency_.written(written.serial, !written.error);
+    write_error_ = std::move(written.error);
+  }
+  for (const uint64_t serial : residency_.take_garbage()) mover_->erase(serial);
+}
+
+void KvFrames::write_behind() {
+  if (!spills()) return;
+  note_written();
+  // A store that failed is tried again when a frame is needed.
+  if (!write_error_) start_writes(ahead_, false);
+}
+
+void KvFrames::expect(uint32_t blocks) {
+  note_written();
+  start_writes(blocks, true);
+}
+
+void KvFrames::hold(uint32_t block) {
+  if (residency_.resident(block)) return residency_.pin(block);
+  take_frame(block);
+  if (residency_.resident(block)) return residency_.pin(block);
+  std::vector<KvRead> reads;
+  for (uint32_t layer = 0; layer < layers_.size(); ++layer)
+    reads.push_back({residency_.serial(block), layer, part_in_frame(block, layer)});
+  const std::optional<Error> error = mover_->wait(mover_->read(reads));
+  if (error) {
+    residency_.lost(block);
+    throw Error(*error);
+  }
+  residency_.loaded(block);
+  residency_.pin(block);
+}
+
+void KvFrames::hold_to_change(uint32_t block) {
+  while (residency_.writing(block)) {
+    mover_->wait_written();
+    note_written();
+  }
+  hold(block);
+  residency_.change(block);
+}
+
+bool KvFrames::take_spare(uint32_t block) {
+  if (residency_.take_idle_frame(block, kIdleSteps) == KvResidency::kNone) return false;
+  allocate(block);
+  residency_.pin(block);
+  return true;
+}
+
+void KvFrames::fill_done(uint32_t block, bool worked) {
+  residency_.unpin(block);
+  if (worked)
+    residency_.loaded(block);
+  else
+    residency_.lost(block);
+}
+
+std::byte* KvFrames::address(uint32_t block) const {
+  return residency_.resident(block) ? frames_[residency_.frame(block)].address() : nullptr;
+}
+
+std::byte* KvFrames::part(uint32_t block, uint32_t layer) const {
+  std::byte* frame = address(block);
+  return frame ? frame + part_offsets_[layer] : nullptr;
+}
+
+std::byte* KvFrames::part_in_frame(uint32_t block, uint32_t layer) const {
+  return frames_[residency_.frame(block)].address() + part_offsets_[layer];
+}
+
+}  // namespace caravan

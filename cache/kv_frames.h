@@ -1,0 +1,100 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/bulk_store.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "cache/kv_mover.h"
+#include "cache/kv_residency.h"
+#include "cache/kv_shape.h"
+#include "compute/device.h"
+
+namespace caravan {
+
+// Where blocks go that RAM does not hold.
+struct KvSpill {
+  BulkStore* store = nullptr;  // empty; of this cache alone
+  const Clock* clock = nullptr;
+  KvCounters* counters = nullptr;  // outlives the cache, as all of it
+  std::string name;                // of the store, for errors
+  uint32_t frames = 0;             // blocks in RAM
+  uint32_t first_layer = 0;        // what errors call the first layer
+  uint32_t readers = 4;
+};
+
+// The memory of KV blocks: a frame for each, or fewer frames and a store behind them, between which
+// KvResidency decides and KvMover moves. The compute thread owns it. Frames lie in memory that the movers can
+// write. Bytes are reserved by the owner and allocated as frames are first used.
+class KvFrames {
+ public:
+  KvFrames(Device& device, std::vector<KvLayerShape> layers, KvType type, uint32_t blocks,
+           const std::optional<KvSpill>& spill);
+
+  bool spills() const { return mover_ != nullptr; }
+  uint32_t count() const { return residency_.frames(); }
+
+  // A block comes into use, or out of use. Without a store it has a frame at once.
+  void add(uint32_t block);
+  void drop(uint32_t block);
+  // Brings the block into a frame, from disk if need be, and pins it there. Waits. Throws kIo or kMalformed
+  // when it cannot be read, or no frame becomes free because the store cannot be written; kOutOfMemory when
+  // every frame is pinned.
+  void hold(uint32_t block);
+  // The same for a block whose content is about to change.
+  void hold_to_change(uint32_t block);
+  // So many blocks will be held that have no frame yet: what has to be written for that is written together.
+  void expect(uint32_t blocks);
+  void release(uint32_t block) { residency_.unpin(block); }
+  void set_full(uint32_t block, bool full) { residency_.set_full(block, full); }
+
+  void start_step() { residency_.start_step(); }
+  void use(uint32_t block, uint32_t place) { residency_.use(block, place); }
+  // For a block that the step reads from disk: a frame that is to spare, pinned, to be filled part by part,
+  // and then filled or given up.
+  bool take_spare(uint32_t block);
+  void fill_done(uint32_t block, bool worked);
+  // Takes note of what was written, and writes on so that frames can be had without waiting.
+  void write_behind();
+
+  // Null when the block is not in a frame. `part`: the layer's keys and then its values.
+  std::byte* address(uint32_t block) const;
+  std::byte* part(uint32_t block, uint32_t layer) const;
+  // Also while it is being filled.
+  std::byte* part_in_frame(uint32_t block, uint32_t layer) const;
+  bool resident(uint32_t block) const { return residency_.resident(block); }
+  bool has_frame(uint32_t block) const { return residency_.frame(block) != KvResidency::kNone; }
+  uint64_t serial(uint32_t block) const { return residency_.serial(block); }
+  // Raised whenever an address changed that was there before.
+  uint64_t version() const { return mover_ ? residency_.version() : 0; }
+
+  const std::vector<KvLayerShape>& layers() const { return layers_; }
+  KvType type() const { return type_; }
+  uint64_t part_bytes(uint32_t layer) const { return part_bytes_[layer]; }
+  uint64_t block_bytes() const { return block_bytes_; }
+  KvMover& mover() { return *mover_; }
+
+ private:
+  void take_frame(uint32_t block);
+  void allocate(uint32_t block);
+  void start_writes(uint32_t wanted, bool partial);
+  void note_written();
+
+  Device& device_;
+  const std::vector<KvLayerShape> layers_;
+  const KvType type_;
+  std::vector<uint64_t> part_bytes_, part_offsets_;
+  uint64_t block_bytes_ = 0;
+  KvResidency residency_;
+  std::vector<DeviceBuffer> frames_;
+  std::optional<Error> write_error_;  // of the last writing, unless it worked
+  uint32_t ahead_ = 0;                // frames that are kept clean
+  std::unique_ptr<KvMover> mover_;    // last: its threads end before what they touch
+};
+
+}  // namespace caravan

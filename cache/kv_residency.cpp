@@ -1,0 +1,168 @@
+#include "cache/kv_residency.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace caravan {
+
+KvResidency::KvResidency(uint32_t frames) : limit_(frames) {
+  CHECK(frames > 0u);
+}
+
+void KvResidency::add(uint32_t block) {
+  if (block >= blocks_.size()) blocks_.resize(block + 1);
+  CHECK(!blocks_[block].used);
+  blocks_[block] = {};
+  blocks_[block].used = true;
+}
+
+void KvResidency::drop(uint32_t index) {
+  Block& block = blocks_[index];
+  CHECK(block.used);
+  CHECK(block.pins == 0u);
+  CHECK(!block.loading);
+  if (block.stored != 0) garbage_.push_back(block.stored);
+  if (block.writing != 0) {
+    writes_.at(block.writing).block = kNone;
+    owner_[block.frame] = kNone;  // free when the write is done
+    ++version_;
+  } else if (block.frame != kNone) {
+    free_frame(block);
+  }
+  block = {};
+}
+
+void KvResidency::use(uint32_t index, uint32_t place) {
+  blocks_[index].last_use = step_;
+  blocks_[index].index = place;
+}
+
+void KvResidency::free_frame(Block& block) {
+  owner_[block.frame] = kNone;
+  free_.push_back(block.frame);
+  block.frame = kNone;
+  ++version_;
+}
+
+bool KvResidency::may_give_way(const Block& block) const {
+  return block.used && block.frame != kNone && block.pins == 0 && !block.loading && block.writing == 0 &&
+         (block.stored != 0 || !block.content);
+}
+
+bool KvResidency::gives_way_before(const Block& a, const Block& b) const {
+  return a.last_use != b.last_use ? a.last_use < b.last_use : a.index > b.index;
+}
+
+uint32_t KvResidency::find_victim() const {
+  uint32_t victim = kNone;
+  for (const uint32_t block : owner_) {
+    if (block == kNone || !may_give_way(blocks_[block])) continue;
+    if (victim == kNone || gives_way_before(blocks_[block], blocks_[victim])) victim = block;
+  }
+  return victim;
+}
+
+uint32_t KvResidency::give(uint32_t index, uint32_t frame) {
+  Block& block = blocks_[index];
+  CHECK(block.used);
+  CHECK(block.frame == kNone);
+  block.frame = frame;
+  block.loading = block.content;
+  owner_[frame] = index;
+  ++version_;
+  return frame;
+}
+
+uint32_t KvResidency::take_frame(uint32_t block) {
+  if (frames_free() == 0) {
+    const uint32_t victim = find_victim();
+    if (victim == kNone) return kNone;
+    free_frame(blocks_[victim]);
+  } else if (free_.empty()) {
+    free_.push_back(static_cast<uint32_t>(owner_.size()));
+    owner_.push_back(kNone);
+  }
+  const uint32_t frame = free_.back();
+  free_.pop_back();
+  return give(block, frame);
+}
+
+uint32_t KvResidency::take_idle_frame(uint32_t block, uint64_t idle_steps) {
+  if (frames_free() == 0) {
+    const uint32_t victim = find_victim();
+    if (victim == kNone || blocks_[victim].last_use + idle_steps >= step_) return kNone;
+  }
+  return take_frame(block);
+}
+
+void KvResidency::loaded(uint32_t index) {
+  CHECK(blocks_[index].loading);
+  blocks_[index].loading = false;
+  ++version_;
+}
+
+void KvResidency::lost(uint32_t index) {
+  Block& block = blocks_[index];
+  CHECK(block.frame != kNone);
+  CHECK((block.loading || !block.content));
+  CHECK(block.pins == 0u);
+  block.loading = false;
+  free_frame(block);
+}
+
+void KvResidency::unpin(uint32_t index) {
+  CHECK(blocks_[index].pins > 0u);
+  --blocks_[index].pins;
+}
+
+void KvResidency::change(uint32_t index) {
+  Block& block = blocks_[index];
+  CHECK(resident(index));
+  CHECK(block.writing == 0u);
+  if (block.stored != 0) garbage_.push_back(std::exchange(block.stored, 0));
+  block.content = true;
+  block.full = false;
+}
+
+std::vector<KvResidency::Write> KvResidency::start_writes(uint32_t wanted, bool partial) {
+  size_t had = frames_free() + writes_.size();
+  std::vector<uint32_t> dirty;
+  for (const uint32_t index : owner_) {
+    if (index == kNone) continue;
+    const Block& block = blocks_[index];
+    if (may_give_way(block)) ++had;
+    const bool can_write = block.content && block.stored == 0 && block.writing == 0 && block.pins == 0 &&
+                           (block.full || partial);
+    if (can_write) dirty.push_back(index);
+  }
+  if (had >= wanted) return {};
+  const size_t count = std::min<size_t>(wanted - had, dirty.size());
+  std::partial_sort(dirty.begin(), dirty.begin() + static_cast<ptrdiff_t>(count), dirty.end(),
+                    [this](uint32_t a, uint32_t b) { return gives_way_before(blocks_[a], blocks_[b]); });
+  std::vector<Write> writes;
+  for (size_t i = 0; i < count; ++i) {
+    Block& block = blocks_[dirty[i]];
+    block.writing = ++last_serial_;
+    writes.push_back({block.writing, dirty[i], block.frame});
+    writes_[block.writing] = writes.back();
+  }
+  return writes;
+}
+
+void KvResidency::written(uint64_t serial, bool worked) {
+  const auto found = writes_.find(serial);
+  CHECK((found != writes_.end()));
+  const Write write = found->second;
+  writes_.erase(found);
+  if (write.block == kNone) {
+    free_.push_back(write.frame);
+    if (worked) garbage_.push_back(serial);
+    return;
+  }
+  Block& block = blocks_[write.block];
+  block.writing = 0;
+  if (worked) block.stored = serial;
+}
+
+}  // namespace caravan

@@ -1,0 +1,105 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
+namespace caravan {
+
+// Which KV blocks lie in frames of RAM and which on disk, what is written next and which frame gives way: the
+// state machine under KvCache. It moves nothing itself; one thread at a time.
+//
+// A block on disk has a serial, new with each writing. Steps visit all blocks of their sequences, in order
+// and again and again, so a fixed part of a long sequence stays: who was used longest ago gives way first
+// (idle sequences), and among those used by the same step the one that lies last in its sequence, which is
+// the one that was filled last.
+class KvResidency {
+ public:
+  static constexpr uint32_t kNone = UINT32_MAX;
+  struct Write {
+    uint64_t serial = 0;
+    uint32_t block = 0;
+    uint32_t frame = 0;
+  };
+
+  explicit KvResidency(uint32_t frames);
+
+  // A block comes into use: without content, without a frame.
+  void add(uint32_t block);
+  // Out of use. Its frame is free at once, or when its write is done. It has no pins.
+  void drop(uint32_t block);
+
+  void start_step() { ++step_; }
+  // The step under way reads it, as the block `index` of its sequence.
+  void use(uint32_t block, uint32_t index);
+
+  // A frame for a block that has none: a free one, or that of a block on disk that gives way. kNone: there is
+  // none now. With content on disk the block is then loading until loaded() or lost(). Pinned by the caller
+  // before anything else takes a frame.
+  uint32_t take_frame(uint32_t block);
+  // The same, but only from blocks that no step has used for `idle_steps`.
+  uint32_t take_idle_frame(uint32_t block, uint64_t idle_steps);
+  void loaded(uint32_t block);
+  // Gives the frame back, of a block that is loading or empty.
+  void lost(uint32_t block);
+  void pin(uint32_t block) { ++blocks_[block].pins; }
+  void unpin(uint32_t block);
+
+  // The content is about to change: what lies on disk is of no use any more. It has a frame and is not being
+  // written.
+  void change(uint32_t block);
+  // A full block is immutable until it is changed again.
+  void set_full(uint32_t block, bool full) { blocks_[block].full = full; }
+
+  // What to write so that `wanted` frames are free or can be had without waiting, counting those being
+  // written. `partial`: also of blocks that are not full. Each has to be answered by written().
+  std::vector<Write> start_writes(uint32_t wanted, bool partial);
+  void written(uint64_t serial, bool worked);
+  // What lies on disk for nothing.
+  std::vector<uint64_t> take_garbage() { return std::exchange(garbage_, {}); }
+
+  bool in_use(uint32_t block) const { return block < blocks_.size() && blocks_[block].used; }
+  // Its content can be read from its frame.
+  bool resident(uint32_t block) const { return blocks_[block].frame != kNone && !blocks_[block].loading; }
+  bool empty(uint32_t block) const { return !blocks_[block].content; }
+  bool writing(uint32_t block) const { return blocks_[block].writing != 0; }
+  uint32_t pins(uint32_t block) const { return blocks_[block].pins; }
+  uint32_t frame(uint32_t block) const { return blocks_[block].frame; }
+  // 0: not on disk.
+  uint64_t serial(uint32_t block) const { return blocks_[block].stored; }
+  uint32_t frames() const { return limit_; }
+  uint32_t frames_free() const {
+    return limit_ - static_cast<uint32_t>(owner_.size()) + static_cast<uint32_t>(free_.size());
+  }
+  uint32_t writes_under_way() const { return static_cast<uint32_t>(writes_.size()); }
+  // Raised whenever a block gains or loses a frame.
+  uint64_t version() const { return version_; }
+
+ private:
+  struct Block {
+    bool used = false, content = false, full = false, loading = false;
+    uint32_t frame = kNone;
+    uint32_t pins = 0;
+    uint32_t index = 0;
+    uint64_t stored = 0, writing = 0;  // serials
+    uint64_t last_use = 0;             // step
+  };
+  bool may_give_way(const Block& block) const;
+  bool gives_way_before(const Block& a, const Block& b) const;
+  uint32_t find_victim() const;
+  uint32_t give(uint32_t block, uint32_t frame);
+  void free_frame(Block& block);
+
+  const uint32_t limit_;  // of frames
+  std::vector<Block> blocks_;
+  std::vector<uint32_t> owner_;  // block of each frame that was used so far, or kNone
+  std::vector<uint32_t> free_;
+  std::map<uint64_t, Write> writes_;  // under way; `block` is kNone when it was dropped meanwhile
+  std::vector<uint64_t> garbage_;
+  uint64_t last_serial_ = 0;
+  uint64_t step_ = 1;
+  uint64_t version_ = 1;
+};
+
+}  // namespace caravan
