@@ -267,6 +267,10 @@ void Head::start_canary(Time now) {
 
 void Head::finish(Pipeline::Finished finished, Time now) {
   count(finished, now);
+  if (!finished.lost.empty() && finished.canary)
+    return fail_ring("the canary's row was lost: " + finished.lost_reason, now);
+  for (const SequenceId sequence : finished.lost)
+    scheduler_.lose(sequence, Error(ErrorCode::kIo, finished.lost_reason));
   if (!finished.canary)
     return scheduler_.complete(finished.plan, std::move(finished.results), finished.error);
   if (!finished.error.empty()) {

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "compute/codec.h"
 
 namespace caravan {
@@ -73,14 +74,17 @@ void LocalStageRunner::prepare_now(const StagePlan& plan) {
 }
 
 void LocalStageRunner::run_now(const Step& step, Time queued) {
-  StepDone done{step.ring, step.epoch, step.step, {}, 0, 0, 0, ""};
+  StepDone done;
+  done.ring = step.ring;
+  done.epoch = step.epoch;
+  done.step = step.step;
   const Time start = clock_.now();
   done.queue_ns = static_cast<uint64_t>((start - queued).count());
   try {
     if (!prepared_ || prepared_->plan.ring != step.ring || prepared_->plan.epoch != step.epoch)
       fail(ErrorCode::kUnavailable, "no stage is prepared for this epoch");
     for (const SequenceOperation& operation : step.operations) apply(operation);
-    done.rows = run_rows(step);
+    done.rows = run_rows(step, done);
     done.kv_blocks_free = prepared_->hosted.stage->sequences().blocks_free();
   } catch (const Error& error) {
     done.error = error.message();
@@ -105,7 +109,7 @@ void LocalStageRunner::apply(const SequenceOperation& operation) {
   }
 }
 
-Rows LocalStageRunner::run_rows(const Step& step) {
+Rows LocalStageRunner::run_rows(const Step& step, StepDone& done) {
   const StagePlan& plan = prepared_->plan;
   const uint32_t width = engine_.spec().width;
   if (step.ranges.empty()) return {plan.codec, width, 0, nullptr};
@@ -120,8 +124,11 @@ Rows LocalStageRunner::run_rows(const Step& step) {
     fail(ErrorCode::kMalformed, "the step carries {} rows of width {} for {} of width {}", step.rows.count,
          step.rows.width, count, width);
   decode_rows(step.rows.codec, *step.rows.bytes, count, width, rows_.data());
-  const std::vector<StageFailure> failures = prepared_->hosted.stage->run(ranges_, rows_.data());
-  if (!failures.empty()) throw Error(failures.front().error);
+  for (const StageFailure& failure : prepared_->hosted.stage->run(ranges_, rows_.data())) {
+    if (done.lost.empty()) done.lost_reason = failure.error.message();
+    done.lost.push_back(ranges_[failure.range].sequence);
+    log_warning("sequence_lost sequence={} reason=\"{}\"", done.lost.back().value, failure.error.message());
+  }
 
   uint32_t kept = count;
   if (plan.last) {

@@ -36,7 +36,7 @@ class LocalStageRunner final : public StageRunner {
   void prepare_now(const StagePlan& plan);
   void run_now(const Step& step, Time queued);
   void apply(const SequenceOperation& operation);
-  Rows run_rows(const Step& step);
+  Rows run_rows(const Step& step, StepDone& done);
 
   Engine& engine_;
   ComputeThread& thread_;

@@ -73,6 +73,8 @@ void Pipeline::on(Answer answer, Time now) {
   }
   progress_ = now;
   flight.counters = std::move(answer.counters);
+  flight.lost = std::move(answer.lost);
+  flight.lost_reason = std::move(answer.lost_reason);
   flight.travelled = now - flight.sent;
   if (answer.rows.count == 0) return finish(flight, {}, {});
   flight.phase = Flight::Phase::kOutput;
@@ -90,7 +92,8 @@ void Pipeline::on(OutputDone done) {
 void Pipeline::finish(Flight& flight, std::vector<OutputResult> results, std::string error) {
   const StepId step = flight.step.step;
   finished_.push_back({std::move(flight.plan), flight.step.canary, std::move(results),
-                       std::move(flight.counters), flight.travelled, std::move(error)});
+                       std::move(flight.counters), flight.travelled, std::move(flight.lost),
+                       std::move(flight.lost_reason), std::move(error)});
   steps_.erase(std::find_if(steps_.begin(), steps_.end(),
                             [&](const Flight& other) { return other.step.step == step; }));
 }

@@ -28,8 +28,10 @@ class Pipeline {
     bool canary = false;
     std::vector<OutputResult> results;
     std::vector<StageCounters> counters;
-    Duration travelled{};  // from leaving the head to the answer
-    std::string error;     // of the output job: the step's results are lost
+    Duration travelled{};          // from leaving the head to the answer
+    std::vector<SequenceId> lost;  // of the step's: they lost state at a stage
+    std::string lost_reason;
+    std::string error;  // of the output job: the step's results are lost
   };
 
   Pipeline(RingId ring, EpochId epoch, PeerKey first_stage, CodecId codec)
@@ -62,6 +64,8 @@ class Pipeline {
     Step step;
     StepPlan plan;
     std::vector<StageCounters> counters;
+    std::vector<SequenceId> lost;
+    std::string lost_reason;
     Time sent{};
     Duration travelled{};
   };

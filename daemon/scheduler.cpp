@@ -307,6 +307,11 @@ void Scheduler::complete(const StepPlan& plan, std::vector<OutputResult> results
   }
 }
 
+void Scheduler::lose(SequenceId sequence, const Error& error) {
+  for (auto& [id, request] : requests_)
+    if (request.running && request.sequence == sequence) return finish(request, error);
+}
+
 // Few requests ask for it, and few ranges of a step belong to prompts.
 void Scheduler::report_progress(const StepPlan& plan) {
   for (const auto& [id, request] : requests_) {

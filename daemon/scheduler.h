@@ -105,6 +105,8 @@ class Scheduler {
   // One result for each answered row. `error` not empty: the requests of the step's answered rows end with
   // it.
   void complete(const StepPlan& plan, std::vector<OutputResult> results, const std::string& error);
+  // A stage lost state of the sequence: its request ends with `error`, the others go on.
+  void lose(SequenceId sequence, const Error& error);
   std::vector<RequestEvent> take_events() { return std::exchange(events_, {}); }
 
   size_t running() const { return running_; }

@@ -342,9 +342,12 @@ void StageHost::on(StepDone event, Time) {
   counters.compute_ns = event.compute_ns;
   counters.queue_ns = event.queue_ns;
   counters.bytes_out = event.rows.byte_count();
+  if (step.lost.empty()) step.lost_reason = std::move(event.lost_reason);
+  for (const SequenceId lost : event.lost)
+    if (std::find(step.lost.begin(), step.lost.end(), lost) == step.lost.end()) step.lost.push_back(lost);
   if (is_last()) {
     send(options_.head, Answer{step.ring, step.epoch, step.step, step.canary, std::move(event.rows),
-                               std::move(step.counters)});
+                               std::move(step.counters), std::move(step.lost), std::move(step.lost_reason)});
     return;
   }
   step.rows = std::move(event.rows);

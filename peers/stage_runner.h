@@ -40,6 +40,8 @@ struct StepDone {
   uint64_t compute_ns = 0;
   uint64_t queue_ns = 0;
   uint64_t kv_blocks_free = 0;
+  std::vector<SequenceId> lost = {};  // of the step's: their state is gone here, their rows are of no use
+  std::string lost_reason = {};       // of the first
   std::string error;  // empty: it worked; otherwise the stage is unfit until the next prepare
 };
 

@@ -209,6 +209,14 @@ RowRange read(wire::RowRange::Reader in) {
   return out;
 }
 
+template <class In, class Out>
+void read_lost(In in, Out& out) {
+  const auto lost = in.getLost();
+  check_count(lost, limits::kMaxRangesPerStep, "lost sequences");
+  for (const uint64_t sequence : lost) out.lost.push_back({sequence});
+  out.lost_reason = reason_text(in.getLostReason());
+}
+
 Step read(wire::Step::Reader in) {
   Step out = of_epoch<Step>(in);
   out.step = {in.getStep()};
@@ -234,6 +242,7 @@ Step read(wire::Step::Reader in) {
   if (rows != out.rows.count)
     fail(ErrorCode::kMalformed, "ranges of {} rows beside {} rows", rows, out.rows.count);
   out.counters = counters(in.getCounters());
+  read_lost(in, out);
   return out;
 }
 
@@ -243,6 +252,7 @@ Answer read(wire::Answer::Reader in) {
   out.canary = in.getCanary();
   out.rows = rows_header(in.getRows());
   out.counters = counters(in.getCounters());
+  read_lost(in, out);
   return out;
 }
 

@@ -168,6 +168,7 @@ struct Writer {
     set_ranges(out, step);
     set_rows(out.initRows(), step.rows);
     set_counters(out, step.counters);
+    set_lost(out, step);
   }
   void operator()(const Answer& answer) {
     auto out = root.initAnswer();
@@ -176,6 +177,7 @@ struct Writer {
     out.setCanary(answer.canary);
     set_rows(out.initRows(), answer.rows);
     set_counters(out, answer.counters);
+    set_lost(out, answer);
   }
   void operator()(const StepFailed& failed) {
     auto out = root.initStepFailed();
@@ -197,6 +199,12 @@ struct Writer {
       one.setSource(operations[i].source.value);
       one.setPositions(operations[i].positions);
     }
+  }
+  template <class Out, class In>
+  static void set_lost(Out out, const In& in) {
+    auto list = out.initLost(checked_count(in.lost.size(), limits::kMaxRangesPerStep, "lost sequences"));
+    for (uint32_t i = 0; i < list.size(); ++i) list.set(i, in.lost[i].value);
+    out.setLostReason(in.lost_reason.substr(0, limits::kMaxReasonBytes));
   }
   static void set_ranges(wire::Step::Builder out, const Step& step) {
     auto list = out.initRanges(checked_count(step.ranges.size(), limits::kMaxRangesPerStep, "row ranges"));

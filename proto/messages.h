@@ -192,6 +192,9 @@ struct Step {
   std::vector<RowRange> ranges;
   Rows rows;
   std::vector<StageCounters> counters;  // of the stages it has passed, in order
+  // Sequences of its ranges that lost state at a stage it has passed: their rows are of no use.
+  std::vector<SequenceId> lost = {};
+  std::string lost_reason = {};  // of the first
 };
 
 // Last stage to head: every step is answered, one without answered rows with none.
@@ -202,6 +205,8 @@ struct Answer {
   bool canary = false;
   Rows rows;  // the answered rows of all ranges, in order
   std::vector<StageCounters> counters;
+  std::vector<SequenceId> lost = {};  // as the step's
+  std::string lost_reason = {};
 };
 
 // Stage to head: the step cannot be done here (no memory, bytes that do not decode). The epoch is lost.

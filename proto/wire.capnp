@@ -138,6 +138,8 @@ struct Step {
   ranges @5 :List(RowRange);
   rows @6 :Rows;
   counters @7 :List(StageCounters);
+  lost @8 :List(UInt64);  # sequences
+  lostReason @9 :Text;
 }
 
 struct Answer {
@@ -147,6 +149,8 @@ struct Answer {
   canary @3 :Bool;
   rows @4 :Rows;
   counters @5 :List(StageCounters);
+  lost @6 :List(UInt64);  # sequences
+  lostReason @7 :Text;
 }
 
 struct StepFailed {

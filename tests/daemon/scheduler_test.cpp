@@ -271,6 +271,25 @@ TEST(SchedulerTest, ARequestThatCannotBeIsRefusedAtOnce) {
   EXPECT_EQ(code(request(1, 1)), ErrorCode::kLimit);
 }
 
+TEST(SchedulerTest, ALostSequenceEndsItsRequestAndNoOther) {
+  Ring ring(kRoomy);
+  const RequestId first = ring.scheduler().submit(request(10, 20));
+  const RequestId second = ring.scheduler().submit(request(10, 20));
+  const StepPlan* plan = ring.send();
+  ASSERT_EQ(plan->ranges.size(), 2u);
+  ring.scheduler().lose(plan->ranges[0].sequence, Error(ErrorCode::kIo, "the disk is full"));
+  ring.scheduler().lose(SequenceId{99}, Error(ErrorCode::kIo, "nobody's"));
+  const auto events = ring.scheduler().take_events();
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].request, first);
+  EXPECT_EQ(std::get<Error>(events[0].what).message(), "the disk is full");
+  ring.run();
+  EXPECT_TRUE(ring.tokens[first].empty());
+  EXPECT_EQ(ring.tokens[second].size(), 20u);
+  EXPECT_EQ(ring.open(), 0u) << "its sequence was closed";
+  EXPECT_EQ(ring.scheduler().blocks_used(), 0u);
+}
+
 TEST(SchedulerTest, EveryRequestEndsWithTheErrorOfALostRing) {
   Ring ring({4, 128, 1, 512});
   for (int i = 0; i < 3; ++i) ring.scheduler().submit(request(10, 20));

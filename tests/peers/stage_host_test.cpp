@@ -214,6 +214,28 @@ TEST_F(StageHostTest, PassesResultsOnAndCountsThem) {
   EXPECT_EQ(host_.queued_steps(), 0u);
 }
 
+TEST_F(StageHostTest, PassesOnWhichSequencesLostStateHereAndBefore) {
+  form(1);
+  Step step = row(1);
+  step.lost = {SequenceId{5}};
+  step.lost_reason = "the first reason";
+  receive(kBefore, step);
+  host_.take_actions();
+  StepDone done;
+  done.ring = ring_;
+  done.epoch = EpochId{1};
+  done.step = StepId{1};
+  done.rows = rows();
+  done.lost = {SequenceId{5}, SequenceId{6}};
+  done.lost_reason = "another reason";
+  host_.on(done, now_);
+  const auto steps = sent<Step>();
+  ASSERT_EQ(steps.size(), 1u);
+  EXPECT_EQ(steps[0].second.lost, (std::vector<SequenceId>{SequenceId{5}, SequenceId{6}}));
+  EXPECT_EQ(steps[0].second.lost_reason, "the first reason");
+  EXPECT_EQ(host_.state(), StageHost::State::kReady);
+}
+
 TEST_F(StageHostTest, KeepsItsQueueBounded) {
   form(1);
   for (uint64_t number = 1; number <= limits::kMaxStepsInFlight; ++number) receive(kBefore, row(number));

@@ -157,6 +157,32 @@ wait "$head" || give_up "serve ended with $?"
 [ ! -e "$work/head/running.json" ] || give_up "serve leaves running.json"
 pass "serve ends on Ctrl-C and takes its file away"
 
+# --- A disk that breaks ---
+# One request needs KV from disk when its tables are overwritten; it ends with an error, and the ring serves on.
+launch broken serve "$model" $loopback --context 1024 --kv-ram 2560KiB --threads 2 --state "$work/broken"
+broken=$launched
+wait_for 10 "the head's answer" is_ready "$work/broken"
+long="{\"prompt\":[$(seq -s, 1 900)],\"max_tokens\":120,\"temperature\":0,\"stream\":true,\"logit_bias\":{\"2\":-100}}"
+http "$(api_of "$work/broken")" POST /v1/completions "$long" >"$work/long" &
+asking=$!
+wait_for 20 "the first tokens" grep -q '"text"' "$work/long"
+damaged=0
+for table in "$work"/broken/kv/"$broken"/store/*.sst; do
+  blocks=$((($(stat -c %s "$table" 2>/dev/null || echo 0) + 65535) / 65536))
+  # Tables that are given back meanwhile are left alone.
+  [ "$blocks" -gt 0 ] || continue
+  dd if=/dev/zero of="$table" bs=64k count="$blocks" conv=notrunc,nocreat 2>/dev/null && damaged=$((damaged + 1))
+done
+[ "$damaged" -gt 0 ] || give_up "no KV lies on disk"
+wait "$asking" || true
+grep -q "KV store .*layer" "$work/long" || give_up "the damage is not told: $(tail -c 400 "$work/long")"
+is_ready "$work/broken" || give_up "damaged KV of one request took the ring down"
+[ "$(answer "$work/broken")" = "$alone" ] || give_up "another request suffers from damaged KV"
+kill -INT "$broken"
+wait "$broken" || give_up "serve ended with $?"
+[ ! -e "$work/broken/kv" ] || give_up "serve leaves $(ls -R "$work/broken/kv")"
+pass "KV damaged on disk ends the request that needs it with an error, and no other"
+
 # --- demo ---
 all_gone() { for one in "$@"; do ! kill -0 "$one" 2>/dev/null || return 1; done; }
 for signal in INT TERM KILL; do

@@ -87,6 +87,16 @@ TEST(Encode, TheFieldsOfAStepArriveOneByOne) {
   EXPECT_EQ(back.counters[0].bytes_out, 19u);
 }
 
+TEST(Encode, AnAnswerNamesTheSequencesThatWereLost) {
+  Answer answer;
+  answer.lost = {{7}, {9}};
+  answer.lost_reason = "the disk is full";
+  const Frames frames = encode(answer);
+  const Message message = decode(frames.header, nullptr, kOptions);
+  EXPECT_EQ(std::get<Answer>(message).lost, answer.lost);
+  EXPECT_EQ(std::get<Answer>(message).lost_reason, "the disk is full");
+}
+
 TEST(Encode, BytesThatAreCutOrFlippedGiveAnErrorOrAMessage) {
   size_t refused = 0, tried = 0;
   for (uint64_t seed = 100; seed < 130; ++seed) {
@@ -178,6 +188,8 @@ TEST(Encode, TheLargestStepFitsAHeader) {
   step.operations.resize(limits::kMaxOperationsPerStep);
   step.ranges.resize(limits::kMaxRangesPerStep, {{1}, 1, 0, 2, KernelClass::kMany, AnswerKind::kRow, 1});
   step.counters.resize(limits::kMaxPeers);
+  step.lost.resize(limits::kMaxRangesPerStep);
+  step.lost_reason.assign(limits::kMaxReasonBytes, 'x');
   step.rows = {CodecId::kF32, 1, 512, std::make_shared<const std::vector<std::byte>>(2048)};
   const Frames frames = encode(step);
   EXPECT_LE(frames.header.size(), limits::kMaxHeaderBytes);

@@ -123,6 +123,9 @@ class MessageMaker {
       count += one.count;
     }
     out.rows = rows(count);
+    out.lost.resize(random_.below(4));
+    for (SequenceId& one : out.lost) one = {u64()};
+    out.lost_reason = text();
     return out;
   }
 
