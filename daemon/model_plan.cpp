@@ -53,6 +53,7 @@ class Builder {
     input.block_positions = limits::kKvBlockPositions;
     for (uint32_t unit = span.first; unit < span.last; ++unit) add_unit(unit);
     input.block_bytes = KvCache::block_bytes(state_, options_.engine.kv_type).count;
+    input.staging_bytes = KvCache::staging_bytes(state_, options_.engine.kv_type).count;
     StageOptions stage;
     stage.span = span;
     stage.kv_type = options_.engine.kv_type;
@@ -165,6 +166,7 @@ ModelPlan plan_model(const Clock& clock, const Config& config, const Manifest& m
   made.options.budgets = budgets_of(config, state_folder);
   made.options.context = context_of(config, spec);
   made.options.sequences = sequences;
+  made.options.may_spill = true;
   CalibrationOptions calibration;
   calibration.isa = config.isa;
   // Under a small budget the memory that is read to measure it stays small, too.

@@ -149,12 +149,19 @@ class Picture {
               {'-', shares.headroom}},
              whole, ' '));
     line("  W weights  {:>9}  {}", to_string(Bytes{shares.weights}), weights_text());
-    line("  K kv       {:>9}  {} blocks of {} positions", to_string(Bytes{shares.kv}), plan_.kv_blocks,
+    const uint64_t blocks = kv_blocks();
+    const std::string all = blocks > plan_.kv_blocks ? fmt::format(" of {}", blocks) : "";
+    line("  K kv       {:>9}  {}{} blocks of {} positions", to_string(Bytes{shares.kv}), plan_.kv_blocks, all,
          input_.block_positions);
     line("  s scratch  {:>9}", to_string(Bytes{shares.scratch}));
     if (shares.wire > 0) line("    wire     {:>9}", to_string(Bytes{shares.wire}));
     line("    not used {:>9}", to_string(Bytes{spare}));
     line("  - headroom {:>9}  never used", to_string(Bytes{shares.headroom}));
+  }
+
+  // Those of all sequences, in RAM or on disk.
+  uint64_t kv_blocks() const {
+    return plan_.kv_blocks + (input_.block_bytes > 0 ? plan_.kv_spilled_bytes / input_.block_bytes : 0);
   }
 
   std::string weights_text() const {

@@ -71,6 +71,7 @@ struct PlanInput {
   // KV is kept in blocks: positions of one, and its bytes over all layers here.
   uint32_t block_positions = 32;
   uint64_t block_bytes = 0;
+  uint64_t staging_bytes = 0;    // beside the blocks in RAM, when not all of them are there
   bool may_spill = true;         // KV that RAM does not hold may lie on disk
   double elsewhere_seconds = 0;  // of a pass that other peers take; pages may be read meanwhile
 };

@@ -70,15 +70,14 @@ class Planner {
 
   void add_candidates() {
     uint64_t most = kv_wanted_;
-    if (input_.budgets.kv_ram && input_.block_bytes > 0)
-      most = std::min(most, *input_.budgets.kv_ram / input_.block_bytes);
+    if (input_.budgets.kv_ram && input_.block_bytes > 0) most = blocks_within(*input_.budgets.kv_ram);
     if (most < kv_floor_)
       fail(ErrorCode::kOutOfMemory, "--kv-ram {} is too little: the least is {}, {} blocks of {} positions",
-           to_string(Bytes{*input_.budgets.kv_ram}), exact(kv_floor_ * input_.block_bytes), kv_floor_,
+           to_string(Bytes{*input_.budgets.kv_ram}), exact(kv_bytes(kv_floor_)), kv_floor_,
            input_.block_positions);
     if (!input_.may_spill && most < kv_wanted_)
       fail(ErrorCode::kOutOfMemory, "--kv-ram {} is too little for this context: the least is {}",
-           to_string(Bytes{*input_.budgets.kv_ram}), exact(kv_wanted_ * input_.block_bytes));
+           to_string(Bytes{*input_.budgets.kv_ram}), exact(kv_bytes(kv_wanted_)));
     std::vector<uint64_t> kv_levels;
     for (uint64_t i = 0; i <= kKvLevels; ++i) {
       const uint64_t blocks = kv_floor_ + (most - kv_floor_) * i / kKvLevels;
@@ -121,10 +120,18 @@ class Planner {
            static_cast<double>(input_.pages.size()) * machine.small_read_seconds;
   }
 
+  // In RAM.
+  uint64_t kv_bytes(uint64_t blocks) const {
+    return blocks * input_.block_bytes + (blocks < kv_wanted_ ? input_.staging_bytes : 0);
+  }
+  uint64_t blocks_within(uint64_t bytes) const {
+    if (bytes / input_.block_bytes >= kv_wanted_) return kv_wanted_;
+    return (bytes - std::min(bytes, input_.staging_bytes)) / input_.block_bytes;
+  }
   uint64_t spilled(uint64_t blocks) const { return (kv_wanted_ - blocks) * input_.block_bytes; }
 
   uint64_t bytes(const WeightLevel& level, uint64_t blocks) const {
-    return level.bytes + blocks * input_.block_bytes + input_.scratch_bytes + input_.wire_bytes;
+    return level.bytes + kv_bytes(blocks) + input_.scratch_bytes + input_.wire_bytes;
   }
 
   PassPlacement placement(const Candidate& candidate) const {
@@ -169,7 +176,7 @@ class Planner {
         "a RAM budget of {} is too small here: the least is {}: {} for {}, {} for KV, {} for scratch, {} for "
         "the wire, {} kept free",
         exact(input_.budgets.ram), exact(ram), to_string(Bytes{level.bytes}), what,
-        to_string(Bytes{candidate.kv_blocks * input_.block_bytes}), to_string(Bytes{input_.scratch_bytes}),
+        to_string(Bytes{kv_bytes(candidate.kv_blocks)}), to_string(Bytes{input_.scratch_bytes}),
         to_string(Bytes{input_.wire_bytes}), to_string(Bytes{ram - candidate.bytes}));
   }
 
@@ -181,7 +188,7 @@ class Planner {
   PlanShares floors() const {
     uint64_t weights = UINT64_MAX;
     for (const WeightLevel& level : levels_) weights = std::min(weights, level.bytes);
-    return {weights, kv_floor_ * input_.block_bytes, input_.scratch_bytes, input_.wire_bytes, headroom()};
+    return {weights, kv_bytes(kv_floor_), input_.scratch_bytes, input_.wire_bytes, headroom()};
   }
   // Without a limit there is nothing to keep free.
   uint64_t headroom() const { return input_.budgets.ram == UINT64_MAX ? 0 : input_.budgets.headroom(); }
@@ -206,8 +213,8 @@ class Planner {
     const WeightLevel& level = levels_[candidate.level];
     Plan plan;
     plan.placements = level.placements;
-    plan.shares = {level.bytes, candidate.kv_blocks * input_.block_bytes, input_.scratch_bytes,
-                   input_.wire_bytes, headroom()};
+    plan.shares = {level.bytes, kv_bytes(candidate.kv_blocks), input_.scratch_bytes, input_.wire_bytes,
+                   headroom()};
     plan.floors = floors();
     plan.resident_bytes = level.resident_bytes;
     plan.window_bytes = level.window_bytes;

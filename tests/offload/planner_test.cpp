@@ -267,6 +267,21 @@ TEST(Planner, StateBeyondItsBudgetIsReadBack) {
   EXPECT_NE(refusal(input).find("--kv-ram"), std::string::npos);
 }
 
+TEST(Planner, WhatSpillsTakesRoomToComeBackInto) {
+  PlanInput input = layered_input(4, 1'000'000, 1'000'000, 1'000'000);
+  input.context = 3200;
+  input.staging_bytes = 4 * input.block_bytes;
+  input.budgets = {UINT64_MAX, input.block_bytes * 25, {}, 0};
+  const Plan plan = plan_pages(input);
+  EXPECT_EQ(plan.kv_blocks, 21u);
+  EXPECT_EQ(plan.shares.kv, 25 * input.block_bytes);
+  EXPECT_EQ(plan.floors.kv, 6 * input.block_bytes);
+  input.budgets.kv_ram = 6 * input.block_bytes - 1;
+  EXPECT_NE(refusal(input).find("--kv-ram"), std::string::npos);
+  input.budgets.kv_ram = 100 * input.block_bytes;
+  EXPECT_EQ(plan_pages(input).shares.kv, 100 * input.block_bytes) << "all of it, and nothing beside it";
+}
+
 TEST(Planner, StateThatMayNotSpillStaysInMemoryOrIsRefused) {
   for_random_inputs(10, [](PlanInput input, Random&) {
     input.may_spill = false;
