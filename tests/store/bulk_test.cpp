@@ -178,6 +178,41 @@ TEST(RocksBulk, ManyReadWhileOneWrites) {
   EXPECT_EQ(wrong, 0);
 }
 
+// RocksDB itself would end the process over some of these.
+TEST(RocksBulk, ADamagedTableIsAnErrorOrTheValueAndNeverTheEnd) {
+  TemporaryFolder folder;
+  RocksStore store(folder.path(), {kFamily});
+  const auto bulk = store.bulk(kFamily);
+  const std::vector<Value> values(8, Value(30'000, std::byte{7}));
+  put(*bulk, 0, values);
+  fs::path table;
+  for (const auto& entry : fs::directory_iterator(folder.path() + "/store"))
+    if (entry.path().extension() == ".sst") table = entry.path();
+  std::ifstream in(table, std::ios::binary);
+  const std::string whole{std::istreambuf_iterator<char>(in), {}};
+  size_t errors = 0;
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    SeededRandom random(seed);
+    std::string damaged = whole;
+    const size_t value = random.below(8) * (whole.size() / 8);
+    const size_t from = random.below(2) ? value : random.below(whole.size()), bytes = 1 + random.below(200);
+    for (size_t i = from; i < std::min(from + bytes, whole.size()); ++i)
+      damaged[i] = random.below(2) ? '\0' : static_cast<char>(random.next());
+    std::fstream(table, std::ios::binary | std::ios::in | std::ios::out) << damaged;
+    for (uint32_t i = 0; i < 8; ++i) {
+      try {
+        const auto read = get(*bulk, key_of(i));
+        ASSERT_TRUE(read) << "seed " << seed;
+        ASSERT_EQ(*read, values[i]) << "seed " << seed;
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::kMalformed) << error.message();
+        ++errors;
+      }
+    }
+  }
+  EXPECT_GT(errors, 30u);
+}
+
 TEST(RocksBulk, HalfWrittenTablesAreRemovedAtOpening) {
   TemporaryFolder folder;
   { RocksStore store(folder.path(), {kFamily}); }
