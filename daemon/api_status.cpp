@@ -58,6 +58,7 @@ void each_field(Status& status, Field field) {
   field("requests_waiting", status.requests_waiting);
   field("prompt_tokens", status.prompt_tokens);
   field("generated_tokens", status.generated_tokens);
+  field("reused_tokens", status.reused_tokens);
   field("prefill_tokens_per_second", status.prefill_tokens_per_second);
   field("decode_tokens_per_second", status.decode_tokens_per_second);
   field("wire_bytes", status.wire_bytes);

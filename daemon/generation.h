@@ -83,7 +83,8 @@ struct ServiceStatus {
   bool exact = true;     // every cut is lossless and every peer of one numerics class
   uint32_t context = 0;  // positions of one sequence
   uint32_t requests_running = 0, requests_waiting = 0;
-  uint64_t prompt_tokens = 0, generated_tokens = 0;                    // since the start
+  uint64_t prompt_tokens = 0, generated_tokens = 0;  // since the start
+  uint64_t reused_tokens = 0;                        // of prompts, beside those: not computed again
   double prefill_tokens_per_second = 0, decode_tokens_per_second = 0;  // over the last minute
   uint64_t wire_bytes = 0;
   // Of the layers in this process: KV that went to disk and came back, and the time that computing waited.

@@ -385,6 +385,7 @@ ServiceStatus Head::status(Time now) const {
   status.requests_waiting = static_cast<uint32_t>(scheduler_.waiting());
   status.prompt_tokens = prompt_tokens_;
   status.generated_tokens = generated_tokens_;
+  status.reused_tokens = scheduler_.reused_positions();
   status.prefill_tokens_per_second = prompt_rate_.per_second(now);
   status.decode_tokens_per_second = token_rate_.per_second(now);
   status.wire_bytes = wire_bytes_;

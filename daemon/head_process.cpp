@@ -122,6 +122,7 @@ HeadOptions HeadProcess::head_options(const Config& config, Random& random) cons
   members.layers = engine_->spec().layer_count();
   members.timeout = from_seconds(config.peer_timeout_s);
   members.heartbeat = std::min<Duration>(std::chrono::seconds(1), members.timeout / 4);
+  head.scheduler.keep = true;
   head.chunk_rows = std::min(config.prefill_rows, ring.max_rows);
   return head;
 }

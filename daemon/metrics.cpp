@@ -76,6 +76,8 @@ std::vector<MetricFamily> service_families(const ServiceStatus& status) {
       gauge("caravan_start_time_seconds", "Unix time of the start", static_cast<double>(status.started_unix)),
       counter("caravan_prompt_tokens_total", "Tokens of prompts", status.prompt_tokens),
       counter("caravan_generated_tokens_total", "Tokens generated", status.generated_tokens),
+      counter("caravan_reused_tokens_total", "Tokens of prompts that were not computed again",
+              status.reused_tokens),
       counter("caravan_wire_bytes_total", "Bytes of steps on the wire", status.wire_bytes),
       counter("caravan_kv_disk_written_bytes_total", "KV of this process that went to disk",
               status.kv_bytes_written),

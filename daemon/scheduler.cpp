@@ -27,6 +27,8 @@ void Scheduler::open_ring(const RingCapacity& capacity) {
   CHECK(running_ == 0u);
   CHECK(closing_.empty());
   capacity_ = capacity;
+  for (const Kept& kept : kept_) blocks_used_ -= kept.blocks;
+  kept_.clear();
   std::vector<RequestId> too_long;
   for (auto& [id, request] : requests_) {
     request.max_positions = positions();
@@ -49,6 +51,7 @@ void Scheduler::close_ring(const Error& error) {
   prompts_.clear();
   ready_.clear();
   closing_.clear();
+  kept_.clear();
   blocks_used_ = 0;
   running_ = decoding_ = 0;
   capacity_.reset();
@@ -89,7 +92,7 @@ std::optional<StepPlan> Scheduler::plan(uint32_t window, uint32_t prompt_rows) {
   if (!capacity_) return std::nullopt;
   StepPlan plan;
   plan_closes(plan);
-  admit();
+  admit(plan);
   plan_decodes(plan, window);
   plan_prompts(plan, prompt_rows);
   for (auto& [id, request] : requests_) request.planned = false;
@@ -108,12 +111,21 @@ void Scheduler::plan_closes(StepPlan& plan) {
 }
 
 // In order of arrival, for as long as the whole prompt fits with a block to grow for every running sequence.
-void Scheduler::admit() {
-  while (!waiting_.empty() && running_ + closing_.size() < capacity_->max_sequences) {
+void Scheduler::admit(StepPlan& plan) {
+  while (!waiting_.empty()) {
     Request& request = *find(waiting_.front());
     const uint64_t blocks = blocks_of(request.tokens.size());
-    if (blocks + running_ > blocks_free()) return;
+    if (blocks + running_ > blocks_free() + kept_blocks()) return;
+    find_source(request);
+    while (running_ + closing_.size() + kept_.size() >= capacity_->max_sequences ||
+           blocks + running_ > blocks_free()) {
+      if (evict(plan)) continue;
+      // What it would begin from may be in its own way.
+      if (request.source_positions == 0) return;
+      leave_source(request);
+    }
     waiting_.pop_front();
+    request.scheduled = request.source_positions;
     request.sequence = SequenceId{++last_sequence_};
     request.running = true;
     request.blocks = blocks;
@@ -165,8 +177,12 @@ void Scheduler::plan_prompts(StepPlan& plan, uint32_t prompt_rows) {
     const auto rest = static_cast<uint32_t>(request.tokens.size()) - request.scheduled;
     const uint32_t count = std::min(rest, room);
     if (!request.opened) {
-      plan.operations.push_back({OperationKind::kOpen, request.sequence, request.next_number++, {}, 0});
+      plan.operations.push_back({request.source_positions > 0 ? OperationKind::kFork : OperationKind::kOpen,
+                                 request.sequence, request.next_number++, request.source,
+                                 request.source_positions});
       request.opened = true;
+      reused_positions_ += request.source_positions;
+      leave_source(request);
     }
     add_rows(plan, request, count);
     room -= count;
@@ -234,6 +250,7 @@ OutputRow Scheduler::output_row(const Request& request, uint32_t position, bool 
 bool Scheduler::reserve(StepPlan& plan, Request& request, uint32_t positions) {
   const uint64_t needed = blocks_of(positions);
   while (needed > request.blocks && needed - request.blocks > blocks_free()) {
+    if (evict(plan)) continue;
     Request* victim = youngest_to_preempt(request);
     if (victim == nullptr) return false;
     preempt(*victim);
@@ -262,6 +279,7 @@ Scheduler::Request* Scheduler::youngest_to_preempt(const Request& asking) {
 void Scheduler::stop_running(Request& request) {
   drop(prompts_, request.id);
   drop(ready_, request.id);
+  leave_source(request);
   if (request.opened) {
     closing_.push_back({request.sequence, request.next_number, request.blocks});
   } else {
@@ -280,6 +298,76 @@ void Scheduler::preempt(Request& request) {
   ++preemptions_;
   // Waiting requests are all younger than those that ran, but for the ones preempted before.
   waiting_.insert(std::upper_bound(waiting_.begin(), waiting_.end(), request.id), request.id);
+}
+
+// --- Kept sequences ---
+
+// The longest beginning in whole blocks; one row is left to be computed, for the answer.
+void Scheduler::find_source(Request& request) {
+  leave_source(request);
+  if (request.lost || request.asked.prompt_logits) return;
+  const size_t most = request.tokens.size() - 1;
+  Kept* best = nullptr;
+  for (Kept& kept : kept_) {
+    const size_t length = std::min(most, kept.tokens.size());
+    const auto differs = std::mismatch(
+        kept.tokens.begin(), kept.tokens.begin() + static_cast<ptrdiff_t>(length), request.tokens.begin());
+    const auto alike = static_cast<uint32_t>(differs.first - kept.tokens.begin());
+    const uint32_t positions = alike / limits::kKvBlockPositions * limits::kKvBlockPositions;
+    if (positions > request.source_positions) best = &kept, request.source_positions = positions;
+  }
+  if (best == nullptr) return;
+  request.source = best->sequence;
+  ++best->pins;
+  std::rotate(kept_.begin() + (best - kept_.data()), kept_.begin() + (best - kept_.data()) + 1, kept_.end());
+}
+
+void Scheduler::leave_source(Request& request) {
+  for (Kept& kept : kept_)
+    if (request.source_positions > 0 && kept.sequence == request.source) --kept.pins;
+  request.source = {};
+  request.source_positions = 0;
+}
+
+uint64_t Scheduler::kept_blocks() const {
+  uint64_t sum = 0;
+  for (const Kept& kept : kept_) sum += kept.blocks;
+  return sum;
+}
+
+// Of a request that ends. Of two sequences of which one begins as the other, the longer is of use.
+void Scheduler::keep(Request& request) {
+  Kept kept{request.sequence, request.next_number, request.blocks, std::move(request.tokens), 0};
+  kept.tokens.resize(request.scheduled);
+  const auto begins_as = [](const Kept& one, const Kept& other) {
+    return one.tokens.size() <= other.tokens.size() &&
+           std::equal(one.tokens.begin(), one.tokens.end(), other.tokens.begin());
+  };
+  for (const Kept& other : kept_)
+    if (begins_as(kept, other)) return stop_running(request);
+  request.opened = false;
+  blocks_used_ += request.blocks;  // it gives back what it has not opened
+  stop_running(request);
+  for (auto other = kept_.begin(); other != kept_.end();) {
+    if (other->pins > 0 || !begins_as(*other, kept)) {
+      ++other;
+      continue;
+    }
+    closing_.push_back({other->sequence, other->next_number, other->blocks});
+    other = kept_.erase(other);
+  }
+  kept_.push_back(std::move(kept));
+}
+
+bool Scheduler::evict(StepPlan& plan) {
+  if (plan.operations.size() >= limits::kMaxOperationsPerStep / 2) return false;
+  const auto found =
+      std::find_if(kept_.begin(), kept_.end(), [](const Kept& kept) { return kept.pins == 0; });
+  if (found == kept_.end()) return false;
+  closing_.push_back({found->sequence, found->next_number, found->blocks});
+  kept_.erase(found);
+  plan_closes(plan);
+  return true;
 }
 
 // --- Results ---
@@ -308,8 +396,11 @@ void Scheduler::complete(const StepPlan& plan, std::vector<OutputResult> results
 }
 
 void Scheduler::lose(SequenceId sequence, const Error& error) {
-  for (auto& [id, request] : requests_)
-    if (request.running && request.sequence == sequence) return finish(request, error);
+  for (auto& [id, request] : requests_) {
+    if (!request.running || request.sequence != sequence) continue;
+    if (!std::exchange(request.lost, true)) return preempt(request);
+    return finish(request, error);
+  }
 }
 
 // Few requests ask for it, and few ranges of a step belong to prompts.
@@ -335,12 +426,16 @@ void Scheduler::accept(Request& request, OutputResult result) {
 }
 
 void Scheduler::finish(Request& request, std::variant<FinishReason, Error> how) {
+  // After an error nothing of it is kept.
+  if (request.running && std::holds_alternative<Error>(how)) stop_running(request);
   std::visit([&](auto& what) { emit(request.id, std::move(what)); }, how);
   remove(request);
 }
 
 void Scheduler::remove(Request& request) {
-  if (request.running) {
+  if (options_.keep && request.opened && request.scheduled >= limits::kKvBlockPositions) {
+    keep(request);
+  } else if (request.running) {
     stop_running(request);
   } else {
     drop(waiting_, request.id);

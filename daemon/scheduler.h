@@ -52,6 +52,7 @@ struct RequestEvent {
 
 struct SchedulerOptions {
   uint32_t max_waiting = 1024;
+  bool keep = false;  // sequences of ended requests, for prompts that begin alike
 };
 
 // What a ready ring offers.
@@ -82,6 +83,11 @@ struct StepPlan {
 // taken as sequences grow; when none is left, the youngest sequence is preempted: closed on the stages and
 // filled again from its tokens later. The oldest is never preempted, so that something always ends.
 // Prompts are cut into chunks that take turns: a new request waits at most one chunk for each running one.
+//
+// Sequences of ended requests may be kept: a prompt that begins as one of them forks its whole blocks and
+// goes on from there. Kept ones give way to whatever needs their blocks or their places, the one used longest
+// ago first. A fork's blocks are counted as if it had them alone, so that stages never have fewer than
+// counted.
 class Scheduler {
  public:
   explicit Scheduler(SchedulerOptions options) : options_(options) {}
@@ -105,7 +111,8 @@ class Scheduler {
   // One result for each answered row. `error` not empty: the requests of the step's answered rows end with
   // it.
   void complete(const StepPlan& plan, std::vector<OutputResult> results, const std::string& error);
-  // A stage lost state of the sequence: its request ends with `error`, the others go on.
+  // A stage lost state of the sequence: its request is filled again from its tokens, once; the next time it
+  // ends with `error`. The others go on.
   void lose(SequenceId sequence, const Error& error);
   std::vector<RequestEvent> take_events() { return std::exchange(events_, {}); }
 
@@ -114,6 +121,10 @@ class Scheduler {
   uint64_t blocks_used() const { return blocks_used_; }
   bool idle() const { return requests_.empty() && closing_.empty(); }
   uint64_t preemptions() const { return preemptions_; }
+  // Prompt positions that were not computed again.
+  uint64_t reused_positions() const { return reused_positions_; }
+  uint64_t kept_blocks() const;
+  size_t kept() const { return kept_.size(); }
 
  private:
   struct Request {
@@ -123,6 +134,7 @@ class Scheduler {
     std::vector<TokenId> tokens;  // prompt and answer: the log from which a sequence is filled again
     uint32_t max_positions = 0;
     uint32_t logits_delivered = 0;  // prompt positions
+    bool lost = false;              // state at a stage, once
 
     // Of its sequence while it runs.
     SequenceId sequence;
@@ -134,6 +146,16 @@ class Scheduler {
     uint64_t turn = 0;       // of its prompt: those of lower turns go first
     uint64_t next_number = 1;
     uint64_t blocks = 0;
+    SequenceId source;              // kept; of its first `source_positions` positions, until it is opened
+    uint32_t source_positions = 0;  // whole blocks; 0: it starts from nothing
+  };
+  // A sequence that no request has any more. In order of use, the one used longest ago first.
+  struct Kept {
+    SequenceId sequence;
+    uint64_t next_number = 1;
+    uint64_t blocks = 0;
+    std::vector<TokenId> tokens;  // of the positions that the stages have
+    uint32_t pins = 0;            // requests that will fork it
   };
   struct Closing {
     SequenceId sequence;
@@ -141,7 +163,13 @@ class Scheduler {
     uint64_t blocks = 0;
   };
 
-  void admit();
+  void admit(StepPlan& plan);
+  // A kept sequence that begins as the request does.
+  void find_source(Request& request);
+  void leave_source(Request& request);
+  void keep(Request& request);
+  // One kept sequence gives way; false when there is none that can.
+  bool evict(StepPlan& plan);
   void plan_closes(StepPlan& plan);
   void plan_decodes(StepPlan& plan, uint32_t window);
   void plan_prompts(StepPlan& plan, uint32_t prompt_rows);
@@ -175,11 +203,13 @@ class Scheduler {
   std::deque<RequestId> prompts_;  // running, rows of the prompt left; they take turns
   std::deque<RequestId> ready_;    // running, one token to put into a step
   std::vector<Closing> closing_;   // to be closed by the next step
+  std::vector<Kept> kept_;
   std::vector<RequestEvent> events_;
   uint64_t blocks_used_ = 0;
   size_t running_ = 0, decoding_ = 0;
   uint64_t last_request_ = 0, last_sequence_ = 0, preemptions_ = 0;
   uint64_t prompt_steps_ = 0;  // that had rows of prompts
+  uint64_t reused_positions_ = 0;
 };
 
 }  // namespace caravan

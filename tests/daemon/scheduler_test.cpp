@@ -63,6 +63,7 @@ class Ring {
   std::vector<RequestId> finished;
   uint64_t most_blocks = 0;
   size_t open() const { return positions_.size(); }
+  const std::vector<TokenId>& log(SequenceId sequence) const { return log_.at(sequence); }
 
  private:
   // What a stage would hold, counted apart from the scheduler.
@@ -71,14 +72,24 @@ class Ring {
       if (operation.kind == OperationKind::kOpen) {
         ASSERT_TRUE(positions_.emplace(operation.sequence, 0).second);
       }
+      if (operation.kind == OperationKind::kFork) {
+        ASSERT_EQ(operation.positions % limits::kKvBlockPositions, 0u) << "a partial block would be copied";
+        ASSERT_GE(positions_.at(operation.source), operation.positions);
+        ASSERT_TRUE(positions_.emplace(operation.sequence, operation.positions).second);
+        const std::vector<TokenId>& source = log_.at(operation.source);
+        log_[operation.sequence].assign(source.begin(), source.begin() + operation.positions);
+      }
       if (operation.kind == OperationKind::kClose) {
         ASSERT_EQ(positions_.erase(operation.sequence), 1u);
+        log_.erase(operation.sequence);
       }
     }
     size_t rows = 0;
     for (const RowRange& range : plan.ranges) {
       ASSERT_EQ(positions_.at(range.sequence), range.first_position);
       positions_[range.sequence] += range.count;
+      const auto first = plan.tokens.begin() + static_cast<long>(rows);
+      log_[range.sequence].insert(log_[range.sequence].end(), first, first + range.count);
       rows += range.count;
     }
     ASSERT_EQ(rows, plan.tokens.size());
@@ -97,6 +108,7 @@ class Ring {
   const uint32_t chunk_rows_;
   std::deque<StepPlan> flying_;
   std::map<SequenceId, uint32_t> positions_;
+  std::map<SequenceId, std::vector<TokenId>> log_;  // what the stages were given
 };
 
 TokenRequest request(uint32_t prompt, uint32_t tokens) {
@@ -279,6 +291,12 @@ TEST(SchedulerTest, ALostSequenceEndsItsRequestAndNoOther) {
   ASSERT_EQ(plan->ranges.size(), 2u);
   ring.scheduler().lose(plan->ranges[0].sequence, Error(ErrorCode::kIo, "the disk is full"));
   ring.scheduler().lose(SequenceId{99}, Error(ErrorCode::kIo, "nobody's"));
+  EXPECT_TRUE(ring.scheduler().take_events().empty()) << "it is filled again, once";
+  plan = ring.send();
+  ASSERT_FALSE(plan->ranges.empty());
+  const SequenceId again = plan->ranges[0].sequence;
+  EXPECT_EQ(plan->ranges[0].first_position, 0u);
+  ring.scheduler().lose(again, Error(ErrorCode::kIo, "the disk is full"));
   const auto events = ring.scheduler().take_events();
   ASSERT_EQ(events.size(), 1u);
   EXPECT_EQ(events[0].request, first);
@@ -288,6 +306,88 @@ TEST(SchedulerTest, ALostSequenceEndsItsRequestAndNoOther) {
   EXPECT_EQ(ring.tokens[second].size(), 20u);
   EXPECT_EQ(ring.open(), 0u) << "its sequence was closed";
   EXPECT_EQ(ring.scheduler().blocks_used(), 0u);
+}
+
+TEST(SchedulerTest, ALostSequenceIsFilledAgainToTheSameTokens) {
+  Ring ring(kRoomy);
+  const RequestId id = ring.scheduler().submit(request(50, 20));
+  for (int i = 0; i < 8; ++i) ring.send(), ring.take_back();
+  const std::vector<TokenId> before = ring.tokens[id];
+  ASSERT_GT(before.size(), 3u);
+  ring.scheduler().lose(SequenceId{1}, Error(ErrorCode::kIo, "a damaged block"));
+  ring.run();
+  ASSERT_EQ(ring.tokens[id].size(), 20u);
+  for (uint32_t i = 0; i < 20; ++i) EXPECT_EQ(ring.tokens[id][i], 8u + i);
+}
+
+TEST(SchedulerTest, APromptSeenBeforeIsNotComputedAgain) {
+  Ring ring(kRoomy, 4, {.keep = true});
+  TokenRequest first = request(0, 5);
+  for (TokenId token = 0; token < 100; ++token) first.prompt.push_back(token * 3);
+  ring.scheduler().submit(first);
+  ring.run();
+  EXPECT_EQ(ring.open(), 1u) << "it is kept";
+
+  // The same, another end, the conversation going on, and one that has little in common.
+  TokenRequest other = first, longer = first, foreign = first;
+  other.prompt.back() += 1;
+  for (uint32_t i = 0; i < 4; ++i) longer.prompt.push_back(298 + i);  // what was generated
+  longer.prompt.insert(longer.prompt.end(), 60, 7);
+  foreign.prompt[20] = 1;
+  const std::vector<std::pair<TokenRequest, uint32_t>> cases = {
+      {first, 96}, {other, 96}, {longer, 96}, {foreign, 0}};
+  for (const auto& [asked, reused] : cases) {
+    const uint64_t before = ring.scheduler().reused_positions();
+    const RequestId id = ring.scheduler().submit(asked);
+    uint32_t rows = 0;
+    SequenceId sequence;
+    while (const StepPlan* plan = ring.send()) {
+      rows += plan->prompt_rows;
+      if (!plan->ranges.empty()) sequence = plan->ranges[0].sequence;
+    }
+    EXPECT_EQ(ring.log(sequence), asked.prompt);
+    EXPECT_EQ(rows, asked.prompt.size() - reused);
+    EXPECT_EQ(ring.scheduler().reused_positions() - before, reused);
+    ring.run();
+    ASSERT_EQ(ring.tokens[id].size(), 5u);
+    EXPECT_EQ(ring.tokens[id][0], asked.prompt.back() + 1);
+  }
+}
+
+TEST(SchedulerTest, KeptSequencesGiveWayToWhateverRuns) {
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    SeededRandom random(seed);
+    const auto below = [&](uint32_t bound) { return static_cast<uint32_t>(random.below(bound)); };
+    const RingCapacity capacity{4 + below(30), 64 + below(400), 1 + below(6), 16 + below(200)};
+    Ring ring(capacity, 1 + below(9), {.keep = true}, 1 + below(80));
+    const uint32_t room =
+        std::min<uint32_t>(capacity.context, static_cast<uint32_t>(capacity.kv_blocks) * 32);
+    std::map<RequestId, TokenRequest> asked;
+    for (int i = 0; i < 40; ++i) {
+      TokenRequest one = request(0, 1 + below(20));
+      // Few beginnings, many ends.
+      one.prompt.assign(1 + below(room), static_cast<TokenId>(100 * below(3)));
+      if (below(2)) one.prompt.back() = 7 + below(50);
+      asked[ring.scheduler().submit(one)] = one;
+      for (uint32_t turn = below(12); turn > 0; --turn) below(2) ? (void)ring.send() : (void)ring.take_back();
+      if (below(8) == 0) {
+        ring.scheduler().cancel(asked.rbegin()->first);
+        asked.erase(asked.rbegin()->first);
+      }
+      if (below(10) == 0)
+        ring.scheduler().lose(SequenceId{1 + below(40)}, Error(ErrorCode::kIo, "a damaged block"));
+      if (testing::Test::HasFatalFailure()) FAIL() << "seed " << seed;
+    }
+    ring.run();
+    for (const auto& [id, one] : asked) {
+      if (std::count(ring.finished.begin(), ring.finished.end(), id) == 0) continue;  // lost twice
+      ASSERT_FALSE(ring.tokens[id].empty()) << "seed " << seed;
+      for (uint32_t i = 0; i < ring.tokens[id].size(); ++i)
+        ASSERT_EQ(ring.tokens[id][i], one.prompt.back() + 1 + i) << "seed " << seed;
+    }
+    EXPECT_EQ(ring.scheduler().blocks_used(), ring.scheduler().kept_blocks());
+    EXPECT_EQ(ring.scheduler().running() + ring.scheduler().waiting(), 0u);
+  }
 }
 
 TEST(SchedulerTest, EveryRequestEndsWithTheErrorOfALostRing) {

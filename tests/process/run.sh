@@ -157,12 +157,14 @@ wait "$head" || give_up "serve ended with $?"
 [ ! -e "$work/head/running.json" ] || give_up "serve leaves running.json"
 pass "serve ends on Ctrl-C and takes its file away"
 
-# --- A disk that breaks ---
-# One request needs KV from disk when its tables are overwritten; it ends with an error, and the ring serves on.
+# --- A disk that breaks, and a prompt that comes again ---
+# KV of a request lies on disk when its tables are overwritten: the request is filled again from its tokens.
+long="{\"prompt\":[$(seq -s, 1 900)],\"max_tokens\":100,\"temperature\":0,\"stream\":true,\"logit_bias\":{\"2\":-100}}"
+texts() { sed -n 's/^data: .*"text":"\(.*\)","logprobs".*/\1/p' "$1" | tr -d '\n'; }
+metric() { http "$(api_of "$1")" GET /metrics | sed -n "s/^$2 //p" | tr -d '\r'; }
 launch broken serve "$model" $loopback --context 1024 --kv-ram 2560KiB --threads 2 --state "$work/broken"
 broken=$launched
 wait_for 10 "the head's answer" is_ready "$work/broken"
-long="{\"prompt\":[$(seq -s, 1 900)],\"max_tokens\":120,\"temperature\":0,\"stream\":true,\"logit_bias\":{\"2\":-100}}"
 http "$(api_of "$work/broken")" POST /v1/completions "$long" >"$work/long" &
 asking=$!
 wait_for 20 "the first tokens" grep -q '"text"' "$work/long"
@@ -175,13 +177,18 @@ for table in "$work"/broken/kv/"$broken"/store/*.sst; do
 done
 [ "$damaged" -gt 0 ] || give_up "no KV lies on disk"
 wait "$asking" || true
-grep -q "KV store .*layer" "$work/long" || give_up "the damage is not told: $(tail -c 400 "$work/long")"
-is_ready "$work/broken" || give_up "damaged KV of one request took the ring down"
+grep -q "sequence_lost.*KV store" "$work/broken.err" || give_up "the damage was not felt: $(cat "$work/broken.err")"
+grep -q "^data: \[DONE\]" "$work/long" || give_up "damaged KV ends the request: $(tail -c 400 "$work/long")"
 [ "$(answer "$work/broken")" = "$alone" ] || give_up "another request suffers from damaged KV"
+http "$(api_of "$work/broken")" POST /v1/completions "$long" >"$work/again"
+[ "$(texts "$work/long")" = "$(texts "$work/again")" ] || give_up "the text after damage is another"
+[ "$(metric "$work/broken" caravan_reused_tokens_total)" = 896 ] ||
+  give_up "of 900 tokens seen before $(metric "$work/broken" caravan_reused_tokens_total) were not computed again"
+[ "$(metric "$work/broken" caravan_kv_disk_read_bytes_total)" != 0 ] || give_up "/metrics counts no KV from disk"
 kill -INT "$broken"
 wait "$broken" || give_up "serve ended with $?"
 [ ! -e "$work/broken/kv" ] || give_up "serve leaves $(ls -R "$work/broken/kv")"
-pass "KV damaged on disk ends the request that needs it with an error, and no other"
+pass "KV damaged on disk is computed again to the same text; a prompt that comes again is not"
 
 # --- demo ---
 all_gone() { for one in "$@"; do ! kill -0 "$one" 2>/dev/null || return 1; done; }

@@ -66,6 +66,7 @@ HeadOptions SimWorld::head_options(uint64_t life) const {
   options.members.layers = config_.layers;
   options.members.timeout = config_.peer_timeout;
   options.chunk_rows = config_.chunk_rows;
+  options.scheduler.keep = config_.keep;
   options.window = config_.window;
   options.step_timeout = config_.step_timeout;
   return options;

@@ -33,6 +33,7 @@ struct SimConfig {
   uint32_t max_sequences = 32;
   uint32_t chunk_rows = 32;
   uint32_t window = 0;
+  bool keep = false;  // sequences of ended requests
   Duration latency = std::chrono::milliseconds(1);
   Duration jitter = std::chrono::milliseconds(1);
   Duration step_time = std::chrono::microseconds(500);  // of a stage, beside its rows
