@@ -42,7 +42,7 @@ struct StepDone {
   uint64_t kv_blocks_free = 0;
   std::vector<SequenceId> lost = {};  // of the step's: their state is gone here, their rows are of no use
   std::string lost_reason = {};       // of the first
-  std::string error;  // empty: it worked; otherwise the stage is unfit until the next prepare
+  std::string error;                  // empty: it worked; otherwise the stage is unfit until the next prepare
 };
 
 // Runs the layers of a stage: model/stage on a compute thread, or HashModel in tests. Calls return at once
