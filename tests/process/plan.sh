@@ -12,7 +12,7 @@ state="--state $work/state"
 # --- calibrate ---
 "$program" calibrate $state >"$work/first" 2>"$work/first.err"
 grep -q "measuring this machine: disk" "$work/first.err" || give_up "no progress is shown: $(cat "$work/first.err")"
-for word in memory Q4_K "attention f32" "4 MiB, 4 readers" SHA-256 XXH3 together; do
+for word in memory Q4_K "attention f32" "readers" SHA-256 XXH3 together; do
   grep -q "$word" "$work/first" || give_up "the table has no $word: $(cat "$work/first")"
 done
 [ "$(ls "$work/state")" = calibration.json ] || give_up "calibrate leaves $(ls "$work/state")"
