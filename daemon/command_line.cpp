@@ -131,7 +131,7 @@ class Parser {
                       [](Config& c, const std::string& v) { c.ram = v; });
     flag<std::string>(sub, "--kv-ram", "of it, what keys and values may take at most",
                       [](Config& c, const std::string& v) { c.kv_ram = v; });
-    flag<std::string>(sub, "--disk", "what the store in the state folder may take: 20GiB, or 50% of the disk",
+    flag<std::string>(sub, "--disk", "what the store and KV on disk may take: 20GiB, or 50% of the disk",
                       [](Config& c, const std::string& v) { c.disk = v; });
     flag<std::string>(sub, "--name", name_about, [](Config& c, const std::string& v) { c.name = v; });
     flag<double>(sub, "--peer-timeout", "seconds of silence after which a peer counts as lost (default 10)",

@@ -333,7 +333,8 @@ TEST_F(ApiTest, AWrongPromptOrConversationIsA400ThatNamesIt) {
       {R"({"messages":[{"role":"user","content":"x"}],"logprobs":true,"top_logprobs":21})", "top_logprobs"},
       {R"({"messages":[{"role":"user","content":"x"}],"logprobs":3})", "logprobs"},
       {R"({"messages":[{"role":"user","content":"x"}],"chat_template_kwargs":1})", "chat_template_kwargs"},
-      {R"({"messages":[{"role":"user","content":"x"}],"max_completion_tokens":-1})", "max_completion_tokens"}};
+      {R"({"messages":[{"role":"user","content":"x"}],"max_completion_tokens":-1})",
+       "max_completion_tokens"}};
   for (const auto& [body, param] : chats) {
     const auto answer = chat(body);
     EXPECT_EQ(answer->head.status, 400) << body;
