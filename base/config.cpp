@@ -63,6 +63,7 @@ const std::vector<Key>& keys() {
       {"ram", &Config::ram},
       {"kv_ram", &Config::kv_ram},
       {"disk", &Config::disk},
+      {"fetch_limit", &Config::fetch_limit},
       {"name", &Config::name},
       {"peer_timeout_s", &Config::peer_timeout_s, 0.1, 3600},
       {"codec", &Config::codec, 0, 0, "f32 bf16 int8"},

@@ -72,6 +72,13 @@ inline constexpr uint64_t kMaxGroupBytes = 64ull << 30;
 inline constexpr size_t kMaxModelRecordBytes = 512u << 20;
 inline constexpr size_t kMaxPathBytes = 4096;
 
+// Groups on the wire.
+inline constexpr size_t kMaxShardRangeBytes = 1u << 20;  // of one request
+inline constexpr size_t kShardWindowBytes = 8u << 20;  // asked for by a fetching peer and not yet on its disk
+inline constexpr size_t kMaxShardBytesOwed = 16u
+                                             << 20;  // asked for by one peer and not yet given to its link
+inline constexpr uint32_t kMaxShardReads = 8;        // of a head's disk at a time
+
 // Configuration.
 inline constexpr size_t kMaxSettingsBytes = 1u << 20;
 
@@ -97,6 +104,10 @@ inline constexpr size_t kMaxTemplateMemoryBytes = 256u << 20;  // of texts and l
 static_assert(kMixPiecePositions % kKvBlockPositions == 0);
 static_assert(kMaxRangesPerStep <= kMaxRowsPerStep);
 static_assert(size_t{kMaxRowsPerStep} * kMaxRowBytes <= kMaxFrameBytes, "a whole f32 step fits one frame");
+static_assert(kMaxShardRangeBytes % kFragmentBytes == 0);
+static_assert(kShardWindowBytes <= kMaxShardBytesOwed);
+static_assert(kMaxShardBytesOwed / kFragmentBytes < kMaxQueuedMessages,
+              "a link takes what one peer may ask for");
 static_assert(kMaxTemplateOutputBytes >= kMaxHttpBodyBytes);
 static_assert(kMaxEncodedBytes >= kMaxTemplateOutputBytes, "every prompt can be encoded");
 

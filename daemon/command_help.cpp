@@ -23,8 +23,12 @@ constexpr Examples kExamples[] = {
      "    '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'\n"
      "Peers that join take layers off this machine; Ctrl-C ends."},
     {"join",
-     "  caravan join caravan1:... --model MODEL                with what `caravan invite` printed\n"
-     "  caravan join - --model MODEL < ticket.txt              the ticket shows in no list of processes\n"
+     "  caravan join caravan1:...                              with what `caravan invite` printed; the "
+     "weights\n"
+     "                                                         it hosts come from the head\n"
+     "  caravan join caravan1:... --fetch-limit 10MiB/s        no faster than that\n"
+     "  caravan join caravan1:... --model MODEL                with the file, where it is here already\n"
+     "  caravan join - < ticket.txt                            the ticket shows in no list of processes\n"
      "A ticket is good once. The same machine may come back with it, since the head then knows its key."},
     {"invite",
      "  caravan invite                                         a ticket, good for an hour\n"
@@ -95,7 +99,7 @@ std::string about_text() {
          "  caravan run MODEL -p \"Once upon a time\"     generate text here and exit\n"
          "  caravan serve MODEL                         serve the OpenAI-compatible API\n"
          "  caravan invite                              print a ticket for another machine\n"
-         "  caravan join TICKET --model MODEL           (there) lend that machine to the ring\n"
+         "  caravan join TICKET                         (there) lend that machine to the ring\n"
          "  caravan COMMAND --help                      every flag of a command, with examples\n";
 }
 

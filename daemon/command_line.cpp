@@ -229,7 +229,11 @@ class Parser {
     CLI::App* sub = command("join", "Lend this machine to a ring", CommandLine::Command::kJoin);
     sub->add_option("TICKET", line_.ticket, "what `caravan invite` printed; - reads it from standard input")
         ->required();
-    sub->add_option("--model", line_.model, "the same model as the head's (path or name)")->required();
+    sub->add_option("--model", line_.model,
+                    "the head's model, where this machine has it (path or name); without it the weights that "
+                    "this machine is to host come from the head, and stay in the state folder");
+    flag<std::string>(sub, "--fetch-limit", "fetch weights no faster than this: 10MiB/s (default: no bound)",
+                      [](Config& c, const std::string& v) { c.fetch_limit = v; });
     flag<std::string>(sub, "--listen",
                       "HOST:PORT where neighbours connect (default: an address they can reach, free port)",
                       [](Config& c, const std::string& v) { c.listen = v; });

@@ -77,21 +77,23 @@ int command_join(const CommandLine& line) {
   const SystemClock clock;
   SystemRandom random;
   EventLoop loop;
-  LoadReport load(clock);
+  LoadReport load(clock), fetch(clock, "fetch");
   const Ticket ticket = parse_ticket(line.ticket == "-" ? read_ticket_line() : line.ticket);
   PeerProcess::Options options;
   options.name = line.config.name.empty() ? host_name() : line.config.name;
   options.listen = line.config.listen.empty() ? "0.0.0.0:0" : line.config.listen;
   options.sharers = line.sharers;
+  if (!line.until_eof) options.fetch_progress = fetch.progress();
   if (!line.until_eof)
     options.tell = [](const std::string& what) {
       std::fprintf(stderr, "%s\n", what.c_str());
       std::fflush(stderr);
     };
   std::optional<Error> failure;
-  PeerProcess peer(loop, clock, random, line.config, open_model(line.model, line.config, line.library),
-                   ticket, options, line.until_eof ? LoadProgress() : load.progress(),
-                   [&](const Error& reason) {
+  std::optional<Manifest> model;
+  if (!line.model.empty()) model = open_model(line.model, line.config, line.library);
+  PeerProcess peer(loop, clock, random, line.config, std::move(model), ticket, options,
+                   line.until_eof ? LoadProgress() : load.progress(), [&](const Error& reason) {
                      failure = reason;
                      loop.stop();
                    });

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -81,6 +82,16 @@ EngineOptions engine_options(const Config& config, uint32_t sharers) {
   options.kv_places = kv_places(config);
   if (!options.kv_places.empty()) options.kv_disk = kv_disk(config, options.kv_places.front(), sharers);
   return options;
+}
+
+uint64_t fetch_limit_of(const Config& config) {
+  std::string text = config.fetch_limit;
+  if (text.empty()) return 0;
+  if (text.ends_with("/s")) text.resize(text.size() - 2);
+  const uint64_t rate = parse_bytes(text).count;
+  if (rate == 0)
+    fail(ErrorCode::kInvalidArgument, "--fetch-limit {}: nothing would come", config.fetch_limit);
+  return rate;
 }
 
 std::string model_name(const Config& config, const Manifest& manifest) {

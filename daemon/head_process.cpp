@@ -34,13 +34,13 @@ CodecId parse_codec(const std::string& name) {
   fail(ErrorCode::kInvalidArgument, "\"{}\" is no codec; known are f32, bf16, int8", name);
 }
 
-Hello make_hello(const Engine& engine, const std::string& name, uint64_t incarnation, uint64_t layer_ns,
-                 std::vector<std::string> endpoints) {
+Hello make_hello(const Engine& engine, const Hash256& model, const std::string& name, uint64_t incarnation,
+                 uint64_t layer_ns, std::vector<std::string> endpoints) {
   Hello hello;
   hello.name = name;
   hello.build = version_text();
   hello.numerics_class = engine.numerics_class();
-  hello.model = engine.manifest().fingerprint();
+  hello.model = model;
   hello.layers = engine.spec().layer_count();
   hello.incarnation = incarnation;
   // Weights are mapped from the file, so that what is offered is the budget for state and the page cache; and
@@ -133,7 +133,8 @@ StageHostOptions HeadProcess::stage_options(Random& random) const {
   stage.head = options_.self;
   // Alone, no cut has to be weighed.
   const uint64_t layer_ns = options_.link ? engine_->measure_layer_ns() : 0;
-  stage.hello = make_hello(*engine_, options_.self_name, random.next(), layer_ns, {});
+  stage.hello = make_hello(*engine_, engine_->manifest().fingerprint(), options_.self_name, random.next(),
+                           layer_ns, {});
   return stage;
 }
 

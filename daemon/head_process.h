@@ -67,8 +67,8 @@ class HeadProcess {
 
 // "f32", "bf16" or "int8". Throws kInvalidArgument.
 CodecId parse_codec(const std::string& name);
-// What a peer says of itself, from its engine.
-Hello make_hello(const Engine& engine, const std::string& name, uint64_t incarnation, uint64_t layer_ns,
-                 std::vector<std::string> endpoints);
+// What a peer says of itself, from its engine. `model`: its fingerprint.
+Hello make_hello(const Engine& engine, const Hash256& model, const std::string& name, uint64_t incarnation,
+                 uint64_t layer_ns, std::vector<std::string> endpoints);
 
 }  // namespace caravan

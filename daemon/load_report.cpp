@@ -5,10 +5,11 @@ namespace caravan {
 LoadProgress LoadReport::progress() {
   return [this](uint64_t bytes, uint64_t total) {
     std::lock_guard lock(mutex_);
-    if (!shown_ || bytes < last_) {
-      shown_.emplace(clock_, "load", Progress::Unit::kBytes, total, standard_error_is_terminal(),
+    if (!shown_ || bytes < last_ || total != total_) {
+      shown_.emplace(clock_, what_, Progress::Unit::kBytes, total, standard_error_is_terminal(),
                      standard_error());
       last_ = 0;
+      total_ = total;
     }
     shown_->advance(bytes - last_);
     last_ = bytes;

@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "daemon/defaults.h"
 #include "shards/store_source.h"
-#include "store/rocks_store.h"
 
 namespace caravan {
 
@@ -21,6 +20,10 @@ ShardStoreOptions options_for(const std::string& state, bool writable) {
 
 std::shared_ptr<ShardStore> open_shards(const std::string& state) {
   RocksStore store(state, {ShardStore::kRecordsFamily, ShardStore::kBulkFamily});
+  return open_shards(store, state);
+}
+
+std::shared_ptr<ShardStore> open_shards(RocksStore& store, const std::string& state) {
   return std::make_shared<ShardStore>(store.family(ShardStore::kRecordsFamily),
                                       store.bulk(ShardStore::kBulkFamily), options_for(state, true));
 }

@@ -7,6 +7,7 @@
 #include "base/config.h"
 #include "shards/manifest.h"
 #include "shards/shard_store.h"
+#include "store/rocks_store.h"
 
 namespace caravan {
 
@@ -18,6 +19,8 @@ Manifest open_model(const std::string& model, const Config& config, const std::s
 // The shard store of a state folder. For reading it is opened beside a daemon that holds it; nothing when
 // there is none yet.
 std::shared_ptr<ShardStore> open_shards(const std::string& state);
+// The same of a handle that is open already; its families must have been named at opening.
+std::shared_ptr<ShardStore> open_shards(RocksStore& store, const std::string& state);
 std::shared_ptr<const ShardStore> open_shards_to_read(const std::string& state);
 
 // The --disk budget of the state folder's store in bytes; nothing when there is no limit.

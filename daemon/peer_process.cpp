@@ -3,52 +3,93 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/bytes.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/addresses.h"
 #include "daemon/defaults.h"
 #include "daemon/head_process.h"
 #include "daemon/link_options.h"
+#include "daemon/model_library.h"
 #include "peers/endpoint.h"
+#include "shards/store_source.h"
 #include "store/rocks_store.h"
 
 namespace caravan {
 
 PeerProcess::PeerProcess(EventLoop& loop, const Clock& clock, Random& random, const Config& config,
-                         Manifest manifest, Ticket ticket, Options options, LoadProgress progress,
-                         Ended ended)
+                         std::optional<Manifest> manifest, Ticket ticket, Options options,
+                         LoadProgress progress, Ended ended)
     : loop_(loop),
       clock_(clock),
       random_(random),
+      config_(config),
       ticket_(std::move(ticket)),
       options_(std::move(options)),
-      ended_(std::move(ended)),
-      engine_(std::make_unique<Engine>(std::move(manifest), engine_options(config, options_.sharers))) {
+      progress_(std::move(progress)),
+      ended_(std::move(ended)) {
   const std::string state = state_folder(config);
-  pins_ = std::make_unique<Pins>(RocksStore(state, {"pins"}).family("pins"));
+  std::vector<std::string> families = {"pins"};
+  if (!manifest) families.insert(families.end(), {ShardStore::kRecordsFamily, ShardStore::kBulkFamily});
+  ShardFetch::Options fetch;
+  fetch.bytes_per_second = fetch_limit_of(config);
+  fetch.disk_limit = disk_limit(config, state);
+  {
+    RocksStore store(state, families);
+    pins_ = std::make_unique<Pins>(store.family("pins"));
+    if (!manifest) store_ = open_shards(store, state);
+  }
   keys_ = load_or_create_keys(state, random);
   make_link(config, keys_);
+  if (manifest) {
+    const Hash256 model = manifest->fingerprint();
+    host(std::move(*manifest), model);
+    return;
+  }
+  fetch.head = ticket_.head;
+  fetch.folder = state + "/fetch";
+  fetch.progress = options_.fetch_progress;
+  fetch_ = std::make_unique<ShardFetch>(loop, clock, *link_, store_, std::move(fetch));
+}
+
+PeerProcess::~PeerProcess() {
+  if (driver_) driver_->stop();
+  link_.reset();
+  if (engine_) engine_->leave_disk();
+  thread_.reset();
+}
+
+void PeerProcess::host(Manifest manifest, const Hash256& model) {
+  engine_ = std::make_unique<Engine>(std::move(manifest), engine_options(config_, options_.sharers));
   thread_ = std::make_unique<ComputeThread>();
   stage_runner_ = std::make_unique<LocalStageRunner>(
-      *engine_, *thread_, clock, std::move(progress), [this](LocalStageRunner::Event event) {
-        std::visit([this](auto&& done) { driver_->post(std::move(done)); }, std::move(event));
+      *engine_, *thread_, clock_, progress_, [this](LocalStageRunner::Event event) {
+        std::visit(
+            [this](auto&& done) {
+              if (fetching_runner_ && !done.error.empty()) loop_.post([this] { fetching_runner_->failed(); });
+              driver_->post(std::move(done));
+            },
+            std::move(event));
       });
+  if (fetch_)
+    fetching_runner_ = std::make_unique<FetchingStageRunner>(
+        *stage_runner_, *fetch_, [this](StagePrepared event) { driver_->post(std::move(event)); });
+  // What is not here yet cannot be measured; such a peer counts as the mean of the others.
+  const uint64_t layer_ns = !fetch_ || fetch_->has({1, 2}) ? engine_->measure_layer_ns() : 0;
   NodeOptions node;
   node.self = keys_.public_key;
   node.stage.emplace();
   node.stage->self = keys_.public_key;
   node.stage->head = ticket_.head;
   node.stage->head_endpoints = ticket_.endpoints;
-  node.stage->hello = make_hello(*engine_, options_.name, random.next(), engine_->measure_layer_ns(),
+  node.stage->hello = make_hello(*engine_, model, options_.name, random_.next(), layer_ns,
                                  reachable_endpoints(link_->endpoints()));
-  driver_ = std::make_unique<NodeDriver>(loop, clock, std::move(node));
-}
-
-PeerProcess::~PeerProcess() {
-  driver_->stop();
-  link_.reset();
-  engine_->leave_disk();
-  thread_.reset();
+  if (fetch_) {
+    node.stage->hello.fetches = true;
+    // More than its memory holds is not worth fetching.
+    node.stage->hello.memory_bytes = engine_->budget_limit().count;
+  }
+  driver_ = std::make_unique<NodeDriver>(loop_, clock_, std::move(node));
 }
 
 void PeerProcess::make_link(const Config& config, const KeyPair& keys) {
@@ -66,8 +107,8 @@ void PeerProcess::make_link(const Config& config, const KeyPair& keys) {
 }
 
 void PeerProcess::start() {
-  if (pins_->find(ticket_.head)) return greet();
-  link_->enrol(ticket_);
+  if (!pins_->find(ticket_.head)) return link_->enrol(ticket_);
+  fetch_ ? fetch_manifest() : greet();
 }
 
 void PeerProcess::on_enrolled(const PeerKey& head, const std::string& reason) {
@@ -77,7 +118,33 @@ void PeerProcess::on_enrolled(const PeerKey& head, const std::string& reason) {
     return;
   }
   pins_->pin(head, "head");
-  greet();
+  fetch_ ? fetch_manifest() : greet();
+}
+
+void PeerProcess::fetch_manifest() {
+  link_->connect(ticket_.head, ticket_.endpoints);
+  fetch_->fetch_manifest([this](const std::string& reason) {
+    try {
+      if (!reason.empty()) fail(ErrorCode::kUnavailable, "{}", reason);
+      host(open_record(store_, fetch_->record()), fetch_->record().fingerprint);
+    } catch (const Error& error) {
+      if (!std::exchange(told_, true)) ended_(error);
+      return;
+    }
+    greet();
+    // The connection stands already.
+    if (head_is_up_) driver_->post(LinkEvent(LinkUp{ticket_.head}));
+  });
+}
+
+// Until the head knows the hashes of its model, this peer can only wait.
+void PeerProcess::tell_hashing() {
+  const ManifestInfo& info = fetch_->head_hashing();
+  if (driver_ || !options_.tell || info.total_bytes == 0) return;
+  const std::string part =
+      fmt::format("the head is hashing its model, {} % of {} so far; waiting",
+                  100 * info.hashed_bytes / info.total_bytes, to_string(Bytes{info.total_bytes}));
+  if (std::exchange(part_, part) != part) options_.tell(part);
 }
 
 void PeerProcess::greet() {
@@ -85,16 +152,22 @@ void PeerProcess::greet() {
     check_refused();
     tell_part();
   });
-  driver_->start({link_.get(), stage_runner_.get(), nullptr});
+  StageRunner* runner = stage_runner_.get();
+  if (fetching_runner_) runner = fetching_runner_.get();
+  driver_->start({link_.get(), runner, nullptr});
 }
 
 void PeerProcess::on_link(LinkEvent event) {
+  if (const auto* up = std::get_if<LinkUp>(&event); up && up->peer == ticket_.head) head_is_up_ = true;
+  if (const auto* down = std::get_if<LinkDown>(&event); down && down->peer == ticket_.head)
+    head_is_up_ = false;
+  if (fetch_ && fetch_->on(event)) return tell_hashing();
   // The head names who the neighbours are; they may connect from now on.
   if (const auto* received = std::get_if<Received>(&event); received && received->from == ticket_.head)
     if (const auto* assign = std::get_if<Assign>(&received->message))
       for (const RouteStage& stage : assign->route)
         if (stage.peer != keys_.public_key) link_->allow(stage.peer);
-  driver_->post(std::move(event));
+  if (driver_) driver_->post(std::move(event));
 }
 
 void PeerProcess::check_refused() {

@@ -9,6 +9,7 @@
 #include "daemon/addresses.h"
 #include "daemon/defaults.h"
 #include "daemon/link_options.h"
+#include "daemon/model_library.h"
 #include "peers/endpoint.h"
 #include "store/rocks_store.h"
 
@@ -25,7 +26,8 @@ ServeProcess::ServeProcess(EventLoop& loop, const Clock& clock, Random& random, 
                            Manifest manifest, LoadProgress progress)
     : loop_(loop) {
   const std::string state = state_folder(config);
-  pins_ = std::make_unique<Pins>(RocksStore(state, {"pins"}).family("pins"));
+  RocksStore store(state, {"pins", ShardStore::kRecordsFamily, ShardStore::kBulkFamily});
+  pins_ = std::make_unique<Pins>(store.family("pins"));
   keys_ = load_or_create_keys(state, random);
   make_link(config, clock, random);
   HeadProcessOptions options;
@@ -33,6 +35,8 @@ ServeProcess::ServeProcess(EventLoop& loop, const Clock& clock, Random& random, 
   options.link = link_.get();
   head_ = std::make_unique<HeadProcess>(loop, clock, random, config, std::move(manifest), options,
                                         std::move(progress));
+  shards_ = std::make_unique<ShardService>(loop, clock, open_shards(store, state), head_->engine().manifest(),
+                                           *link_);
   serving_ = std::make_unique<Serving>(loop, clock, random, config, *head_);
   running_ = std::make_unique<RunningFile>(
       state, RunningHead{::getpid(), serving_->address(), wire_addresses(), head_->name()});
@@ -47,6 +51,7 @@ ServeProcess::~ServeProcess() {
   running_.reset();
   serving_.reset();
   if (head_) head_->driver().stop();
+  shards_.reset();
   link_.reset();
 }
 
@@ -70,6 +75,7 @@ void ServeProcess::make_link(const Config& config, const Clock& clock, Random& r
   ZmqLinkCallbacks callbacks;
   callbacks.event = [this](LinkEvent event) {
     loop_.post([this, event = std::move(event)]() mutable {
+      if (shards_ && shards_->on(event)) return;
       if (head_) head_->on_link(std::move(event));
     });
   };

@@ -10,6 +10,7 @@
 #include "daemon/invitations.h"
 #include "daemon/running.h"
 #include "daemon/serving.h"
+#include "daemon/shard_service.h"
 #include "peers/pins.h"
 #include "peers/zmq_link.h"
 
@@ -37,6 +38,7 @@ class ServeProcess {
   KeyPair keys_;
   std::unique_ptr<HeadProcess> head_;
   std::unique_ptr<ZmqLink> link_;
+  std::unique_ptr<ShardService> shards_;
   std::unique_ptr<Serving> serving_;
   std::unique_ptr<RunningFile> running_;
   std::unique_ptr<Invitations> invitations_;

@@ -18,7 +18,7 @@ size_t frame_cost(size_t first_bytes, size_t second_bytes) {
 }
 
 constexpr size_t kMaxFrameCost = 256 + kEnvelopeBytes + limits::kMaxHeaderBytes + limits::kFragmentBytes;
-static_assert(limits::kLinkWindowBytes >= 8 * kMaxFrameCost, "several frames are under way");
+static_assert(limits::kLinkWindowBytes >= 16 * kMaxFrameCost, "several frames are under way");
 static_assert(limits::kMaxZmqFrameBytes > kEnvelopeBytes + limits::kMaxHeaderBytes);
 static_assert(limits::kMaxZmqFrameBytes > limits::kFragmentBytes);
 
@@ -28,23 +28,30 @@ constexpr size_t kFirstRoomBytes = 4u << 20;
 }  // namespace
 
 void Session::set_window(uint64_t bytes) {
-  if (bytes < kMaxFrameCost || bytes > (uint64_t{1} << 40))
+  if (bytes < 2 * kMaxFrameCost || bytes > (uint64_t{1} << 40))
     fail(ErrorCode::kMalformed, "a window of {} bytes", bytes);
   window_ = bytes;
 }
 
-void Session::send(Frames frames, bool may_overtake, size_t queue_bytes) {
-  if (may_overtake) CHECK(frames.rows == nullptr);
-  Queued message{may_overtake ? 0 : next_order_++, std::move(frames), queue_bytes};
-  waiting_bytes_ += queue_bytes;
-  (may_overtake ? overtaking_ : backlog_).push_back(std::move(message));
+Session::Turn Session::turn_of(const Message& message) {
+  if (std::holds_alternative<Heartbeat>(message)) return Turn::kFirst;
+  return std::holds_alternative<ShardBytes>(message) ? Turn::kLast : Turn::kInOrder;
 }
 
-Session::Frame Session::first_frame(Queued& message) {
+void Session::send(Frames frames, Turn turn, size_t queue_bytes) {
+  // What has no order comes whole.
+  if (turn != Turn::kInOrder) CHECK((frames.rows ? frames.rows->size() : 0) <= limits::kFragmentBytes);
+  Queued message{turn == Turn::kInOrder ? next_order_++ : 0, std::move(frames), queue_bytes};
+  waiting_bytes_ += queue_bytes;
+  auto& queue = turn == Turn::kFirst ? first_ : turn == Turn::kLast ? last_ : backlog_;
+  queue.push_back(std::move(message));
+}
+
+Session::Frame Session::first_frame(Queued& message, Turn turn) {
   const size_t rows = message.frames.rows ? message.frames.rows->size() : 0;
   const bool is_bulk = rows > limits::kFragmentBytes;
   Frame frame;
-  frame.lane = is_bulk ? Lane::kBulk : Lane::kDecode;
+  frame.lane = is_bulk || turn == Turn::kLast ? Lane::kBulk : Lane::kDecode;
   frame.first = pack({FrameKind::kMessage, Lane::kDecode, message.order, rows}, message.frames.header);
   frame.ends_message = !is_bulk;
   frame.message_bytes = message.queue_bytes;
@@ -80,12 +87,13 @@ std::optional<Session::Frame> Session::fragment() {
 }
 
 std::optional<Session::Frame> Session::next_frame() {
-  if (overtaking_.empty() && fragment_at_) return fragment();
-  auto& queue = overtaking_.empty() ? backlog_ : overtaking_;
+  if (first_.empty() && fragment_at_) return fragment();
+  const Turn turn = !first_.empty() ? Turn::kFirst : !backlog_.empty() ? Turn::kInOrder : Turn::kLast;
+  auto& queue = turn == Turn::kFirst ? first_ : turn == Turn::kInOrder ? backlog_ : last_;
   if (queue.empty()) return std::nullopt;
-  Frame frame = first_frame(queue.front());
+  Frame frame = first_frame(queue.front(), turn);
   const size_t cost = frame_cost(frame.first.size(), frame.bytes);
-  if (in_flight_ + cost > window_) return std::nullopt;
+  if (in_flight_ + cost > (turn == Turn::kLast ? window_ / 2 : window_)) return std::nullopt;
   in_flight_ += cost;
   if (frame.ends_message) {
     waiting_bytes_ -= frame.message_bytes;
@@ -155,7 +163,7 @@ void Session::add_fragment(Lane lane, const Unpacked& first, std::span<const std
 
 void Session::deliver(uint64_t order, Message message, size_t cost, std::vector<Message>& messages) {
   if (order == 0) {
-    if (!std::holds_alternative<Heartbeat>(message))
+    if (turn_of(message) == Turn::kInOrder)
       fail(ErrorCode::kMalformed, "a {} without its place in the order", name(message));
     not_credited_ += cost;
     messages.push_back(std::move(message));

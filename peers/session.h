@@ -17,9 +17,10 @@ namespace caravan {
 // One connection with a neighbour, without its sockets: the order of messages over two lanes, rows in
 // fragments, credits in bytes. Frames go in, messages come out; messages go in, frames come out. One thread.
 //
-// Messages arrive in the order of send(), whatever lane they take; heartbeats alone may overtake. A message
-// with more rows than one fragment goes over the bulk lane, so that nothing else is held up in a socket
-// behind it.
+// Messages arrive in the order of send(), whatever lane they take. Two kinds stand outside that order:
+// heartbeats, which overtake, and parts of weight groups, which wait until nothing else does and never take
+// more than half of the window. A message with more rows than one fragment goes over the bulk lane, as groups
+// do, so that nothing else is held up in a socket behind it.
 class Session {
  public:
   Session(uint64_t id, DecodeOptions options) : id_(id), options_(options) {}
@@ -35,8 +36,10 @@ class Session {
     size_t message_bytes = 0;
   };
 
+  enum class Turn : uint8_t { kInOrder, kFirst, kLast };
+  static Turn turn_of(const Message& message);
   // Into the backlog; the caller bounds it. `queue_bytes` is what the message counts in it.
-  void send(Frames frames, bool may_overtake, size_t queue_bytes);
+  void send(Frames frames, Turn turn, size_t queue_bytes);
   // The next frame that the other side's window has room for.
   std::optional<Frame> next_frame();
 
@@ -48,7 +51,7 @@ class Session {
   uint64_t take_credit();
 
   // What waits to be sent, the message that is being cut included.
-  size_t waiting_messages() const { return overtaking_.size() + backlog_.size(); }
+  size_t waiting_messages() const { return first_.size() + backlog_.size() + last_.size(); }
   size_t waiting_bytes() const { return waiting_bytes_; }
 
   // The window that the other side announced. Throws Error for one that is too small to be one.
@@ -72,7 +75,7 @@ class Session {
     size_t cost = 0;  // of the first frame
   };
 
-  Frame first_frame(Queued& message);
+  Frame first_frame(Queued& message, Turn turn);
   std::optional<Frame> fragment();
   void begin_assembly(Lane lane, const Unpacked& first, size_t cost);
   void add_fragment(Lane lane, const Unpacked& first, std::span<const std::byte> second, size_t cost,
@@ -83,7 +86,7 @@ class Session {
   const DecodeOptions options_;
 
   // Sending.
-  std::deque<Queued> overtaking_, backlog_;
+  std::deque<Queued> first_, backlog_, last_;
   size_t waiting_bytes_ = 0;
   uint64_t next_order_ = 1;
   std::optional<size_t> fragment_at_;  // offset in the rows of backlog_.front(), which is being cut

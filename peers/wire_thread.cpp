@@ -254,8 +254,7 @@ void WireThread::handle(SendCommand&& command) {
   Connection* const way = one.active ? connection(one, *one.active) : nullptr;
   if (!way) return forget();
   try {
-    const bool may_overtake = std::holds_alternative<Heartbeat>(command.message);
-    way->session->send(encode(command.message), may_overtake, bytes);
+    way->session->send(encode(command.message), Session::turn_of(command.message), bytes);
     one.outbox->messages_out.add(1);
   } catch (const Error& error) {
     log_error("message_dropped to={} kind={} reason=\"{}\"", short_string(command.peer),

@@ -72,6 +72,12 @@ Value of_epoch(const Reader& in) {
   return out;
 }
 
+UnitSpan units(uint32_t first, uint32_t last) {
+  if (first > last || last > limits::kMaxLayers + 2)
+    fail(ErrorCode::kMalformed, "a stage of units {} to {}", first, last);
+  return {first, last};
+}
+
 Rows rows_header(wire::Rows::Reader in) {
   Rows out;
   out.codec = enumerator<CodecId>(in.getCodec(), kCodecCount, "codec");
@@ -110,6 +116,7 @@ Hello read(wire::Hello::Reader in) {
   out.layer_ns = in.getLayerNs();
   out.threads = in.getThreads();
   out.endpoints = endpoints(in.getEndpoints());
+  out.fetches = in.getFetches();
   return out;
 }
 
@@ -127,7 +134,8 @@ Goodbye read(wire::Goodbye::Reader in) {
 
 Heartbeat read(wire::Heartbeat::Reader in) {
   return {in.getSentNs(),        in.getEchoNs(),      in.getKvBlocks(), in.getKvBlocksFree(),
-          in.getOpenSequences(), in.getQueuedSteps(), {in.getEpoch()},  {in.getLastStep()}};
+          in.getOpenSequences(), in.getQueuedSteps(), {in.getEpoch()},  {in.getLastStep()},
+          in.getFetchedBytes(),  in.getFetchBytes()};
 }
 
 Assign read(wire::Assign::Reader in) {
@@ -143,9 +151,7 @@ Assign read(wire::Assign::Reader in) {
     stage.name = name_text(one.getName(), "a peer's name");
     stage.numerics_class = name_text(one.getNumericsClass(), "a numerics class");
     stage.endpoints = endpoints(one.getEndpoints());
-    stage.span = {one.getFirst(), one.getLast()};
-    if (stage.span.first > stage.span.last || stage.span.last > limits::kMaxLayers + 2)
-      fail(ErrorCode::kMalformed, "a stage of units {} to {}", stage.span.first, stage.span.last);
+    stage.span = units(one.getFirst(), one.getLast());
     out.route.push_back(std::move(stage));
   }
   if (out.stage >= out.route.size())
@@ -264,6 +270,48 @@ StepFailed read(wire::StepFailed::Reader in) {
   return out;
 }
 
+ManifestInfo read(wire::ManifestInfo::Reader in) {
+  ManifestInfo out;
+  out.model = blob<Hash256>(in.getModel(), "a model's fingerprint");
+  out.record = blob<Hash256>(in.getRecord(), "a record's hash");
+  out.record_bytes = in.getRecordBytes();
+  if (out.record_bytes > limits::kMaxModelRecordBytes)
+    fail(ErrorCode::kLimit, "a manifest of {} bytes, {} are allowed", out.record_bytes,
+         limits::kMaxModelRecordBytes);
+  out.hashed_bytes = in.getHashedBytes();
+  out.total_bytes = in.getTotalBytes();
+  out.reason = reason_text(in.getReason());
+  return out;
+}
+
+void check_range(uint64_t offset, uint32_t length, size_t most) {
+  if (length == 0 || length > most || offset > limits::kMaxGroupBytes - length)
+    fail(ErrorCode::kLimit, "{} bytes of a group from {}, 1 to {} are allowed", length, offset, most);
+}
+
+ShardRequest read(wire::ShardRequest::Reader in) {
+  const ShardRequest out{blob<Hash256>(in.getGroup(), "a group's hash"), in.getOffset(), in.getLength()};
+  check_range(out.offset, out.length, limits::kMaxShardRangeBytes);
+  return out;
+}
+
+ShardBytes read(wire::ShardBytes::Reader in) {
+  check_range(in.getOffset(), in.getLength(), limits::kFragmentBytes);
+  return {blob<Hash256>(in.getGroup(), "a group's hash"), in.getOffset(), nullptr};
+}
+
+ShardRefused read(wire::ShardRefused::Reader in) {
+  return {blob<Hash256>(in.getGroup(), "a group's hash"), in.getOffset(), reason_text(in.getReason())};
+}
+
+Fetch read(wire::Fetch::Reader in) {
+  return {blob<RingId>(in.getRing(), "a ring's id"), in.getPlan(), units(in.getFirst(), in.getLast())};
+}
+
+Fetched read(wire::Fetched::Reader in) {
+  return {blob<RingId>(in.getRing(), "a ring's id"), in.getPlan(), reason_text(in.getReason())};
+}
+
 Message read(wire::Message::Reader in) {
   if (in.getVersion() != kProtocolVersion)
     fail(ErrorCode::kUnsupported, "a message of protocol version {}, this program speaks {}", in.getVersion(),
@@ -297,11 +345,31 @@ Message read(wire::Message::Reader in) {
       return read(in.getAnswer());
     case wire::Message::STEP_FAILED:
       return read(in.getStepFailed());
+    case wire::Message::MANIFEST_REQUEST:
+      return ManifestRequest{};
+    case wire::Message::MANIFEST_INFO:
+      return read(in.getManifestInfo());
+    case wire::Message::SHARD_REQUEST:
+      return read(in.getShardRequest());
+    case wire::Message::SHARD_BYTES:
+      return read(in.getShardBytes());
+    case wire::Message::SHARD_REFUSED:
+      return read(in.getShardRefused());
+    case wire::Message::FETCH:
+      return read(in.getFetch());
+    case wire::Message::FETCHED:
+      return read(in.getFetched());
   }
   fail(ErrorCode::kUnsupported, "a message of the unknown kind {}", static_cast<uint16_t>(in.which()));
 }
 
-Message read_header(std::span<const std::byte> header) {
+// A header, and how many bytes belong beside it as far as it says so itself.
+struct Header {
+  Message message;
+  uint32_t shard_bytes = 0;
+};
+
+Header read_header(std::span<const std::byte> header) {
   if (header.size() > limits::kMaxHeaderBytes)
     fail(ErrorCode::kLimit, "a header of {} bytes, {} are allowed", header.size(), limits::kMaxHeaderBytes);
   if (header.empty() || header.size() % sizeof(capnp::word) != 0)
@@ -312,21 +380,31 @@ Message read_header(std::span<const std::byte> header) {
   try {
     capnp::FlatArrayMessageReader reader(kj::arrayPtr(words.data(), words.size()),
                                          {kTraversalWords, kNesting});
-    return read(reader.getRoot<wire::Message>());
+    const auto root = reader.getRoot<wire::Message>();
+    Header out{read(root), 0};
+    if (root.isShardBytes()) out.shard_bytes = root.getShardBytes().getLength();
+    return out;
   } catch (const kj::Exception& exception) {
     fail(ErrorCode::kMalformed, "a header that Cap'n Proto refuses: {}", exception.getDescription().cStr());
   }
 }
 
-Rows* rows_in(Message& message) {
-  if (auto* step = std::get_if<Step>(&message)) return &step->rows;
-  if (auto* answer = std::get_if<Answer>(&message)) return &answer->rows;
+const Rows* rows_in(const Message& message) {
+  if (const auto* step = std::get_if<Step>(&message)) return &step->rows;
+  if (const auto* answer = std::get_if<Answer>(&message)) return &answer->rows;
   return nullptr;
 }
 
+SharedBytes& payload_of(Message& message) {
+  if (auto* step = std::get_if<Step>(&message)) return step->rows.bytes;
+  if (auto* answer = std::get_if<Answer>(&message)) return answer->rows.bytes;
+  return std::get<ShardBytes>(message).bytes;
+}
+
 // The bytes that the header implies, or nothing when only limits are known.
-std::optional<size_t> implied_bytes(const Rows* rows, const DecodeOptions& options) {
-  if (!rows || rows->count == 0) return 0;
+std::optional<size_t> implied_bytes(const Header& header, const DecodeOptions& options) {
+  const Rows* rows = rows_in(header.message);
+  if (!rows || rows->count == 0) return header.shard_bytes;
   if (!options.encoded_row_bytes) return std::nullopt;
   const size_t bytes = rows->count * options.encoded_row_bytes(rows->codec, rows->width);
   if (bytes > limits::kMaxFrameBytes)
@@ -337,21 +415,21 @@ std::optional<size_t> implied_bytes(const Rows* rows, const DecodeOptions& optio
 }  // namespace
 
 size_t announced_row_bytes(std::span<const std::byte> header, const DecodeOptions& options) {
-  Message message = read_header(header);
-  return implied_bytes(rows_in(message), options).value_or(limits::kMaxFrameBytes);
+  return implied_bytes(read_header(header), options).value_or(limits::kMaxFrameBytes);
 }
 
 Message decode(std::span<const std::byte> header, SharedBytes rows, const DecodeOptions& options) {
-  Message message = read_header(header);
-  Rows* place = rows_in(message);
+  Header read = read_header(header);
   const size_t bytes = rows ? rows->size() : 0;
-  const std::optional<size_t> implied = implied_bytes(place, options);
+  const std::optional<size_t> implied = implied_bytes(read, options);
   if (implied && bytes != *implied)
-    fail(ErrorCode::kMalformed, "a {} with {} bytes of rows instead of {}", name(message), bytes, *implied);
+    fail(ErrorCode::kMalformed, "a {} with {} bytes beside it instead of {}", name(read.message), bytes,
+         *implied);
   if (!implied && (bytes == 0 || bytes > limits::kMaxFrameBytes))
-    fail(ErrorCode::kMalformed, "a {} with {} bytes for {} rows", name(message), bytes, place->count);
-  if (bytes > 0) place->bytes = std::move(rows);
-  return message;
+    fail(ErrorCode::kMalformed, "a {} with {} bytes for {} rows", name(read.message), bytes,
+         rows_in(read.message)->count);
+  if (bytes > 0) payload_of(read.message) = std::move(rows);
+  return std::move(read.message);
 }
 
 }  // namespace caravan

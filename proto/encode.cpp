@@ -91,6 +91,7 @@ struct Writer {
     out.setLayerNs(hello.layer_ns);
     out.setThreads(hello.threads);
     set_endpoints(out, hello.endpoints);
+    out.setFetches(hello.fetches);
   }
   void operator()(const Welcome& welcome) {
     auto out = root.initWelcome();
@@ -112,6 +113,8 @@ struct Writer {
     out.setQueuedSteps(heartbeat.queued_steps);
     out.setEpoch(heartbeat.epoch.value);
     out.setLastStep(heartbeat.last_step.value);
+    out.setFetchedBytes(heartbeat.fetched_bytes);
+    out.setFetchBytes(heartbeat.fetch_bytes);
   }
   void operator()(const Assign& assign) {
     auto out = root.initAssign();
@@ -187,6 +190,48 @@ struct Writer {
     set_reason(out, failed.reason);
   }
 
+  void operator()(const ManifestRequest&) { root.initManifestRequest(); }
+  void operator()(const ManifestInfo& info) {
+    auto out = root.initManifestInfo();
+    out.setModel(data(info.model));
+    out.setRecord(data(info.record));
+    out.setRecordBytes(info.record_bytes);
+    out.setHashedBytes(info.hashed_bytes);
+    out.setTotalBytes(info.total_bytes);
+    set_reason(out, info.reason);
+  }
+  void operator()(const ShardRequest& request) {
+    auto out = root.initShardRequest();
+    out.setGroup(data(request.group));
+    out.setOffset(request.offset);
+    out.setLength(request.length);
+  }
+  void operator()(const ShardBytes& shard) {
+    auto out = root.initShardBytes();
+    out.setGroup(data(shard.group));
+    out.setOffset(shard.offset);
+    out.setLength(checked_count(shard.byte_count(), limits::kFragmentBytes, "bytes of a group"));
+  }
+  void operator()(const ShardRefused& refused) {
+    auto out = root.initShardRefused();
+    out.setGroup(data(refused.group));
+    out.setOffset(refused.offset);
+    set_reason(out, refused.reason);
+  }
+  void operator()(const Fetch& fetch) {
+    auto out = root.initFetch();
+    out.setRing(data(fetch.ring));
+    out.setPlan(fetch.plan);
+    out.setFirst(fetch.span.first);
+    out.setLast(fetch.span.last);
+  }
+  void operator()(const Fetched& fetched) {
+    auto out = root.initFetched();
+    out.setRing(data(fetched.ring));
+    out.setPlan(fetched.plan);
+    set_reason(out, fetched.reason);
+  }
+
   static void set_operations(wire::Step::Builder out, const Step& step) {
     const auto& operations = step.operations;
     auto list =
@@ -223,9 +268,7 @@ struct Writer {
 };
 
 SharedBytes rows_of(const Message& message) {
-  SharedBytes rows;
-  if (const auto* step = std::get_if<Step>(&message)) rows = step->rows.bytes;
-  if (const auto* answer = std::get_if<Answer>(&message)) rows = answer->rows.bytes;
+  const SharedBytes& rows = payload(message);
   if (rows && rows->size() > limits::kMaxFrameBytes)
     fail(ErrorCode::kLimit, "{} bytes of rows, a frame holds {}", rows->size(), limits::kMaxFrameBytes);
   return rows && !rows->empty() ? rows : nullptr;

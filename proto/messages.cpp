@@ -6,8 +6,11 @@ namespace caravan {
 
 std::string_view name(const Message& message) {
   static constexpr std::array<std::string_view, std::variant_size_v<Message>> kNames = {
-      "hello", "welcome",   "refuse",  "heartbeat", "goodbye", "assign",     "contract",
-      "ready", "not_ready", "release", "step",      "answer",  "step_failed"};
+      "hello",       "welcome",          "refuse",        "heartbeat",
+      "goodbye",     "assign",           "contract",      "ready",
+      "not_ready",   "release",          "step",          "answer",
+      "step_failed", "manifest_request", "manifest_info", "shard_request",
+      "shard_bytes", "shard_refused",    "fetch",         "fetched"};
   return kNames[message.index()];
 }
 
@@ -17,14 +20,30 @@ bool is_for_head(const Message& message) {
   return std::holds_alternative<Hello>(message) || std::holds_alternative<Heartbeat>(message) ||
          std::holds_alternative<Goodbye>(message) || std::holds_alternative<Ready>(message) ||
          std::holds_alternative<NotReady>(message) || std::holds_alternative<Answer>(message) ||
-         std::holds_alternative<StepFailed>(message);
+         std::holds_alternative<StepFailed>(message) || std::holds_alternative<Fetched>(message);
+}
+
+bool is_for_shard_server(const Message& message) {
+  return std::holds_alternative<ManifestRequest>(message) || std::holds_alternative<ShardRequest>(message);
+}
+
+bool is_for_shard_fetcher(const Message& message) {
+  return std::holds_alternative<ManifestInfo>(message) || std::holds_alternative<ShardBytes>(message) ||
+         std::holds_alternative<ShardRefused>(message);
+}
+
+const SharedBytes& payload(const Message& message) {
+  static const SharedBytes kNone;
+  if (const auto* step = std::get_if<Step>(&message)) return step->rows.bytes;
+  if (const auto* answer = std::get_if<Answer>(&message)) return answer->rows.bytes;
+  if (const auto* shard = std::get_if<ShardBytes>(&message)) return shard->bytes;
+  return kNone;
 }
 
 size_t queue_bytes(const Message& message) {
   constexpr size_t kHeader = 256;
-  if (const auto* step = std::get_if<Step>(&message)) return kHeader + step->rows.byte_count();
-  if (const auto* answer = std::get_if<Answer>(&message)) return kHeader + answer->rows.byte_count();
-  return kHeader;
+  const SharedBytes& bytes = payload(message);
+  return kHeader + (bytes ? bytes->size() : 0);
 }
 
 }  // namespace caravan

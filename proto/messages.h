@@ -48,6 +48,7 @@ struct Hello {
   uint64_t layer_ns = 0;       // measured: one layer, one row; 0: not measured
   uint32_t threads = 0;
   std::vector<std::string> endpoints;  // where other peers reach it
+  bool fetches = false;                // has no file of the model: its weights come from the head
 };
 
 // Head to peer: admitted. The peer sends heartbeats from now on.
@@ -73,6 +74,7 @@ struct Heartbeat {
   uint32_t queued_steps = 0;
   EpochId epoch;     // that the sender serves
   StepId last_step;  // of that epoch that the sender has finished: tells where a lost step stopped
+  uint64_t fetched_bytes = 0, fetch_bytes = 0;  // of the weights that it fetches now, and of how many; or 0
 };
 
 // The sender leaves in order.
@@ -218,14 +220,73 @@ struct StepFailed {
   std::string reason;
 };
 
+// --- Weights, for peers without the model's file ---
+
+// Peer to head: which model is this, and where does its manifest begin?
+struct ManifestRequest {};
+
+// Head to peer. The manifest is a record that is fetched like a group, by its hash.
+struct ManifestInfo {
+  Hash256 model;                               // fingerprint
+  Hash256 record;                              // SHA-256 of the manifest's record
+  uint64_t record_bytes = 0;                   // 0: the head still hashes the model
+  uint64_t hashed_bytes = 0, total_bytes = 0;  // of the model, while it does
+  std::string reason;                          // why there is none and will be none; else empty
+};
+
+// Peer to head: a range of the content with this hash.
+struct ShardRequest {
+  Hash256 group;
+  uint64_t offset = 0;
+  uint32_t length = 0;  // 1 to limits::kMaxShardRangeBytes
+};
+
+// Head to peer: a part of a range that was asked for. Such messages come in the order of their ranges and
+// stand outside the order of all others.
+struct ShardBytes {
+  Hash256 group;
+  uint64_t offset = 0;
+  SharedBytes bytes;  // 1 to limits::kFragmentBytes, in a frame of their own
+
+  size_t byte_count() const { return bytes ? bytes->size() : 0; }
+};
+
+// Head to peer: the range that begins there will not come.
+struct ShardRefused {
+  Hash256 group;
+  uint64_t offset = 0;
+  std::string reason;
+};
+
+// Head to a peer that fetches: have the weights of these units, for a ring that is to come.
+struct Fetch {
+  RingId ring;
+  uint64_t plan = 0;  // counted by the head; a later one takes the place of an earlier one
+  UnitSpan span;
+};
+
+// Peer to head: they are here; or why they will not be.
+struct Fetched {
+  RingId ring;
+  uint64_t plan = 0;
+  std::string reason;
+};
+
 using Message = std::variant<Hello, Welcome, Refuse, Heartbeat, Goodbye, Assign, Contract, Ready, NotReady,
-                             Release, Step, Answer, StepFailed>;
+                             Release, Step, Answer, StepFailed, ManifestRequest, ManifestInfo, ShardRequest,
+                             ShardBytes, ShardRefused, Fetch, Fetched>;
 
 // "step", for logs.
 std::string_view name(const Message& message);
 // Whether a process that has both a head and a stage hands the message to its head.
 bool is_for_head(const Message& message);
-// Bytes that count against queues: the rows, and a flat amount for the header.
+// Whether it is asked of whoever has the weights, beside rings and their heads.
+bool is_for_shard_server(const Message& message);
+// Whether it answers such a question.
+bool is_for_shard_fetcher(const Message& message);
+// What travels in a frame of its own beside the header: rows, or a part of a group. Null without.
+const SharedBytes& payload(const Message& message);
+// Bytes that count against queues: the payload, and a flat amount for the header.
 size_t queue_bytes(const Message& message);
 
 }  // namespace caravan

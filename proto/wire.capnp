@@ -23,6 +23,7 @@ struct Hello {
   layerNs @8 :UInt64;
   threads @9 :UInt32;
   endpoints @10 :List(Text);
+  fetches @11 :Bool;
 }
 
 struct Welcome {
@@ -46,6 +47,8 @@ struct Heartbeat {
   queuedSteps @5 :UInt32;
   epoch @6 :UInt64;
   lastStep @7 :UInt64;
+  fetchedBytes @8 :UInt64;
+  fetchBytes @9 :UInt64;
 }
 
 struct Goodbye {
@@ -161,6 +164,49 @@ struct StepFailed {
   reason @4 :Text;
 }
 
+struct ManifestRequest {
+}
+
+struct ManifestInfo {
+  model @0 :Data;  # 32 bytes
+  record @1 :Data;  # 32 bytes
+  recordBytes @2 :UInt64;
+  hashedBytes @3 :UInt64;
+  totalBytes @4 :UInt64;
+  reason @5 :Text;
+}
+
+struct ShardRequest {
+  group @0 :Data;  # 32 bytes
+  offset @1 :UInt64;
+  length @2 :UInt32;
+}
+
+struct ShardBytes {
+  group @0 :Data;  # 32 bytes
+  offset @1 :UInt64;
+  length @2 :UInt32;
+}
+
+struct ShardRefused {
+  group @0 :Data;  # 32 bytes
+  offset @1 :UInt64;
+  reason @2 :Text;
+}
+
+struct Fetch {
+  ring @0 :Data;  # 16 bytes
+  plan @1 :UInt64;
+  first @2 :UInt32;
+  last @3 :UInt32;
+}
+
+struct Fetched {
+  ring @0 :Data;  # 16 bytes
+  plan @1 :UInt64;
+  reason @2 :Text;
+}
+
 struct Message {
   version @0 :UInt32;
   union {
@@ -178,5 +224,12 @@ struct Message {
     step @12 :Step;
     answer @13 :Answer;
     stepFailed @14 :StepFailed;
+    manifestRequest @15 :ManifestRequest;
+    manifestInfo @16 :ManifestInfo;
+    shardRequest @17 :ShardRequest;
+    shardBytes @18 :ShardBytes;
+    shardRefused @19 :ShardRefused;
+    fetch @20 :Fetch;
+    fetched @21 :Fetched;
   }
 }

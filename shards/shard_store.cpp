@@ -20,6 +20,7 @@ namespace {
 constexpr std::string_view kSegmentKind = "caravan segment 1";
 constexpr std::string_view kModelPrefix = "model/";
 constexpr std::string_view kHashPrefix = "hashes/";
+constexpr std::string_view kPartialPrefix = "partial/";
 constexpr std::string_view kNextKey = "next-segment";
 // Less than this share of a segment is not worth writing the rest of it again.
 constexpr uint64_t kDeadShare = 8;
@@ -254,6 +255,35 @@ void ShardStore::erase_model(const Hash256& fingerprint) {
   records_->erase(model_key(fingerprint));
 }
 
+std::vector<Hash256> ShardStore::partial_models() const {
+  std::vector<Hash256> found;
+  records_->scan(kPartialPrefix, [&](std::string_view key, std::string_view) {
+    Hash256 record;
+    if (from_hex(key.substr(kPartialPrefix.size()), record.bytes.data(), record.size()))
+      found.push_back(record);
+    return true;
+  });
+  return found;
+}
+
+void ShardStore::put_partial(const Hash256& record) {
+  records_->put(std::string(kPartialPrefix) + to_string(record), "");
+}
+
+void ShardStore::erase_partial(const Hash256& record) {
+  records_->erase(std::string(kPartialPrefix) + to_string(record));
+}
+
+ModelRecord ShardStore::read_record(const Hash256& record) const {
+  const uint64_t size = group_bytes(record).value_or(0);
+  if (size > limits::kMaxModelRecordBytes)
+    fail(ErrorCode::kLimit, "{}: a record of {} bytes is over {}", name(), size,
+         limits::kMaxModelRecordBytes);
+  std::string bytes(size, '\0');
+  read(record, 0, std::as_writable_bytes(std::span(bytes)));
+  return decode_model_record(bytes, fmt::format("{}, record {}", name(), short_string(record)));
+}
+
 std::optional<HashRecord> ShardStore::hashes_of(std::string_view path) const {
   const auto bytes = records_->get(std::string(kHashPrefix) + std::string(path));
   if (!bytes) return std::nullopt;
@@ -305,6 +335,15 @@ std::vector<Hash256> ShardStore::live_groups(std::span<const Hash256> keep) cons
   std::vector<Hash256> live(keep.begin(), keep.end());
   for (const ModelRecord& record : models())
     if (record.copied) live.insert(live.end(), record.hashes.begin(), record.hashes.end());
+  for (const Hash256& hash : partial_models()) {
+    live.push_back(hash);
+    try {
+      const ModelRecord record = read_record(hash);
+      live.insert(live.end(), record.hashes.begin(), record.hashes.end());
+    } catch (const Error& error) {
+      log_warning("{}", error.message());  // it can be fetched again, and so can its groups
+    }
+  }
   return with_shared(live);
 }
 

@@ -75,6 +75,14 @@ class ShardStore {
   // `keep`: also kept.
   uint64_t sweep(std::span<const Hash256> keep = {});
 
+  // Models of which the store holds some groups, fetched from a head: their records are content like groups,
+  // and these are the hashes. What they name is not swept.
+  std::vector<Hash256> partial_models() const;
+  void put_partial(const Hash256& record);
+  void erase_partial(const Hash256& record);
+  // Throws as read; kMalformed, kLimit for content that is no record.
+  ModelRecord read_record(const Hash256& record) const;
+
   std::optional<HashRecord> hashes_of(std::string_view path) const;
   void put_hashes(std::string_view path, const HashRecord& record);
 

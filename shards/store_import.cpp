@@ -50,12 +50,24 @@ class Import {
     record_.fingerprint = manifest.fingerprint();
     record_.hashes.resize(manifest.groups.size());
     known_.resize(manifest.groups.size());
-    check_name();
     load_hashes();
     find_shared();
   }
 
+  ModelRecord only_hash() {
+    try {
+      for (size_t i = 0; i < manifest_.groups.size(); ++i) hash(i);
+      save_hashes();
+    } catch (const Error&) {
+      save_after_failure();
+      throw;
+    }
+    require_unchanged(record_.files);
+    return std::move(record_);
+  }
+
   ImportResult run() {
+    check_name();
     try {
       if (options_.copy)
         copy();
@@ -282,6 +294,15 @@ ImportResult import_model(ShardStore& store, const Manifest& manifest, const Imp
     fail(ErrorCode::kInvalidArgument, "\"{}\" is no name: at most {} bytes, and no /", options.name,
          limits::kMaxNameBytes);
   return Import(store, manifest, options).run();
+}
+
+ModelRecord hash_model(ShardStore& store, const Manifest& manifest, const ImportOptions& options) {
+  if (!dynamic_cast<const StoreSource*>(manifest.source.get()))
+    return Import(store, manifest, options).only_hash();
+  const Hash256 fingerprint = manifest.fingerprint();
+  for (ModelRecord& record : store.models())
+    if (record.fingerprint == fingerprint) return std::move(record);
+  fail(ErrorCode::kNotFound, "{}: it is not imported any more", manifest.name);
 }
 
 uint64_t content_bytes(const Manifest& manifest) {

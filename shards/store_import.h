@@ -35,6 +35,12 @@ struct ImportResult {
 // a file changes meanwhile; kIo; kCancelled.
 ImportResult import_model(ShardStore& store, const Manifest& manifest, const ImportOptions& options);
 
+// The model's record, with the hashes of its groups: those of the store's record when it was imported, else
+// of its files as import_model computes and remembers them. The store keeps no record of the model by this.
+// Of the options `advance` and `cancelled` count. Throws kInvalidArgument when the manifest is neither one of
+// files nor of the store; kRefused when a file changes meanwhile; kIo; kCancelled.
+ModelRecord hash_model(ShardStore& store, const Manifest& manifest, const ImportOptions& options);
+
 // Bytes of all groups: the sum that `advance` gets.
 uint64_t content_bytes(const Manifest& manifest);
 

@@ -214,6 +214,21 @@ void get_groups(RecordReader& in, ModelRecord& record) {
 
 }  // namespace
 
+ModelRecord without_paths(ModelRecord record) {
+  record.copied = true;
+  Manifest& manifest = record.manifest;
+  manifest.path = manifest.name;
+  manifest.source = nullptr;
+  Metadata metadata(manifest.name);
+  for (const auto& [key, value] : manifest.metadata.values()) metadata.set(key, value);
+  manifest.metadata = std::move(metadata);
+  for (FileStamp& file : record.files) {
+    file.path.clear();
+    file.modified_ns = 0;
+  }
+  return record;
+}
+
 std::string encode_model_record(const ModelRecord& record) {
   const Manifest& manifest = record.manifest;
   RecordWriter out(kModelKind);

@@ -29,6 +29,9 @@ struct ModelRecord {
   const std::string& name() const { return manifest.name; }
 };
 
+// The record as other machines get it: the groups are what counts, and no path of this machine is told.
+ModelRecord without_paths(ModelRecord record);
+
 std::string encode_model_record(const ModelRecord& record);
 // The bytes may come from a damaged disk or from another machine: whatever they are, the record is sound
 // (every size within base/limits.h, tensors of the size that type and shape give, extents inside their files,

@@ -21,13 +21,13 @@ class MessageMaker {
     switch (kind) {
       case 0:
         return Hello{u32(), text(), text(), text(), blob<Hash256>(), u32() % (limits::kMaxLayers + 1),
-                     u64(), u64(),  u64(),  u32(),  endpoints()};
+                     u64(), u64(),  u64(),  u32(),  endpoints(),     flag()};
       case 1:
         return Welcome{u32(), blob<RingId>(), text(), u32(), u32()};
       case 2:
         return Refuse{text()};
       case 3:
-        return Heartbeat{u64(), u64(), u64(), u64(), u32(), u32(), {u64()}, {u64()}};
+        return Heartbeat{u64(), u64(), u64(), u64(), u32(), u32(), {u64()}, {u64()}, u64(), u64()};
       case 4:
         return Goodbye{text()};
       case 5:
@@ -44,8 +44,23 @@ class MessageMaker {
         return step();
       case 11:
         return Answer{blob<RingId>(), {u64()}, {u64()}, flag(), rows(u32() % 20), counters()};
-      default:
+      case 12:
         return StepFailed{blob<RingId>(), {u64()}, {u64()}, u32(), text()};
+      case 13:
+        return ManifestRequest{};
+      case 14:
+        return ManifestInfo{blob<Hash256>(), blob<Hash256>(), random_.below(limits::kMaxModelRecordBytes),
+                            u64(),           u64(),           text()};
+      case 15:
+        return ShardRequest{blob<Hash256>(), u32(), 1 + u32() % uint32_t{limits::kMaxShardRangeBytes}};
+      case 16:
+        return ShardBytes{blob<Hash256>(), u32(), bytes(1 + random_.below(900))};
+      case 17:
+        return ShardRefused{blob<Hash256>(), u64(), text()};
+      case 18:
+        return Fetch{blob<RingId>(), u64(), span()};
+      default:
+        return Fetched{blob<RingId>(), u64(), text()};
     }
   }
 
@@ -77,23 +92,27 @@ class MessageMaker {
     return out;
   }
   CodecId codec() { return static_cast<CodecId>(random_.below(kCodecCount)); }
+  SharedBytes bytes(size_t count) {
+    std::vector<uint8_t> drawn(count);
+    random_.fill(drawn);
+    const auto* data = reinterpret_cast<const std::byte*>(drawn.data());
+    return std::make_shared<const std::vector<std::byte>>(data, data + count);
+  }
+  UnitSpan span() {
+    const uint32_t last = u32() % (limits::kMaxLayers + 3);
+    return {u32() % (last + 1), last};
+  }
   Rows rows(uint32_t count) {
     if (count == 0) return {codec(), 0, 0, nullptr};
     Rows out{codec(), 1 + u32() % 300, count, nullptr};
-    std::vector<uint8_t> bytes(count * encoded_row_bytes(out.codec, out.width));
-    random_.fill(bytes);
-    const auto* data = reinterpret_cast<const std::byte*>(bytes.data());
-    out.bytes = std::make_shared<const std::vector<std::byte>>(data, data + bytes.size());
+    out.bytes = bytes(count * encoded_row_bytes(out.codec, out.width));
     return out;
   }
   Message assign() {
     Assign out{
         blob<RingId>(), {u64()}, blob<Hash256>(), 0, {}, codec(), static_cast<uint8_t>(u32()), 0, 0, 0};
     out.route.resize(1 + random_.below(6));
-    for (auto& stage : out.route) {
-      const uint32_t last = u32() % (limits::kMaxLayers + 3);
-      stage = {blob<PeerKey>(), text(), text(), endpoints(), {u32() % (last + 1), last}};
-    }
+    for (auto& stage : out.route) stage = {blob<PeerKey>(), text(), text(), endpoints(), span()};
     out.stage = static_cast<uint32_t>(random_.below(out.route.size()));
     out.context = u32() % (limits::kMaxContext + 1);
     out.max_sequences = u32() % (limits::kMaxSequences + 1);

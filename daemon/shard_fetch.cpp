@@ -1,0 +1,239 @@
+#include "daemon/shard_fetch.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/log.h"
+
+namespace caravan {
+
+namespace {
+
+ShardFetcherOptions fetcher_options(const ShardFetch::Options& options) {
+  ShardFetcherOptions out;
+  out.from = options.head;
+  out.bytes_per_second = options.bytes_per_second;
+  return out;
+}
+
+uint32_t unit_of(const GroupId& id, uint32_t layers) {
+  if (id.kind == GroupId::Kind::kEmbed) return 0;
+  return id.kind == GroupId::Kind::kOutput ? layers + 1 : id.layer + 1;
+}
+
+}  // namespace
+
+ShardFetch::ShardFetch(EventLoop& loop, const Clock& clock, Link& link, std::shared_ptr<ShardStore> store,
+                       Options options)
+    : loop_(loop),
+      clock_(clock),
+      link_(link),
+      store_(std::move(store)),
+      options_(std::move(options)),
+      fetcher_(fetcher_options(options_)),
+      incoming_(store_, options_.folder) {}
+
+ShardFetch::~ShardFetch() {
+  if (timer_) loop_.cancel(*timer_);
+}
+
+bool ShardFetch::on(const LinkEvent& event) {
+  fetcher_.on(event, clock_.now());
+  settle();
+  const auto* received = std::get_if<Received>(&event);
+  return received && is_for_shard_fetcher(received->message);
+}
+
+// --- The manifest ---
+
+void ShardFetch::fetch_manifest(Done done) {
+  manifest_done_ = std::move(done);
+  settle();
+}
+
+void ShardFetch::fetch_record() {
+  const ManifestInfo& info = *fetcher_.manifest();
+  want({{info.record, info.record_bytes, "the manifest", 0}}, false, [this](const std::string& reason) {
+    if (!reason.empty()) return std::exchange(manifest_done_, nullptr)(reason);
+    take_record();
+  });
+}
+
+void ShardFetch::take_record() {
+  const ManifestInfo& info = *fetcher_.manifest();
+  std::string reason;
+  try {
+    ModelRecord record = store_->read_record(info.record);
+    if (record.fingerprint != info.model)
+      fail(ErrorCode::kMalformed, "the head's manifest is of model {}, and it runs {}",
+           short_string(record.fingerprint), short_string(info.model));
+    store_->put_partial(info.record);
+    std::set<Hash256> wanted(record.hashes.begin(), record.hashes.end());
+    thread_.post([this, wanted = std::move(wanted)] { incoming_.keep_only(wanted); });
+    record_ = std::move(record);
+  } catch (const Error& error) {
+    reason = error.message();
+  }
+  std::exchange(manifest_done_, nullptr)(reason);
+}
+
+// --- Groups ---
+
+void ShardFetch::fetch(UnitSpan units, bool check, Done done) {
+  std::vector<WantedShard> wanted;
+  const auto& groups = record_->manifest.groups;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const uint32_t unit = unit_of(groups[i].id, record_->manifest.layer_count);
+    if (unit >= units.first && unit < units.last)
+      wanted.push_back({record_->hashes[i], groups[i].bytes().count, to_string(groups[i].id), 0});
+  }
+  want(std::move(wanted), check, std::move(done));
+}
+
+bool ShardFetch::has(UnitSpan units) const {
+  const auto& groups = record_->manifest.groups;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const uint32_t unit = unit_of(groups[i].id, record_->manifest.layer_count);
+    if (unit >= units.first && unit < units.last && !store_->contains(record_->hashes[i])) return false;
+  }
+  return true;
+}
+
+void ShardFetch::cancel() {
+  ++wish_;
+  done_ = nullptr;
+  phase_ = Phase::kIdle;
+  fetcher_.want({}, clock_.now());
+  settle();
+}
+
+void ShardFetch::want(std::vector<WantedShard> shards, bool check, Done done) {
+  const uint64_t wish = ++wish_;
+  done_ = std::move(done);
+  phase_ = Phase::kLooking;
+  thread_.post([this, wish, check, shards = std::move(shards)]() mutable {
+    std::string reason;
+    try {
+      shards = look(std::move(shards), check);
+    } catch (const Error& error) {
+      reason = error.message();
+    }
+    loop_.post([this, wish, reason, shards = std::move(shards)]() mutable {
+      if (wish != wish_) return;
+      if (!reason.empty()) return finish(reason);
+      phase_ = Phase::kFetching;
+      fetcher_.want(std::move(shards), clock_.now());
+      settle();
+    });
+  });
+}
+
+// What is here already, and whether there is room for the rest.
+std::vector<WantedShard> ShardFetch::look(std::vector<WantedShard> shards, bool check) {
+  uint64_t needed = 0;
+  for (WantedShard& shard : shards) {
+    if (check) incoming_.check(shard.hash, shard.bytes);
+    shard.have = incoming_.have(shard.hash, shard.bytes);
+    needed += shard.bytes - shard.have;
+  }
+  std::error_code error;
+  const auto space = std::filesystem::space(options_.folder, error);
+  if (!error && needed > space.available)
+    fail(ErrorCode::kOutOfMemory, "{} of weights are to be fetched, and the disk of {} has {} left",
+         to_string(Bytes{needed}), store_->name(), to_string(Bytes{space.available}));
+  if (options_.disk_limit && needed > 0 && store_->bytes().count + needed > *options_.disk_limit)
+    fail(ErrorCode::kOutOfMemory, "{} of weights are to be fetched; {} has {} of the {} that --disk allows",
+         to_string(Bytes{needed}), store_->name(), to_string(store_->bytes()),
+         to_string(Bytes{*options_.disk_limit}));
+  return shards;
+}
+
+ShardStored ShardFetch::store_now(const StoreShard& what) {
+  ShardStored event{what.group, what.offset, false, false, ""};
+  try {
+    std::vector<std::span<const std::byte>> parts;
+    for (const SharedBytes& part : what.parts) {
+      parts.emplace_back(*part);
+      event.end += part->size();
+    }
+    const auto state = incoming_.append(what.group, what.total, what.offset, parts);
+    event.is_whole = state == IncomingGroups::State::kWhole;
+    event.is_wrong = state == IncomingGroups::State::kWrong;
+  } catch (const Error& error) {
+    event.error = error.message();
+  }
+  return event;
+}
+
+void ShardFetch::perform(StoreShard what) {
+  thread_.post([this, what = std::move(what)] {
+    loop_.post([this, event = store_now(what)] {
+      fetcher_.on(event, clock_.now());
+      settle();
+    });
+  });
+}
+
+void ShardFetch::settle() {
+  for (ShardFetcherAction& action : fetcher_.take_actions()) {
+    if (auto* store = std::get_if<StoreShard>(&action)) {
+      perform(std::move(*store));
+    } else {
+      auto& send = std::get<SendMessage>(action);
+      // What the link does not take is sent again when nothing comes.
+      if (!link_.send(send.to, std::move(send.message))) log_debug("fetch_not_sent");
+    }
+  }
+  set_timer();
+  if (manifest_done_ && !done_) {
+    if (!fetcher_.error().empty()) return std::exchange(manifest_done_, nullptr)(fetcher_.error());
+    if (fetcher_.manifest()) fetch_record();
+    return;
+  }
+  if (phase_ != Phase::kFetching) return;
+  if (!fetcher_.error().empty()) return finish(fetcher_.error());
+  if (const FetchProgress now = fetcher_.progress(); options_.progress && now.total_bytes > 0)
+    options_.progress(now.done_bytes, now.total_bytes);
+  if (fetcher_.is_done()) flush();
+}
+
+void ShardFetch::flush() {
+  phase_ = Phase::kFlushing;
+  thread_.post([this, wish = wish_] {
+    std::string reason;
+    try {
+      incoming_.flush();
+    } catch (const Error& error) {
+      reason = error.message();
+    }
+    loop_.post([this, wish, reason] {
+      if (wish == wish_) finish(reason);
+    });
+  });
+}
+
+void ShardFetch::finish(const std::string& reason) {
+  phase_ = Phase::kIdle;
+  if (const Done done = std::exchange(done_, nullptr)) done(reason);
+}
+
+void ShardFetch::set_timer() {
+  const Time next = fetcher_.next_tick();
+  if (timer_ && timer_at_ == next) return;
+  if (timer_) loop_.cancel(*timer_);
+  timer_.reset();
+  timer_at_ = next;
+  if (next == Time::max()) return;
+  timer_ = loop_.after(std::max(Duration::zero(), next - clock_.now()), [this] {
+    timer_.reset();
+    fetcher_.tick(clock_.now());
+    settle();
+  });
+}
+
+}  // namespace caravan

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "shards/shard_store.h"
+
+namespace caravan {
+
+// Content on its way into a shard store. What has come lies in a file of its own, so that a fetch goes on at
+// the next byte after a restart; once it is whole and has the right hash it moves into the store. What a
+// power failure garbles shows in the hash. One thread.
+class IncomingGroups {
+ public:
+  // `folder` is made when it is needed. Throws kIo naming it.
+  IncomingGroups(std::shared_ptr<ShardStore> store, std::string folder);
+  ~IncomingGroups();
+  IncomingGroups(const IncomingGroups&) = delete;
+  IncomingGroups& operator=(const IncomingGroups&) = delete;
+
+  // How much of the beginning is here: all of it exactly when the store has it or will with the next flush.
+  // Throws as append.
+  uint64_t have(const Hash256& group, uint64_t bytes);
+
+  enum class State : uint8_t {
+    kPart,   // more is to come
+    kWhole,  // all of it is here, with the right hash
+    kWrong,  // all of it came and has another hash: it is thrown away
+  };
+  // `offset` is where the last append of the group ended, or have(). Throws kIo (a full disk named as such).
+  State append(const Hash256& group, uint64_t bytes, uint64_t offset,
+               std::span<const std::span<const std::byte>> parts);
+  // Reads a stored group and looks at its checksums; one that is damaged counts as not here from now on, and
+  // takes the damaged one's place once it has come again.
+  void check(const Hash256& group, uint64_t bytes);
+  // What is whole can be read from the store when this returns.
+  void flush();
+  // Throws files away that are the beginning of no wanted content.
+  void keep_only(const std::set<Hash256>& wanted);
+
+  uint64_t written_bytes() const { return written_bytes_; }
+
+ private:
+  std::string path_of(const Hash256& group) const;
+  bool is_stored(const Hash256& group) const;
+  State finish(const Hash256& group, uint64_t bytes);
+  void remove_stored();
+
+  const std::shared_ptr<ShardStore> store_;
+  const std::string folder_;
+  std::optional<ShardStore::Writer> writer_;
+  std::vector<Hash256> finished_;  // whose files go when the store has acknowledged them
+  std::set<Hash256> damaged_;      // in the store
+  uint64_t written_bytes_ = 0;
+};
+
+}  // namespace caravan

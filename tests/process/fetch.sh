@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# A peer without the model's file: it fetches the weights that it hosts from the head, goes on after kill -9 and after
+# the head's end, and gives the same text. Loopback only, free ports only.
+#   fetch.sh CARAVAN WORK_FOLDER
+set -euo pipefail
+program=$1 work=$2/fetch
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/lib.sh"
+rm -rf "$work"
+mkdir -p "$work"
+started=$SECONDS
+
+is_ready() { http "$(api_of "$1")" GET /health | grep -q "^HTTP/1.1 200"; }
+stages_are() { [ "$(number_of_stages "$1")" = "$2" ] && is_ready "$1"; }
+ask='{"prompt":"Once upon a time","max_tokens":16,"temperature":0}'
+answer() { http "$(api_of "$work/head")" POST /v1/completions "$ask" | sed -n 's/.*"text":"\([^"]*\)".*/\1/p'; }
+alone=$("$program" run "$model" -p "Once upon a time" -n 16 --temp 0 2>/dev/null)
+
+serve() { # NAME: a head on the same address each time
+  launch "$1" serve "$model" --api 127.0.0.1:0 --listen "${listen-127.0.0.1:0}" --codec f32 --peer-timeout 2 \
+    --log info --state "$work/head"
+  head=$launched
+  wait_for 20 "the head's answer" is_ready "$work/head"
+  listen=$(sed -n 's|.*peers join at tcp://\([^ ;]*\).*|\1|p' "$work/$1.out")
+}
+join() { # NAME [ARGUMENTS...]: a peer of that name, without a model
+  local name=$1
+  shift
+  launch "$name" join "$(cat "$work/ticket")" --listen 127.0.0.1:0 --name "$name" --state "$work/${state-$name}" "$@"
+  peer=$launched
+}
+
+serve head
+"$program" invite --state "$work/head" >"$work/ticket" 2>/dev/null
+
+# --- It works ---
+join plain
+wait_for 30 "the ring with the peer that fetches" stages_are "$work/head" 2
+[ "$(answer)" = "$alone" ] || give_up "the text changed"
+grep -q "hosts layers" "$work/plain.err" || give_up "join does not say what it hosts: $(cat "$work/plain.err")"
+[ -z "$(ls "$work/plain/fetch")" ] || give_up "whole groups are left in files: $(ls "$work/plain/fetch")"
+pass "join without --model fetches what it hosts, and the text stays the same"
+
+kill -9 "$peer"
+wait_for 20 "the ring without the peer" stages_are "$work/head" 1
+state=plain join again --fetch-limit 1KiB/s
+wait_for 20 "the peer's return" stages_are "$work/head" 2
+[ "$(answer)" = "$alone" ] || give_up "the text changed after a return"
+kill -9 "$peer"
+wait_for 20 "the ring without the peer" stages_are "$work/head" 1
+pass "what was fetched once is not fetched again: a peer with 1 KiB/s is back at once"
+
+# --- kill -9 in the middle ---
+"$program" invite --state "$work/head" >"$work/ticket" 2>/dev/null
+here_bytes() { { du -sb "$work/slow/fetch" 2>/dev/null || echo 0; } | cut -f1; }
+has_some() { [ "$(here_bytes)" -gt "$1" ]; }
+state=slow join first --fetch-limit 600KiB/s
+wait_for 20 "the first bytes" has_some 600000
+kill -9 "$peer"
+wait "$peer" 2>/dev/null || true
+kept=$(here_bytes)
+state=slow join second --fetch-limit 600KiB/s
+wait_for 20 "more bytes" has_some $((kept + 400000))
+kill -9 "$head"
+wait "$head" 2>/dev/null || true
+sleep 1
+kill -0 "$peer" || give_up "the peer ended with its head: $(cat "$work/second.err")"
+serve head-again
+wait_for 60 "the ring after all this" stages_are "$work/head" 2
+[ "$(answer)" = "$alone" ] || give_up "the text changed after kill -9"
+pass "a fetch goes on where it was after kill -9 of the peer, and of the head"
+
+# --- A budget ---
+"$program" invite --state "$work/head" >"$work/ticket" 2>/dev/null
+expect_exit 2 "nothing would come" join "$(cat "$work/ticket")" --listen 127.0.0.1:0 --state "$work/none" --fetch-limit 0
+expect_exit 2 "is no size" join "$(cat "$work/ticket")" --listen 127.0.0.1:0 --state "$work/none" --fetch-limit fast
+pass "--fetch-limit is checked"
+echo "$passed checks of fetching passed in $((SECONDS - started)) s"

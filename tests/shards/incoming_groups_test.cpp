@@ -1,0 +1,225 @@
+#include "shards/incoming_groups.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <optional>
+
+#include "base/random.h"
+#include "shards/store_import.h"
+#include "shards/store_source.h"
+#include "store/memory_bulk.h"
+#include "store/memory_store.h"
+#include "store_models.h"
+#include "tests/support/temporary_folder.h"
+
+namespace caravan {
+namespace {
+
+using Content = std::vector<std::byte>;
+using State = IncomingGroups::State;
+
+Content content_of(uint64_t seed, size_t bytes) {
+  std::vector<uint8_t> drawn(bytes);
+  SeededRandom random(seed);
+  random.fill(drawn);
+  const auto* data = reinterpret_cast<const std::byte*>(drawn.data());
+  return {data, data + bytes};
+}
+
+class IncomingTest : public testing::Test {
+ protected:
+  IncomingTest() { start(); }
+  // As after a restart: what was in memory is gone.
+  void start() {
+    incoming_.reset();
+    store_ = std::make_shared<ShardStore>(
+        records_, bulk_, ShardStoreOptions{.name = "the test store", .table_bytes = 3 << 20});
+    incoming_.emplace(store_, folder());
+  }
+  std::string folder() const { return folder_.path() + "/fetch"; }
+  size_t files() const {
+    return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(folder()), {}));
+  }
+  State append(const Content& content, const Hash256& hash, uint64_t offset, uint64_t count) {
+    const std::span<const std::byte> part = std::span(content).subspan(offset, count);
+    const std::span<const std::byte> halves[] = {part.first(count / 2), part.subspan(count / 2)};
+    return incoming_->append(hash, content.size(), offset, halves);
+  }
+  Content stored(const Hash256& hash) const {
+    Content out(store_->group_bytes(hash).value());
+    store_->read(hash, 0, out);
+    return out;
+  }
+
+  test::TemporaryFolder folder_;
+  std::shared_ptr<MemoryStore> records_ = std::make_shared<MemoryStore>();
+  std::optional<MemoryBulk::Fault> commit_fault_;
+  std::shared_ptr<MemoryBulk> bulk_ =
+      std::make_shared<MemoryBulk>([this](MemoryBulk::Operation operation, std::string_view) {
+        return operation == MemoryBulk::Operation::kCommit && commit_fault_ ? *commit_fault_
+                                                                            : MemoryBulk::Fault::kNone;
+      });
+  std::shared_ptr<ShardStore> store_;
+  std::optional<IncomingGroups> incoming_;
+};
+
+TEST_F(IncomingTest, GoesOnAtTheNextByteAfterARestart) {
+  uint64_t restarts = 0;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SeededRandom random(seed);
+    const size_t count = 1 + random.below(6);
+    uint64_t total = 0, appended = 0;
+    std::vector<Hash256> hashes;
+    for (size_t i = 0; i < count; ++i) {
+      const Content content =
+          content_of(seed * 100 + i, 1 + random.below(random.below(2) ? 3'000'000 : 3000));
+      hashes.push_back(sha256(content));
+      total += content.size();
+      uint64_t at = incoming_->have(hashes.back(), content.size());
+      ASSERT_EQ(at, 0u);
+      while (at < content.size()) {
+        const uint64_t part = std::min<uint64_t>(content.size() - at, 1 + random.below(700'000));
+        const State state = append(content, hashes.back(), at, part);
+        at += part;
+        appended += part;
+        ASSERT_EQ(state, at == content.size() ? State::kWhole : State::kPart);
+        if (random.below(4) > 0) continue;
+        ++restarts;
+        start();
+        ASSERT_EQ(incoming_->have(hashes.back(), content.size()), at) << "seed " << seed;
+      }
+    }
+    EXPECT_EQ(appended, total);
+    for (size_t i = 0; i < count; ++i) {
+      const uint64_t size = store_->group_bytes(hashes[i]).value_or(0);
+      if (size == 0)
+        incoming_->have(hashes[i],
+                        std::filesystem::file_size(folder() + "/" + to_string(hashes[i]) + ".part"));
+    }
+    incoming_->flush();
+    for (size_t i = 0; i < count; ++i) EXPECT_EQ(sha256(stored(hashes[i])), hashes[i]);
+    EXPECT_EQ(files(), 0u);
+  }
+  EXPECT_GT(restarts, 20u);
+}
+
+TEST_F(IncomingTest, AWrongHashIsThrownAwayAndTheOthersStay) {
+  const Content good = content_of(1, 100'000), bad = content_of(2, 5000);
+  append(good, sha256(good), 0, good.size());
+  Content flipped = bad;
+  flipped[4000] ^= std::byte{1};
+  EXPECT_EQ(append(flipped, sha256(bad), 0, 3000), State::kPart);
+  EXPECT_EQ(append(flipped, sha256(bad), 3000, 2000), State::kWrong);
+  EXPECT_EQ(incoming_->have(sha256(bad), bad.size()), 0u);
+  EXPECT_EQ(append(bad, sha256(bad), 0, bad.size()), State::kWhole);
+  incoming_->flush();
+  EXPECT_TRUE(stored(sha256(good)) == good);
+  EXPECT_TRUE(stored(sha256(bad)) == bad);
+}
+
+TEST_F(IncomingTest, WhatACrashGarbledIsFoundAndFetchedAgain) {
+  const Content content = content_of(3, 200'000);
+  const Hash256 hash = sha256(content);
+  Content garbled = content;
+  garbled[70'000] ^= std::byte{8};
+  append(garbled, hash, 0, 150'000);
+  start();
+  EXPECT_EQ(incoming_->have(hash, content.size()), 150'000u);
+  EXPECT_EQ(append(content, hash, 150'000, 50'000), State::kWrong);
+  // A file that is longer than the content is none of it.
+  append(content_of(4, 300'000), hash, 0, 300'000 - 1);
+  EXPECT_EQ(incoming_->have(hash, content.size()), 0u);
+}
+
+TEST_F(IncomingTest, ADamagedGroupIsReplaced) {
+  const Content content = content_of(5, 2'500'000), other = content_of(6, 1000);
+  const Hash256 hash = sha256(content);
+  append(content, hash, 0, content.size());
+  append(other, sha256(other), 0, other.size());
+  incoming_->flush();
+  incoming_->check(hash, content.size());
+  EXPECT_EQ(incoming_->have(hash, content.size()), content.size()) << "it is not damaged yet";
+  for (const std::string& key : bulk_->keys())
+    if (bulk_->value(key)->size() > 500'000) bulk_->value(key)->at(300'000) ^= std::byte{1};
+  EXPECT_THROW(stored(hash), Error);
+  incoming_->check(hash, content.size());
+  EXPECT_EQ(incoming_->have(hash, content.size()), 0u);
+  EXPECT_EQ(append(content, hash, 0, 1'000'000), State::kPart);
+  EXPECT_EQ(append(content, hash, 1'000'000, content.size() - 1'000'000), State::kWhole);
+  EXPECT_EQ(incoming_->have(hash, content.size()), content.size());
+  incoming_->flush();
+  EXPECT_TRUE(stored(hash) == content);
+  EXPECT_EQ(incoming_->have(hash, content.size()), content.size());
+  EXPECT_EQ(files(), 0u);
+}
+
+TEST_F(IncomingTest, AFullDiskIsAnErrorAndNothingIsLost) {
+  const Content content = content_of(7, 100'000);
+  const Hash256 hash = sha256(content);
+  append(content, hash, 0, content.size());
+  commit_fault_ = MemoryBulk::Fault::kFull;
+  EXPECT_THROW(incoming_->flush(), Error);
+  commit_fault_.reset();
+  start();
+  EXPECT_EQ(incoming_->have(hash, content.size()), content.size());
+  incoming_->flush();
+  EXPECT_TRUE(stored(hash) == content);
+}
+
+TEST_F(IncomingTest, BeginningsThatNobodyWantsGo) {
+  const Content one = content_of(8, 100), two = content_of(9, 100);
+  append(one, sha256(one), 0, 50);
+  append(two, sha256(two), 0, 50);
+  incoming_->keep_only({sha256(two)});
+  EXPECT_EQ(incoming_->have(sha256(one), 100), 0u);
+  EXPECT_EQ(incoming_->have(sha256(two), 100), 50u);
+}
+
+// What a peer without the file does: the record first, then some of the groups.
+TEST_F(IncomingTest, APartOfAModelOpensFromItsRecordAndIsNotSwept) {
+  SeededRandom random(10);
+  RandomModel model = random_model(random);
+  model.layers = 3;
+  write_model(model, folder_.path() + "/model");
+  const Manifest manifest = read_manifest(folder_.path() + "/model");
+  auto elsewhere = std::make_shared<ShardStore>(std::make_shared<MemoryStore>(),
+                                                std::make_shared<MemoryBulk>(), ShardStoreOptions{});
+  const ModelRecord told = without_paths(hash_model(*elsewhere, manifest, {}));
+  EXPECT_TRUE(elsewhere->models().empty()) << "hashing imports nothing";
+  const std::string bytes = encode_model_record(told);
+  EXPECT_EQ(bytes.find(folder_.path()), std::string::npos) << "no path of the head's machine leaves it";
+  const auto* data = reinterpret_cast<const std::byte*>(bytes.data());
+  const Content record(data, data + bytes.size());
+  append(record, sha256(record), 0, record.size());
+  const size_t first = told.hashes.size() / 2;
+  for (size_t i = first; i < told.hashes.size(); ++i) {
+    Content content(manifest.groups[i].bytes().count);
+    read_content(*manifest.source, manifest.groups[i], 0, content);
+    if (incoming_->have(told.hashes[i], content.size()) == 0) {
+      ASSERT_EQ(append(content, told.hashes[i], 0, content.size()), State::kWhole);
+    }
+  }
+  incoming_->flush();
+  store_->put_partial(sha256(record));
+  store_->sweep();
+  start();
+  ASSERT_EQ(store_->partial_models().size(), 1u);
+  const Manifest part = open_record(store_, store_->read_record(store_->partial_models()[0]));
+  EXPECT_EQ(store_->read_record(sha256(record)).fingerprint, manifest.fingerprint());
+  for (size_t i = first; i < told.hashes.size(); ++i)
+    for (size_t t = 0; t < part.groups[i].tensors.size(); ++t) {
+      const Extent& here = part.groups[i].tensors[t].extent;
+      const Extent& there = manifest.groups[i].tensors[t].extent;
+      Content a(here.length), b(there.length);
+      part.source->read(here.file, here.offset, a);
+      manifest.source->read(there.file, there.offset, b);
+      ASSERT_TRUE(a == b) << to_string(part.groups[i].id);
+    }
+  store_->erase_partial(sha256(record));
+  store_->sweep();
+  EXPECT_EQ(bulk_->bytes().count, 0u);
+}
+
+}  // namespace
+}  // namespace caravan
