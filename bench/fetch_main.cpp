@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <string_view>
 
+#include "base/allocator.h"
 #include "base/bytes.h"
 #include "base/error.h"
 #include "bench/fetch_bench.h"
@@ -31,6 +32,7 @@ void print_json(const caravan::FetchBenchResult& result, const caravan::FetchBen
 }  // namespace
 
 int main(int argc, char** argv) {
+  caravan::keep_freed_memory();
   bool json = false;
   caravan::FetchBenchOptions options;
   for (int i = 3; i < argc; ++i) {

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <system_error>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "base/progress.h"
 #include "daemon/commands.h"
 #include "daemon/defaults.h"
@@ -43,7 +45,9 @@ std::string shown(uint64_t bytes) {
 // How a model stands in the list.
 struct Listed {
   ModelRecord record;
-  size_t present = 0;   // groups that can be read
+  std::optional<Hash256> partial = {};  // of a model whose groups come from a head: its record's hash
+  size_t present = 0;                   // groups that can be read
+  const char* kept() const { return partial ? "fetched" : record.copied ? "copied" : "by reference"; }
   std::string problem;  // why not all of them can
 };
 
@@ -64,10 +68,29 @@ Listed look_at(const ShardStore& store, ModelRecord record) {
   return listed;
 }
 
+// Models whose groups were fetched from a head, as far as this machine hosts them.
+std::vector<Listed> fetched_models(const ShardStore& store) {
+  std::vector<Listed> found;
+  for (const Hash256& hash : store.partial_models()) {
+    try {
+      Listed listed = look_at(store, store.read_record(hash));
+      listed.problem.clear();  // it never has all of them
+      listed.partial = hash;
+      listed.record.manifest.path = "from a head";
+      found.push_back(std::move(listed));
+    } catch (const Error& error) {
+      log_warning("{}", error.message());  // it is fetched again when it is needed
+    }
+  }
+  return found;
+}
+
 uint64_t unused_bytes(const ShardStore& store, const std::vector<Listed>& models) {
   std::set<Hash256> used;
   for (const Listed& model : models)
     if (model.record.copied) used.insert(model.record.hashes.begin(), model.record.hashes.end());
+  for (const Listed& model : models)
+    if (model.partial) used.insert(*model.partial);
   return store.unused_bytes(std::vector<Hash256>(used.begin(), used.end()));
 }
 
@@ -80,7 +103,7 @@ void print_list_json(const std::vector<Listed>& models, uint64_t stored, uint64_
                               {"family", record.manifest.architecture},
                               {"bytes", record.manifest.bytes().count},
                               {"groups", {{"present", model.present}, {"total", record.hashes.size()}}},
-                              {"kept", record.copied ? "copied" : "by reference"},
+                              {"kept", model.kept()},
                               {"path", record.manifest.path},
                               {"problem", model.problem}});
   }
@@ -99,8 +122,8 @@ void print_list(const std::vector<Listed>& models, uint64_t stored, uint64_t unu
     const std::string groups = std::to_string(model.present) + "/" + std::to_string(record.hashes.size());
     std::printf("%-*s  %-8s  %-10s  %10s  %13s  %-12s  %s\n", static_cast<int>(width), record.name().c_str(),
                 short_string(record.fingerprint).c_str(), record.manifest.architecture.c_str(),
-                to_string(record.manifest.bytes()).c_str(), groups.c_str(),
-                record.copied ? "copied" : "by reference", record.manifest.path.c_str());
+                to_string(record.manifest.bytes()).c_str(), groups.c_str(), model.kept(),
+                record.manifest.path.c_str());
     if (!model.problem.empty()) std::printf("  %s\n", model.problem.c_str());
   }
   if (stored > 0) std::printf("the store has %s on disk\n", shown(stored).c_str());
@@ -179,6 +202,7 @@ int command_list(const CommandLine& line) {
   uint64_t stored = 0, unused = 0;
   if (store) {
     for (ModelRecord& record : store->models()) models.push_back(look_at(*store, std::move(record)));
+    for (Listed& fetched : fetched_models(*store)) models.push_back(std::move(fetched));
     stored = store->bytes().count;
     unused = unused_bytes(*store, models);
   }
@@ -222,6 +246,15 @@ int command_remove(const CommandLine& line) {
     fail(ErrorCode::kInvalidArgument, "name a model (caravan ls lists them), or give --unused");
   if (line.unused) {
     std::printf("%s freed\n", shown(store->sweep()).c_str());
+    return 0;
+  }
+  for (const Listed& fetched : fetched_models(*store)) {
+    const bool is_meant =
+        !store->find_model(line.model) &&
+        (fetched.record.name() == line.model || short_string(fetched.record.fingerprint) == line.model);
+    if (!is_meant) continue;
+    store->erase_partial(*fetched.partial);
+    std::printf("%s is forgotten; %s freed\n", fetched.record.name().c_str(), shown(store->sweep()).c_str());
     return 0;
   }
   const ModelRecord record = need_model(*store, line.model);

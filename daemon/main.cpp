@@ -4,6 +4,7 @@
 #include <cstring>
 #include <exception>
 
+#include "base/allocator.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/commands.h"
@@ -70,6 +71,7 @@ int flushed(int status) {
 int main(int argc, char** argv) {
   // Writes to what has gone fail instead, so that temporary folders and children go with the process.
   std::signal(SIGPIPE, SIG_IGN);
+  caravan::keep_freed_memory();
   try {
     const CommandLine line = caravan::parse_command_line(argc, argv);
     return flushed(dispatch(line));

@@ -70,7 +70,19 @@ wait_for 60 "the ring after all this" stages_are "$work/head" 2
 [ "$(answer)" = "$alone" ] || give_up "the text changed after kill -9"
 pass "a fetch goes on where it was after kill -9 of the peer, and of the head"
 
-# --- A budget ---
+# --- What is kept, and let go ---
+kill -INT "$peer"
+wait "$peer" || give_up "join ended with $? on Ctrl-C"
+listed=$("$program" ls --state "$work/slow")
+grep -q "^demo .* fetched " <<<"$listed" || give_up "ls does not list what was fetched: $listed"
+! grep -q "belong to no model" <<<"$listed" || give_up "fetched groups count as left over: $listed"
+grep -q "freed" <<<"$("$program" rm --unused --state "$work/slow")" || give_up "rm --unused says nothing"
+[ "$("$program" ls --state "$work/slow")" = "$listed" ] || give_up "rm --unused took fetched groups away"
+"$program" rm demo --state "$work/slow" >/dev/null
+grep -q "no models" <<<"$("$program" ls --state "$work/slow")" || give_up "rm leaves the fetched model"
+pass "ls lists what was fetched, rm frees it"
+
+# --- The flag ---
 "$program" invite --state "$work/head" >"$work/ticket" 2>/dev/null
 expect_exit 2 "nothing would come" join "$(cat "$work/ticket")" --listen 127.0.0.1:0 --state "$work/none" --fetch-limit 0
 expect_exit 2 "is no size" join "$(cat "$work/ticket")" --listen 127.0.0.1:0 --state "$work/none" --fetch-limit fast
