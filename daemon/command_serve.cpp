@@ -85,7 +85,8 @@ int command_join(const CommandLine& line) {
   options.sharers = line.sharers;
   if (!line.until_eof) options.fetch_progress = fetch.progress();
   if (!line.until_eof)
-    options.tell = [](const std::string& what) {
+    options.tell = [&fetch](const std::string& what) {
+      fetch.finish();
       std::fprintf(stderr, "%s\n", what.c_str());
       std::fflush(stderr);
     };

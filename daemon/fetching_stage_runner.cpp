@@ -7,7 +7,15 @@ void FetchingStageRunner::prepare(const StagePlan& plan) {
   fetch_.fetch(plan.span, std::exchange(has_failed_, false), [this](const std::string& reason) {
     const StagePlan now = *std::exchange(waiting_, std::nullopt);
     if (reason.empty()) return inner_.prepare(now);
-    prepared_(StagePrepared{now.ring, now.epoch, 0, reason});
+    post_(StagePrepared{now.ring, now.epoch, 0, reason});
+  });
+}
+
+void FetchingStageRunner::fetch(const FetchUnits& what) {
+  // A stage that is being prepared comes first; the head asks again once it stands.
+  if (waiting_) return;
+  fetch_.fetch(what.span, false, [this, what](const std::string& reason) {
+    post_(UnitsFetched{what.ring, what.plan, reason});
   });
 }
 

@@ -3,6 +3,8 @@
 #include <functional>
 #include <optional>
 #include <utility>
+#include <variant>
+#include <vector>
 
 #include "daemon/shard_fetch.h"
 #include "peers/stage_runner.h"
@@ -14,11 +16,13 @@ namespace caravan {
 // again. Control thread.
 class FetchingStageRunner final : public StageRunner {
  public:
-  // Both outlive it. `prepared` gets the news of stages that could not be prepared for want of weights.
-  FetchingStageRunner(StageRunner& inner, ShardFetch& fetch, std::function<void(StagePrepared)> prepared)
-      : inner_(inner), fetch_(fetch), prepared_(std::move(prepared)) {}
+  using Event = std::variant<StagePrepared, UnitsFetched>;
+  // Both outlive it. `post` gets what was fetched, and stages that could not be prepared for want of weights.
+  FetchingStageRunner(StageRunner& inner, ShardFetch& fetch, std::function<void(Event)> post)
+      : inner_(inner), fetch_(fetch), post_(std::move(post)) {}
 
   void prepare(const StagePlan& plan) override;
+  void fetch(const FetchUnits& what) override;
   void submit(std::vector<Step> steps) override { inner_.submit(std::move(steps)); }
   void release(RingId ring, EpochId epoch) override;
   // A stage could not be prepared, or failed.
@@ -27,7 +31,7 @@ class FetchingStageRunner final : public StageRunner {
  private:
   StageRunner& inner_;
   ShardFetch& fetch_;
-  const std::function<void(StagePrepared)> prepared_;
+  const std::function<void(Event)> post_;
   std::optional<StagePlan> waiting_;
   bool has_failed_ = false;
 };

@@ -56,7 +56,13 @@ void Head::receive(const PeerKey& from, Message message, Time now) {
   } else if (const auto* contract = std::get_if<Contract>(&message)) {
     ring_.on(from, *contract);
   } else if (const auto* stage_ready = std::get_if<Ready>(&message)) {
-    ring_.on(from, *stage_ready);
+    if (!ring_.on(from, *stage_ready)) return;
+    if (const auto stage = ring_.stage_of(from)) {
+      provision_.hosts(from, ring_.assignment()->route[*stage].span);
+      wishes_stale_ = true;
+    }
+  } else if (const auto* fetched = std::get_if<Fetched>(&message)) {
+    handle(from, *fetched, now);
   } else if (const auto* not_ready = std::get_if<NotReady>(&message)) {
     handle(from, *not_ready, now);
   } else if (const auto* failed = std::get_if<StepFailed>(&message)) {
@@ -100,6 +106,8 @@ void Head::handle(const PeerKey& from, const Hello& hello, Time now) {
   if (const auto* refuse = std::get_if<Refuse>(&greeting.reply))
     log_warning("peer_refused peer={} name={} reason=\"{}\"", short_string(from), hello.name, refuse->reason);
   if (greeting.is_new) probation_.forget(from);
+  if (greeting.is_new) provision_.forget(from);
+  wishes_stale_ |= greeting.is_new;
   if (greeting.is_new)
     log_info("peer_joined peer={} name={} memory={}", short_string(from), hello.name, hello.memory_bytes);
   actions_.emplace_back(SendMessage{from, std::move(greeting.reply)});
@@ -107,6 +115,8 @@ void Head::handle(const PeerKey& from, const Hello& hello, Time now) {
 
 void Head::lost(const Membership::Lost& gone, Time now) {
   log_warning("peer_lost peer={} name={} reason=\"{}\"", short_string(gone.key), gone.name, gone.reason);
+  provision_.forget(gone.key);
+  wishes_stale_ = true;
   if (!ring_.stage_of(gone.key)) return;
   fail_ring(fmt::format("peer {} ({}) was lost: {}", gone.name, short_string(gone.key), gone.reason), now,
             gone.key);
@@ -140,7 +150,41 @@ void Head::blame(const PeerKey& peer, const std::string& reason, Time now) {
               member ? member->hello.name : "", reason);
 }
 
-std::vector<const Member*> Head::candidates(Time now) const {
+void Head::handle(const PeerKey& from, const Fetched& message, Time now) {
+  if (!provision_.on(from, message)) return;
+  wishes_stale_ = true;
+  considered_ = 0;  // it may make a better ring now
+  if (message.reason.empty()) return;
+  log_warning("fetch_failed peer={} reason=\"{}\"", short_string(from), message.reason);
+  blame(from, message.reason, now);
+}
+
+std::vector<const Member*> Head::candidates(Time now) {
+  const std::vector<const Member*> all = able(now);
+  if (std::none_of(all.begin(), all.end(), [](const Member* member) { return member->hello.fetches; }))
+    return all;
+  const auto lacking = [&](const std::vector<const Member*>& members) {
+    std::map<const Member*, UnitSpan> found;
+    for (const RouteStage& stage : ring_.route(members)) {
+      const Member* const member = members_.find(stage.peer);
+      if (!provision_.has(*member, stage.span)) found.emplace(member, stage.span);
+    }
+    return found;
+  };
+  const auto wanted = lacking(all);
+  std::vector<const Member*> rest = all;
+  for (auto without = wanted; !without.empty(); without = lacking(rest))
+    std::erase_if(rest, [&](const Member* member) { return without.count(member) > 0; });
+  // Where the others do not hold the model, the ring forms all the same, and its stages fetch.
+  if (wanted.empty() || ring_.route(rest).empty()) return all;
+  if (ready() && !ring_.could_grow(all)) return rest;
+  for (const auto& [member, span] : wanted)
+    if (const auto fetch = provision_.ask(member->key, options_.ring.id, span))
+      actions_.emplace_back(SendMessage{member->key, *fetch});
+  return rest;
+}
+
+std::vector<const Member*> Head::able(Time now) const {
   std::vector<const Member*> members = members_.members();
   members.erase(std::remove_if(members.begin(), members.end(),
                                [&](const Member* member) { return probation_.is_out(member->key, now); }),
@@ -163,6 +207,7 @@ void Head::fail_ring(std::string reason, Time now, std::optional<PeerKey> gone) 
   canaries_ = 0;
   growing_ = false;
   scheduler_.close_ring(Error(ErrorCode::kUnavailable, reason));
+  for (const RouteStage& stage : ring_.assignment()->route) provision_.unask(stage.peer);
   ring_.fail(std::move(reason), now, gone);
 }
 
@@ -213,6 +258,7 @@ void Head::pump(Time now) {
       if (pipeline_) finish(std::move(finished), now);
     if (pipeline_ && !pipeline_->broken().empty()) fail_ring(pipeline_->broken(), now);
   }
+  if (ready() && std::exchange(wishes_stale_, false)) candidates(now);
   grow_if_idle(now);
   if (ring_.state() == Ring::State::kNone) ring_.form(candidates(now), now);
   if (growing_ && ring_.state() == Ring::State::kNone) {
@@ -359,9 +405,14 @@ std::vector<PeerStatus> Head::peer_status(Time now) const {
     peer.name = member->hello.name;
     if (member->key != options_.ring.self) peer.key = short_string(member->key);
     if (!member->hello.endpoints.empty()) peer.address = member->hello.endpoints.front();
+    const Heartbeat& last = member->last;
     peer.state = probation_.is_out(member->key, now) ? "left out: " + probation_.reason(member->key, now)
-                 : ring_.stage_of(member->key)       ? kInTheRing
-                                                     : "waiting";
+                 : last.fetched_bytes < last.fetch_bytes
+                     ? fmt::format("fetching, {} % of {:.1f} MB",
+                                   100 * (last.fetched_bytes / 1000) / (last.fetch_bytes / 1000 + 1),
+                                   static_cast<double>(last.fetch_bytes) / 1e6)
+                 : ring_.stage_of(member->key) ? kInTheRing
+                                               : "waiting";
     peer.memory_bytes = member->hello.memory_bytes;
     peer.layer_ms = static_cast<double>(member->hello.layer_ns) * 1e-6;
     if (member->round_trip) peer.round_trip_ms = seconds(*member->round_trip) * 1e3;

@@ -15,6 +15,7 @@
 #include "daemon/scheduler.h"
 #include "peers/membership.h"
 #include "peers/probation.h"
+#include "peers/provision.h"
 #include "peers/ring.h"
 
 namespace caravan {
@@ -81,8 +82,12 @@ class Head {
   void handle(const PeerKey& from, const StepFailed& message, Time now);
   void lost(const Membership::Lost& lost, Time now);
   void blame(const PeerKey& peer, const std::string& reason, Time now);
-  // Members that a ring may be made of.
-  std::vector<const Member*> candidates(Time now) const;
+  void handle(const PeerKey& from, const Fetched& message, Time now);
+  // Members that are not left out.
+  std::vector<const Member*> able(Time now) const;
+  // Those that a ring may be made of now: one that would have to fetch weights first is asked to, and left
+  // out meanwhile if the others hold the model.
+  std::vector<const Member*> candidates(Time now);
   std::vector<PeerStatus> peer_status(Time now) const;
   void fail_ring(std::string reason, Time now, std::optional<PeerKey> lost = std::nullopt);
   void check_overdue(Time now);
@@ -104,7 +109,9 @@ class Head {
   Membership members_;
   Ring ring_;
   Probation probation_;
-  Time told_{};  // the newest time that an event brought
+  Provision provision_;
+  bool wishes_stale_ = false;  // members or what they have changed: weights may have to be asked for
+  Time told_{};                // the newest time that an event brought
   Scheduler scheduler_;
   std::optional<Pipeline> pipeline_;  // of the epoch, once the canary goes
   uint32_t canaries_ = 0;             // on their way

@@ -16,7 +16,7 @@ namespace caravan {
 // comes out. Calls come from the control thread; events are handed to `post` on the compute thread.
 class LocalStageRunner final : public StageRunner {
  public:
-  using Event = std::variant<StagePrepared, StepDone>;
+  using Event = std::variant<StagePrepared, UnitsFetched, StepDone>;
   using Post = std::function<void(Event)>;
   // All outlive the runner, and the compute thread is joined before it goes.
   LocalStageRunner(Engine& engine, ComputeThread& thread, const Clock& clock, LoadProgress progress,
@@ -24,6 +24,8 @@ class LocalStageRunner final : public StageRunner {
   ~LocalStageRunner() override;
 
   void prepare(const StagePlan& plan) override;
+  // They are in the engine's model.
+  void fetch(const FetchUnits& what) override { post_(UnitsFetched{what.ring, what.plan, ""}); }
   void submit(std::vector<Step> steps) override;
   void release(RingId ring, EpochId epoch) override;
 

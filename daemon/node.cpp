@@ -31,6 +31,11 @@ void Node::on(const StagePrepared& event, Time now) {
   settle(now);
 }
 
+void Node::on(const UnitsFetched& event, Time now) {
+  if (stage_) stage_->on(event, now);
+  settle(now);
+}
+
 void Node::on(StepDone event, Time now) {
   if (stage_) stage_->on(std::move(event), now);
   settle(now);

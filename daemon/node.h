@@ -12,7 +12,7 @@
 namespace caravan {
 
 using NodeAction = std::variant<ConnectPeer, DisconnectPeer, SendMessage, StagePlan, RunSteps, ReleaseStage,
-                                EmbedJob, OutputJob>;
+                                FetchUnits, EmbedJob, OutputJob>;
 
 struct NodeOptions {
   PeerKey self;
@@ -24,7 +24,7 @@ struct NodeOptions {
 // to the other never leaves the process. The driver hands events in and does the actions in order, as told
 // here:
 //   ConnectPeer, DisconnectPeer, SendMessage  -> Link (a send that returns false: send_failed)
-//   StagePlan, RunSteps, ReleaseStage         -> StageRunner prepare, submit, release
+//   StagePlan, RunSteps, ReleaseStage, FetchUnits -> StageRunner prepare, submit, release, fetch
 //   EmbedJob, OutputJob                       -> HeadRunner
 // and calls tick() no later than next_tick().
 class Node {
@@ -34,6 +34,7 @@ class Node {
   void start(Time now);
   void on(const LinkEvent& event, Time now);
   void on(const StagePrepared& event, Time now);
+  void on(const UnitsFetched& event, Time now);
   void on(StepDone event, Time now);
   void on(EmbedDone event, Time now);
   void on(OutputDone event, Time now);
@@ -48,6 +49,9 @@ class Node {
   std::vector<RequestEvent> take_events() { return head_->take_events(); }
 
   const Head* head() const { return head_ ? &*head_ : nullptr; }
+  void tell_fetching(uint64_t bytes, uint64_t of) {
+    if (stage_) stage_->tell_fetching(bytes, of);
+  }
   const StageHost* stage() const { return stage_ ? &*stage_ : nullptr; }
 
  private:

@@ -87,6 +87,8 @@ void NodeDriver::perform(NodeAction action) {
           parts_->stage_runner->submit(std::move(what.steps));
         } else if constexpr (std::is_same_v<What, ReleaseStage>) {
           parts_->stage_runner->release(what.ring, what.epoch);
+        } else if constexpr (std::is_same_v<What, FetchUnits>) {
+          parts_->stage_runner->fetch(what);
         } else if constexpr (std::is_same_v<What, EmbedJob>) {
           CHECK(parts_->head_runner != nullptr);
           parts_->head_runner->embed(std::move(what));

@@ -41,6 +41,8 @@ class NodeDriver {
   RequestId submit(TokenRequest request, std::function<void(RequestEvent)> on_event);
   void cancel(RequestId request);
   const Node& node() const { return node_; }
+  // As StageHost's.
+  void tell_fetching(uint64_t bytes, uint64_t of) { node_.tell_fetching(bytes, of); }
   // Called after every event, once everything that followed from it was done.
   void on_change(std::function<void()> listener) { listener_ = std::move(listener); }
 

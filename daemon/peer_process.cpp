@@ -48,7 +48,10 @@ PeerProcess::PeerProcess(EventLoop& loop, const Clock& clock, Random& random, co
   }
   fetch.head = ticket_.head;
   fetch.folder = state + "/fetch";
-  fetch.progress = options_.fetch_progress;
+  fetch.progress = [this](uint64_t bytes, uint64_t of) {
+    if (driver_) driver_->tell_fetching(bytes, of);
+    if (of > 0 && options_.fetch_progress) options_.fetch_progress(bytes, of);
+  };
   fetch_ = std::make_unique<ShardFetch>(loop, clock, *link_, store_, std::move(fetch));
 }
 
@@ -73,7 +76,9 @@ void PeerProcess::host(Manifest manifest, const Hash256& model) {
       });
   if (fetch_)
     fetching_runner_ = std::make_unique<FetchingStageRunner>(
-        *stage_runner_, *fetch_, [this](StagePrepared event) { driver_->post(std::move(event)); });
+        *stage_runner_, *fetch_, [this](FetchingStageRunner::Event event) {
+          std::visit([this](auto&& one) { driver_->post(std::move(one)); }, std::move(event));
+        });
   // What is not here yet cannot be measured; such a peer counts as the mean of the others.
   const uint64_t layer_ns = !fetch_ || fetch_->has({1, 2}) ? engine_->measure_layer_ns() : 0;
   NodeOptions node;

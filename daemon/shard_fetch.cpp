@@ -108,6 +108,7 @@ void ShardFetch::cancel() {
   ++wish_;
   done_ = nullptr;
   phase_ = Phase::kIdle;
+  if (options_.progress) options_.progress(0, 0);
   fetcher_.want({}, clock_.now());
   settle();
 }
@@ -219,6 +220,7 @@ void ShardFetch::flush() {
 
 void ShardFetch::finish(const std::string& reason) {
   phase_ = Phase::kIdle;
+  if (!reason.empty() && options_.progress) options_.progress(0, 0);
   if (const Done done = std::exchange(done_, nullptr)) done(reason);
 }
 

@@ -29,7 +29,7 @@ class ShardFetch {
     uint64_t bytes_per_second = 0;  // 0: no limit
     std::string folder;             // of content that is not whole yet
     std::optional<uint64_t> disk_limit;
-    LoadProgress progress;  // of what is fetched now; may be empty
+    LoadProgress progress;  // of what is fetched now; 0 of 0 when it is given up; may be empty
   };
   // With what went wrong; empty when everything is here.
   using Done = std::function<void(const std::string& reason)>;

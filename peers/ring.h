@@ -55,6 +55,8 @@ class Ring {
 
   // Makes an epoch if there is none and the members can cover the layers; else keeps the reason.
   void form(const std::vector<const Member*>& members, Time now);
+  // The stages that these members would make; none when they do not hold the layers.
+  std::vector<RouteStage> route(const std::vector<const Member*>& members) const;
   // Whether other members than the route's would make a better ring: more even, or the slowest stage 10 %
   // faster.
   bool could_grow(const std::vector<const Member*>& members) const;
@@ -100,7 +102,6 @@ class Ring {
     bool agreed = false;  // the stage's hash came and is equal
     bool known = false;   // the stage has seen ours equal
   };
-  std::vector<RouteStage> route(const std::vector<const Member*>& members) const;
   std::vector<UnitSpan> cut(const std::vector<PeerOffer>& offers) const;
   void send_contract(uint32_t edge);
   void agree_if_complete();

@@ -296,8 +296,8 @@ void ShardFetcher::measure(uint64_t bytes, Time now) {
 FetchProgress ShardFetcher::progress() const {
   FetchProgress progress;
   for (const Job& job : jobs_) {
-    progress.done_bytes += job.stored;
-    progress.total_bytes += job.shard.bytes;
+    progress.done_bytes += job.stored - std::min(job.stored, job.shard.have);
+    progress.total_bytes += job.shard.bytes - job.shard.have;
   }
   progress.received_bytes = received_;
   progress.bytes_per_second = rate_;

@@ -53,7 +53,7 @@ struct ShardFetcherOptions {
 };
 
 struct FetchProgress {
-  uint64_t done_bytes = 0, total_bytes = 0;  // of what is wanted now; what was here before counts as done
+  uint64_t done_bytes = 0, total_bytes = 0;  // of what is wanted now and was not here before
   uint64_t received_bytes = 0;               // ever, over the link
   double bytes_per_second = 0;               // lately
 };

@@ -36,6 +36,7 @@ void StageHost::receive(const PeerKey& from, const Message& message, Time now) {
   if (const auto* heartbeat = std::get_if<Heartbeat>(&message)) handle(*heartbeat, now);
   if (const auto* assign = std::get_if<Assign>(&message)) handle(*assign, now);
   if (const auto* release = std::get_if<Release>(&message)) handle(*release);
+  if (const auto* fetch = std::get_if<Fetch>(&message)) handle(*fetch);
   if (const auto* goodbye = std::get_if<Goodbye>(&message)) link_down({from, goodbye->reason}, now);
 }
 
@@ -90,6 +91,8 @@ void StageHost::send_heartbeat(uint64_t echo_ns, Time now) {
   heartbeat.queued_steps = static_cast<uint32_t>(queued_steps());
   if (assign_) heartbeat.epoch = assign_->epoch;
   heartbeat.last_step = last_finished_;
+  heartbeat.fetched_bytes = fetched_bytes_;
+  heartbeat.fetch_bytes = fetch_bytes_;
   send(options_.head, heartbeat);
 }
 
@@ -263,6 +266,19 @@ void StageHost::handle(const Release& release) {
   leave_ring();
   state_ = State::kIdle;
   reason_ = release.reason;
+}
+
+void StageHost::handle(const Fetch& fetch) {
+  const bool welcome = state_ == State::kIdle || serves() || state_ == State::kFailed;
+  if (!welcome || fetch.ring != ring_) return;
+  if (fetch.span.last > options_.hello.layers + 2)
+    return send(options_.head, Fetched{fetch.ring, fetch.plan, "the model has no such units"});
+  actions_.emplace_back(FetchUnits{fetch.ring, fetch.plan, fetch.span});
+}
+
+void StageHost::on(const UnitsFetched& event, Time) {
+  if (state_ == State::kAlone || state_ == State::kGreeting || event.ring != ring_) return;
+  send(options_.head, Fetched{event.ring, event.plan, event.error});
 }
 
 void StageHost::leave_ring() {

@@ -36,7 +36,8 @@ struct ReleaseStage {
   RingId ring;
   EpochId epoch;
 };
-using StageAction = std::variant<ConnectPeer, DisconnectPeer, SendMessage, StagePlan, RunSteps, ReleaseStage>;
+using StageAction =
+    std::variant<ConnectPeer, DisconnectPeer, SendMessage, StagePlan, RunSteps, ReleaseStage, FetchUnits>;
 
 struct StageHostOptions {
   PeerKey self;
@@ -67,7 +68,14 @@ class StageHost {
   void start(Time now);
   void on(const LinkEvent& event, Time now);
   void on(const StagePrepared& event, Time now);
+  void on(const UnitsFetched& event, Time now);
   void on(StepDone event, Time now);
+  // What the heartbeats tell: so many bytes of weights are here of those that are being fetched. 0 of 0:
+  // none.
+  void tell_fetching(uint64_t bytes, uint64_t of) {
+    fetched_bytes_ = bytes;
+    fetch_bytes_ = of;
+  }
   // The link did not take a message.
   void send_failed(const PeerKey& to, const Message& message, Time now);
   void tick(Time now);
@@ -102,6 +110,7 @@ class StageHost {
   void handle(const Assign& assign, Time now);
   void handle(const PeerKey& from, const Contract& contract);
   void handle(const Release& release);
+  void handle(const Fetch& fetch);
   void handle(const PeerKey& from, const Step& step);
   void link_down(const LinkDown& event, Time now);
   void greet(Time now);
@@ -146,6 +155,7 @@ class StageHost {
   std::deque<Step> in_flight_;  // given to the runner, without their rows
   StepId last_accepted_, last_finished_;
 
+  uint64_t fetched_bytes_ = 0, fetch_bytes_ = 0;
   uint64_t refused_steps_ = 0;
 };
 

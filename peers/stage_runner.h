@@ -32,6 +32,18 @@ struct StagePrepared {
   uint64_t kv_blocks = 0;
   std::string error;  // empty: it worked
 };
+// Weights to have, for a plan that may follow; a later wish takes the place of an earlier one.
+struct FetchUnits {
+  RingId ring;
+  uint64_t plan = 0;
+  UnitSpan span;
+};
+struct UnitsFetched {
+  RingId ring;
+  uint64_t plan = 0;
+  std::string error;  // empty: they are here
+};
+
 struct StepDone {
   RingId ring;
   EpochId epoch;
@@ -52,6 +64,9 @@ class StageRunner {
   virtual ~StageRunner() = default;
   // Drops what was there before and makes the plan's stage; StagePrepared follows.
   virtual void prepare(const StagePlan& plan) = 0;
+  // Makes the weights of units be here, beside the stage that runs. UnitsFetched follows, unless another wish
+  // or prepare() comes first (then it may).
+  virtual void fetch(const FetchUnits& what) = 0;
   // For the plan last prepared, in order; a StepDone follows for each, in order, unless release() comes first
   // (then it may). Operations of a step are done before its rows.
   virtual void submit(std::vector<Step> steps) = 0;

@@ -68,6 +68,10 @@ class Scenario {
     config.peer_timeout = milliseconds(2000 + below(8000));
     config.step_timeout = seconds(30);
     config.keep = chance(50);
+    if (chance(30))
+      for (uint32_t process = 1; process <= peers_; ++process)
+        if (chance(60)) config.fetching.insert(process);
+    config.fetch_time = milliseconds(below(400));
     return config;
   }
 
@@ -263,6 +267,70 @@ TEST(SimTest, EveryRequestEndsRightOrWithACleanErrorUnderEverySeed) {
     EXPECT_GT(preemptions, count / 5);
     EXPECT_GT(reused, 10 * count);
   }
+}
+
+// --- Weights that come over the link ---
+
+TEST(SimTest, ThePresentRingServesWhileAPeerFetchesItsWeights) {
+  SimConfig config;
+  config.head_hosts_stage = true;
+  config.fetching = {1, 2};
+  config.fetch_time = seconds(20);
+  SimWorld world(config);
+  world.start(0);
+  world.at(Time{} + seconds(2), [&] { world.start(1); });
+  for (int second = 1; second < 200; ++second)
+    world.at(Time{} + seconds(second) + milliseconds(100), [&] {
+      TokenRequest request;
+      request.prompt = {1, 2, 3};
+      request.max_tokens = 5;
+      world.submit(request);
+    });
+  const auto stages = [&] {
+    return world.head().ready() ? world.head().ring().assignment()->route.size() : 0;
+  };
+  world.run_until(Time{} + seconds(30));
+  EXPECT_EQ(stages(), 1u);
+  ASSERT_TRUE(world.run_until(Time{} + seconds(100), [&] { return stages() == 2; }));
+  EXPECT_GE(world.now(), Time{} + seconds(60)) << "three units take as long";
+  // A third one: the second has what it needs of its new span, or fetches it beside its work.
+  world.start(2);
+  ASSERT_TRUE(world.run_until(Time{} + seconds(200), [&] { return stages() == 3; }));
+  world.run_until(Time{} + seconds(220));
+  for (const SimRequest& request : world.requests()) {
+    ASSERT_TRUE(request.finish) << (request.error ? request.error->message() : "it hangs");
+    EXPECT_LT(request.ended - request.submitted, seconds(2));
+  }
+}
+
+TEST(SimTest, WithoutOthersARingFormsAndItsStagesFetch) {
+  SimConfig config;
+  config.fetching = {1, 2};
+  config.min_peers = 2;
+  config.fetch_time = seconds(20);
+  SimWorld world(config);
+  for (uint32_t process = 0; process <= 2; ++process) world.start(process);
+  ASSERT_TRUE(world.run_until(Time{} + seconds(100), [&] { return world.head().ready(); }));
+  EXPECT_EQ(world.head().ring().assignment()->epoch.value, 1u) << "no deadline ended it";
+  EXPECT_GE(world.now(), Time{} + seconds(60));
+}
+
+TEST(SimTest, APeerThatComesBackHasItsWeights) {
+  SimConfig config;
+  config.head_hosts_stage = true;
+  config.fetching = {1};
+  config.fetch_time = seconds(10);
+  SimWorld world(config);
+  world.start(0);
+  world.start(1);
+  const auto stages = [&] {
+    return world.head().ready() ? world.head().ring().assignment()->route.size() : 0;
+  };
+  ASSERT_TRUE(world.run_until(Time{} + seconds(60), [&] { return stages() == 2; }));
+  world.kill(1, false);
+  ASSERT_TRUE(world.run_until(world.now() + seconds(5), [&] { return stages() == 1; }));
+  world.start(1);
+  EXPECT_TRUE(world.run_until(world.now() + seconds(5), [&] { return stages() == 2; }));
 }
 
 // --- Speed ---

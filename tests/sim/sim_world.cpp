@@ -86,6 +86,7 @@ NodeOptions SimWorld::options_of(uint32_t process, uint64_t life) const {
   stage.hello.incarnation = life << 32;
   stage.hello.memory_bytes = config_.peer_memory;
   stage.hello.layer_ns = static_cast<uint64_t>(config_.row_time.count());
+  stage.hello.fetches = config_.fetching.count(process) > 0;
   options.stage = stage;
   return options;
 }
@@ -116,7 +117,9 @@ void SimWorld::kill(uint32_t index, bool silent) {
   }
   const uint64_t life = process.life;
   const double slowness = process.slowness;
+  std::set<uint32_t> units = std::move(process.units);
   process = {};
+  process.units = std::move(units);
   process.life = life;
   process.slowness = slowness;
 }
@@ -239,9 +242,23 @@ void SimWorld::act(uint32_t index, StagePlan& plan) {
   Process& process = processes_[index];
   process.plan = plan;
   process.stage = std::make_unique<HashStage>(model_, plan.span, plan.last, config_.kv_blocks);
-  const Duration load = Duration(random_.below(50'000'000));
+  const Duration load = Duration(random_.below(50'000'000)) + fetch(index, plan.span);
   deliver_at(now_ + load, index, [this, plan](Node& node) {
     node.on(StagePrepared{plan.ring, plan.epoch, config_.kv_blocks, {}}, now_);
+  });
+}
+
+Duration SimWorld::fetch(uint32_t index, UnitSpan span) {
+  Duration needed{};
+  if (!config_.fetching.count(index)) return needed;
+  for (uint32_t unit = span.first; unit < span.last; ++unit)
+    if (processes_[index].units.insert(unit).second) needed += config_.fetch_time;
+  return needed;
+}
+
+void SimWorld::act(uint32_t index, FetchUnits& what) {
+  deliver_at(now_ + fetch(index, what.span), index, [this, what](Node& node) {
+    node.on(UnitsFetched{what.ring, what.plan, {}}, now_);
   });
 }
 

@@ -36,8 +36,10 @@ struct SimConfig {
   bool keep = false;  // sequences of ended requests
   Duration latency = std::chrono::milliseconds(1);
   Duration jitter = std::chrono::milliseconds(1);
-  Duration step_time = std::chrono::microseconds(500);  // of a stage, beside its rows
-  Duration row_time = std::chrono::microseconds(20);    // one row through one layer
+  Duration step_time = std::chrono::microseconds(500);   // of a stage, beside its rows
+  Duration row_time = std::chrono::microseconds(20);     // one row through one layer
+  std::set<uint32_t> fetching;                           // processes without the model's file
+  Duration fetch_time = std::chrono::milliseconds(100);  // of one unit
   Duration peer_timeout = std::chrono::seconds(10);
   Duration step_timeout = std::chrono::seconds(120);
 };
@@ -105,6 +107,7 @@ class SimWorld {
     // Compute threads.
     std::unique_ptr<HashStage> stage;
     std::optional<StagePlan> plan;
+    std::set<uint32_t> units;  // whose weights are on its disk
     Time stage_free{}, head_free{};
     Duration busy{};
     std::map<RequestId, size_t> requests;
@@ -139,6 +142,9 @@ class SimWorld {
   void act(uint32_t process, StagePlan& action);
   void act(uint32_t process, RunSteps& action);
   void act(uint32_t process, ReleaseStage& action);
+  void act(uint32_t process, FetchUnits& action);
+  // Time to fetch what is missing of a span, which is then there.
+  Duration fetch(uint32_t process, UnitSpan span);
   void act(uint32_t process, EmbedJob& action);
   void act(uint32_t process, OutputJob& action);
   void finish_step(uint32_t process, const Step& step, Duration compute, Duration queue);
