@@ -136,12 +136,14 @@ void ShardFetch::want(std::vector<WantedShard> shards, bool check, Done done) {
 
 // What is here already, and whether there is room for the rest.
 std::vector<WantedShard> ShardFetch::look(std::vector<WantedShard> shards, bool check) {
-  uint64_t needed = 0;
+  uint64_t needed = 0, total = 0;
   for (WantedShard& shard : shards) {
     if (check) incoming_.check(shard.hash, shard.bytes);
     shard.have = incoming_.have(shard.hash, shard.bytes);
     needed += shard.bytes - shard.have;
+    total += shard.bytes;
   }
+  log_info("to_fetch bytes={} of={}", needed, total);
   std::error_code error;
   const auto space = std::filesystem::space(options_.folder, error);
   if (!error && needed > space.available)
@@ -205,6 +207,7 @@ void ShardFetch::settle() {
 
 void ShardFetch::flush() {
   phase_ = Phase::kFlushing;
+  log_info("fetched received={}", fetcher_.progress().received_bytes);
   thread_.post([this, wish = wish_] {
     std::string reason;
     try {

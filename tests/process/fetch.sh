@@ -26,7 +26,8 @@ serve() { # NAME: a head on the same address each time
 join() { # NAME [ARGUMENTS...]: a peer of that name, without a model
   local name=$1
   shift
-  launch "$name" join "$(cat "$work/ticket")" --listen 127.0.0.1:0 --name "$name" --state "$work/${state-$name}" "$@"
+  launch "$name" join "$(cat "$work/ticket")" --listen 127.0.0.1:0 --name "$name" --log info \
+    --state "$work/${state-$name}" "$@"
   peer=$launched
 }
 
@@ -68,6 +69,10 @@ kill -0 "$peer" || give_up "the peer ended with its head: $(cat "$work/second.er
 serve head-again
 wait_for 60 "the ring after all this" stages_are "$work/head" 2
 [ "$(answer)" = "$alone" ] || give_up "the text changed after kill -9"
+# What the second process received and what the first one had left on the disk are hardly more than the whole.
+total=$(sed -n 's/.*to_fetch bytes=[0-9]* of=\([0-9]*\)$/\1/p' "$work/second.err" | sort -n | tail -1)
+received=$(sed -n 's/.*fetched received=\([0-9]*\)$/\1/p' "$work/second.err" | tail -1)
+[ $((10 * (kept + received))) -lt $((12 * total)) ] || give_up "$kept and $received bytes were fetched for $total"
 pass "a fetch goes on where it was after kill -9 of the peer, and of the head"
 
 # --- What is kept, and let go ---
