@@ -164,17 +164,20 @@ std::vector<const Member*> Head::candidates(Time now) {
   if (std::none_of(all.begin(), all.end(), [](const Member* member) { return member->hello.fetches; }))
     return all;
   const auto lacking = [&](const std::vector<const Member*>& members) {
-    std::map<const Member*, UnitSpan> found;
+    std::vector<std::pair<const Member*, UnitSpan>> found;
     for (const RouteStage& stage : ring_.route(members)) {
       const Member* const member = members_.find(stage.peer);
-      if (!provision_.has(*member, stage.span)) found.emplace(member, stage.span);
+      if (!provision_.has(*member, stage.span)) found.emplace_back(member, stage.span);
     }
     return found;
   };
   const auto wanted = lacking(all);
   std::vector<const Member*> rest = all;
   for (auto without = wanted; !without.empty(); without = lacking(rest))
-    std::erase_if(rest, [&](const Member* member) { return without.count(member) > 0; });
+    std::erase_if(rest, [&](const Member* member) {
+      return std::any_of(without.begin(), without.end(),
+                         [&](const auto& one) { return one.first == member; });
+    });
   // Where the others do not hold the model, the ring forms all the same, and its stages fetch.
   if (wanted.empty() || ring_.route(rest).empty()) return all;
   if (ready() && !ring_.could_grow(all)) return rest;
