@@ -155,7 +155,8 @@ void ShardFetcher::want(std::vector<WantedShard> shards, Time now) {
     if (!index_.emplace(shard.hash, jobs_.size()).second) continue;  // groups of the same content
     CHECK(shard.have <= shard.bytes);
     Job job;
-    if (const auto known = old.find(shard.hash); known != old.end()) {
+    // What was whole may have been damaged since: the caller has looked.
+    if (const auto known = old.find(shard.hash); known != old.end() && !known->second.is_whole) {
       job = std::move(known->second);
     } else {
       job.stored = job.given = job.asked = shard.have;

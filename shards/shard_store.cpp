@@ -204,19 +204,27 @@ void ShardStore::read_chunk(const Hash256& group, const Place& place, uint32_t c
                             std::span<std::byte> out) const {
   const uint64_t whole = std::min<uint64_t>(limits::kShardChunkBytes,
                                             place.own_bytes() - uint64_t{chunk} * limits::kShardChunkBytes);
-  const auto refuse = [&](std::string_view why) {
-    fail(ErrorCode::kMalformed, "{}: group {}: chunk {} is damaged: {}", name(), to_string(group), chunk,
-         why);
-  };
+  std::string problem = "it is missing";
   const auto use = [&](std::span<const std::byte> value) {
-    if (value.size() != whole + kChunkHeaderBytes) refuse("it has another size");
+    problem = "it has another size";
+    if (value.size() != whole + kChunkHeaderBytes) return;
     const auto bytes = value.subspan(kChunkHeaderBytes);
     uint64_t sum = 0;
     std::memcpy(&sum, value.data(), sizeof sum);
-    if (sum != chunk_sum(group, chunk, bytes)) refuse("its checksum is wrong");
+    problem = "its checksum is wrong";
+    if (sum != chunk_sum(group, chunk, bytes)) return;
     std::memcpy(out.data(), bytes.data() + skip, out.size());
+    problem.clear();
   };
-  if (!bulk_->read(chunk_key(place.segment, place.ordinal, chunk), std::cref(use))) refuse("it is missing");
+  try {
+    bulk_->read(chunk_key(place.segment, place.ordinal, chunk), std::cref(use));
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kMalformed) throw;
+    problem = error.message();  // the database found it first
+  }
+  if (!problem.empty())
+    fail(ErrorCode::kMalformed, "{}: group {}: chunk {} is damaged: {}", name(), to_string(group), chunk,
+         problem);
 }
 
 std::vector<ModelRecord> ShardStore::models() const {

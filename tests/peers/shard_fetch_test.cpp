@@ -110,6 +110,7 @@ class World {
   uint64_t restarts() const { return restarts_; }
   uint64_t received() const { return received_ + fetcher_->progress().received_bytes; }
   Time now() const { return now_; }
+  void lose(const Hash256& group) { kept_.erase(group); }
   void flip_every_part_of(const Hash256& group, uint32_t times) { flipped_[group] = times; }
   void settle() {
     for (bool busy = true; busy;) {
@@ -353,6 +354,19 @@ TEST(ShardFetch, AnotherWishKeepsWhatIsOnItsWay) {
   ASSERT_TRUE(world.run(60s)) << world.fetcher().error();
   EXPECT_LE(world.fetcher().progress().received_bytes, total_bytes(model));
   for (const WantedShard& shard : fewer) EXPECT_TRUE(world.kept().at(shard.hash) == model.of(shard.hash));
+}
+
+TEST(ShardFetch, WhatIsNotHereAnyMoreIsFetchedAgain) {
+  const Model model(kSizes);
+  World world(model, {}, 1);
+  world.fetcher().want(model.wanted(), world.now());
+  ASSERT_TRUE(world.run(60s));
+  world.lose(model.hashes[1]);
+  world.fetcher().want(model.wanted(world.kept()), world.now());
+  EXPECT_FALSE(world.fetcher().is_done());
+  ASSERT_TRUE(world.run(60s)) << world.fetcher().error();
+  expect_all(world, model);
+  EXPECT_EQ(world.fetcher().progress().received_bytes, total_bytes(model) + model.contents[1].size());
 }
 
 TEST(ShardFetch, AWrongHashIsFetchedAgainOnceAndThenNamed) {

@@ -51,6 +51,22 @@ kill -9 "$peer"
 wait_for 20 "the ring without the peer" stages_are "$work/head" 1
 pass "what was fetched once is not fetched again: a peer with 1 KiB/s is back at once"
 
+# --- A flipped byte on its disk ---
+wait "$peer" 2>/dev/null || true
+table=$(ls -S "$work"/plain/store/*.sst | head -1)
+at=$(($(stat -c %s "$table") / 2))
+byte=$(od -An -tu1 -j "$at" -N 1 "$table" | tr -d ' ')
+printf "\\$(printf %03o $((byte ^ 1)))" | dd of="$table" bs=1 seek="$at" conv=notrunc status=none
+state=plain join mended
+wait_for 30 "the ring with the peer whose store was damaged" stages_are "$work/head" 2
+[ "$(answer)" = "$alone" ] || give_up "the text changed after a byte was flipped"
+grep -q "is damaged" "$work/mended.err" || give_up "nobody found the flipped byte: $(cat "$work/mended.err")"
+[ "$(sed -n 's/.*to_fetch bytes=\([0-9]*\) .*/\1/p' "$work/mended.err" | sort -n | tail -1)" -gt 0 ] ||
+  give_up "the damaged group was not fetched again"
+kill -9 "$peer"
+wait_for 20 "the ring without the peer" stages_are "$work/head" 1
+pass "a flipped byte in the store is found, and its group fetched again"
+
 # --- kill -9 in the middle ---
 "$program" invite --state "$work/head" >"$work/ticket" 2>/dev/null
 here_bytes() { { du -sb "$work/slow/fetch" 2>/dev/null || echo 0; } | cut -f1; }
