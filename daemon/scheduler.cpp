@@ -359,6 +359,20 @@ void Scheduler::keep(Request& request) {
   kept_.push_back(std::move(kept));
 }
 
+// What was kept with the same first block may share what was lost.
+void Scheduler::forget_alike(const Request& request) {
+  const size_t block = std::min<size_t>(limits::kKvBlockPositions, request.tokens.size());
+  const auto first = request.tokens.begin(), last = first + static_cast<ptrdiff_t>(block);
+  for (auto kept = kept_.begin(); kept != kept_.end();) {
+    if (kept->pins > 0 || !std::equal(first, last, kept->tokens.begin())) {
+      ++kept;
+      continue;
+    }
+    closing_.push_back({kept->sequence, kept->next_number, kept->blocks});
+    kept = kept_.erase(kept);
+  }
+}
+
 bool Scheduler::evict(StepPlan& plan) {
   if (plan.operations.size() >= limits::kMaxOperationsPerStep / 2) return false;
   const auto found =
@@ -398,6 +412,7 @@ void Scheduler::complete(const StepPlan& plan, std::vector<OutputResult> results
 void Scheduler::lose(SequenceId sequence, const Error& error) {
   for (auto& [id, request] : requests_) {
     if (!request.running || request.sequence != sequence) continue;
+    forget_alike(request);
     if (!std::exchange(request.lost, true)) return preempt(request);
     return finish(request, error);
   }

@@ -168,6 +168,7 @@ class Scheduler {
   void find_source(Request& request);
   void leave_source(Request& request);
   void keep(Request& request);
+  void forget_alike(const Request& request);
   // One kept sequence gives way; false when there is none that can.
   bool evict(StepPlan& plan);
   void plan_closes(StepPlan& plan);

@@ -354,6 +354,23 @@ TEST(SchedulerTest, APromptSeenBeforeIsNotComputedAgain) {
   }
 }
 
+TEST(SchedulerTest, WhatMayShareLostStateIsKeptNoLonger) {
+  Ring ring(kRoomy, 4, {.keep = true});
+  ring.scheduler().submit(request(100, 5));
+  ring.run();
+  ASSERT_EQ(ring.scheduler().kept(), 1u);
+  const RequestId id = ring.scheduler().submit(request(100, 5));
+  const StepPlan* plan = ring.send();
+  ASSERT_EQ(plan->operations.at(0).kind, OperationKind::kFork);
+  ring.scheduler().lose(plan->ranges.at(0).sequence, Error(ErrorCode::kIo, "a damaged block"));
+  EXPECT_EQ(ring.scheduler().kept(), 0u);
+  ring.run();
+  EXPECT_EQ(ring.tokens[id].size(), 5u);
+  EXPECT_EQ(ring.scheduler().kept(), 1u) << "the one that was computed again";
+  EXPECT_EQ(ring.open(), 1u);
+  EXPECT_EQ(ring.scheduler().reused_positions(), 96u) << "once, in vain";
+}
+
 TEST(SchedulerTest, KeptSequencesGiveWayToWhateverRuns) {
   for (uint64_t seed = 1; seed <= 40; ++seed) {
     SeededRandom random(seed);
