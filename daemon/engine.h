@@ -38,7 +38,7 @@ struct EngineOptions {
 };
 
 // How many KV blocks a stage has, and how many of them can be in memory at a time.
-struct KvRoom {
+struct alignas(8) KvRoom {  // aligned so that every compiler stores it as one word
   uint32_t blocks = 0;
   uint32_t frames = 0;
   bool spills() const { return frames < blocks; }
