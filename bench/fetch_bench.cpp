@@ -1,7 +1,5 @@
 #include "bench/fetch_bench.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <memory>
@@ -10,6 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "bench/cpu_seconds.h"
 #include "daemon/event_loop.h"
 #include "daemon/model_library.h"
 #include "daemon/shard_fetch.h"
@@ -23,15 +22,6 @@ namespace caravan {
 namespace {
 
 constexpr Duration kPatience = std::chrono::seconds(300);
-
-double cpu_seconds() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  const auto of = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
-  };
-  return of(usage.ru_utime) + of(usage.ru_stime);
-}
 
 std::shared_ptr<ShardStore> memory_shards() {
   return std::make_shared<ShardStore>(std::make_shared<MemoryStore>(), std::make_shared<MemoryBulk>(),

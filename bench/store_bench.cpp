@@ -1,7 +1,6 @@
 #include "bench/store_bench.h"
 
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +13,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "bench/cpu_seconds.h"
 #include "shards/shard_store.h"
 #include "shards/store_import.h"
 #include "store/rocks_store.h"
@@ -32,15 +32,6 @@ using AlignedBuffer = std::unique_ptr<std::byte, FreeAligned>;
 
 AlignedBuffer make_buffer() {
   return AlignedBuffer(static_cast<std::byte*>(std::aligned_alloc(kAlignment, kRunBytes)));
-}
-
-double cpu_seconds() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  const auto of = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
-  };
-  return of(usage.ru_utime) + of(usage.ru_stime);
 }
 
 struct Rate {

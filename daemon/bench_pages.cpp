@@ -1,6 +1,5 @@
 #include "daemon/bench_pages.h"
 
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "bench/cpu_seconds.h"
 #include "daemon/defaults.h"
 #include "daemon/engine.h"
 #include "daemon/model_library.h"
@@ -73,15 +73,6 @@ std::vector<Extent> runs_of(const Manifest& manifest) {
     }
   }
   return runs;
-}
-
-double processor_seconds() {
-  struct rusage usage {};
-  ::getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
 // A ring of one that generates, one token after another.
@@ -217,11 +208,11 @@ class PagesBenchRun {
     std::vector<double> store, raw, processor;
     for (int i = 0; i < kRepeats; ++i) {
       raw.push_back(read_rate(file_.source, runs_, clock_, kLasting, options));
-      const double before = processor_seconds();
+      const double before = cpu_seconds();
       const Time start = clock_.now();
       store.push_back(read_rate(stored.source, runs, clock_, kLasting, options));
       const double bytes = store.back() * seconds(clock_.now() - start);
-      processor.push_back((processor_seconds() - before) / (bytes / 1e9));
+      processor.push_back((cpu_seconds() - before) / (bytes / 1e9));
     }
     bench_.reads.push_back({in_flight, median(store), median(raw), median(processor)});
   }

@@ -55,21 +55,24 @@ class Import {
   }
 
   ModelRecord only_hash() {
-    try {
-      for (size_t i = 0; i < manifest_.groups.size(); ++i) hash(i);
-      save_hashes();
-    } catch (const Error&) {
-      save_after_failure();
-      throw;
-    }
-    require_unchanged(record_.files);
+    take(false);
     return std::move(record_);
   }
 
   ImportResult run() {
     check_name();
+    take(options_.copy);
+    finish_record();
+    store_.put_model(record_);
+    result_.record = std::move(record_);
+    return std::move(result_);
+  }
+
+ private:
+  // What is known of the files is kept, whatever happens.
+  void take(bool with_bytes) {
     try {
-      if (options_.copy)
+      if (with_bytes)
         copy();
       else
         for (size_t i = 0; i < manifest_.groups.size(); ++i) hash(i);
@@ -79,13 +82,7 @@ class Import {
       throw;
     }
     require_unchanged(record_.files);
-    finish_record();
-    store_.put_model(record_);
-    result_.record = std::move(record_);
-    return std::move(result_);
   }
-
- private:
   void check_name() const {
     for (const ModelRecord& other : store_.models())
       if (other.name() == record_.name() && other.fingerprint != record_.fingerprint)
