@@ -38,6 +38,10 @@ struct Blob {
 using Hash256 = Blob<struct HashTag, 32>;     // SHA-256
 using RingId = Blob<struct RingTag, 16>;      // random
 using PeerKey = Blob<struct PeerKeyTag, 32>;  // CURVE public key: who a peer is
+// Of a full KV block: a keyed hash of all tokens up to its end. Made by the head, which alone has the key.
+using BlockTag = Blob<struct BlockTagTag, 16>;
+// Of a stage's state: a hash of whatever upstream and there can change a bit of it.
+using Lineage = Blob<struct LineageTag, 16>;
 
 std::string to_hex(const uint8_t* bytes, size_t count);
 // Writes `count` bytes; false if `text` is not exactly 2 * count hexadecimal digits.

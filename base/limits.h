@@ -79,6 +79,9 @@ inline constexpr size_t kMaxShardBytesOwed = 16u
                                              << 20;  // asked for by one peer and not yet given to its link
 inline constexpr uint32_t kMaxShardReads = 8;        // of a head's disk at a time
 
+// Archived KV.
+inline constexpr uint32_t kMaxTagsPerStep = 2048;  // of completed blocks, of loaded ones, of one probe
+
 // Configuration.
 inline constexpr size_t kMaxSettingsBytes = 1u << 20;
 
@@ -108,6 +111,9 @@ static_assert(kMaxShardRangeBytes % kFragmentBytes == 0);
 static_assert(kShardWindowBytes <= kMaxShardBytesOwed);
 static_assert(kMaxShardBytesOwed / kFragmentBytes < kMaxQueuedMessages,
               "a link takes what one peer may ask for");
+static_assert(size_t{kMaxTagsPerStep} * 16 <= kMaxHeaderBytes / 2, "a probe fits a header");
+static_assert(kMaxRowsPerStep / kKvBlockPositions + kMaxRangesPerStep <= kMaxTagsPerStep,
+              "whatever blocks a step completes");
 static_assert(kMaxTemplateOutputBytes >= kMaxHttpBodyBytes);
 static_assert(kMaxEncodedBytes >= kMaxTemplateOutputBytes, "every prompt can be encoded");
 

@@ -24,6 +24,9 @@ class FetchingStageRunner final : public StageRunner {
   void prepare(const StagePlan& plan) override;
   void fetch(const FetchUnits& what) override;
   void submit(std::vector<Step> steps) override { inner_.submit(std::move(steps)); }
+  ArchivedFound find_archived(RingId ring, EpochId epoch, std::span<const BlockTag> tags) override {
+    return inner_.find_archived(ring, epoch, tags);
+  }
   void release(RingId ring, EpochId epoch) override;
   // A stage could not be prepared, or failed.
   void failed() { has_failed_ = true; }

@@ -106,6 +106,8 @@ void LocalStageRunner::apply(const SequenceOperation& operation) {
       return cache.close(operation.sequence);
     case OperationKind::kMark:
       return;  // KV can be cut anywhere, so a mark needs nothing
+    case OperationKind::kLoad:
+      fail(ErrorCode::kUnsupported, "this peer has no archive to load a sequence from");
   }
 }
 

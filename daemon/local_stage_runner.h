@@ -27,6 +27,7 @@ class LocalStageRunner final : public StageRunner {
   // They are in the engine's model.
   void fetch(const FetchUnits& what) override { post_(UnitsFetched{what.ring, what.plan, ""}); }
   void submit(std::vector<Step> steps) override;
+  ArchivedFound find_archived(RingId, EpochId, std::span<const BlockTag>) override { return {}; }
   void release(RingId ring, EpochId epoch) override;
 
  private:

@@ -41,6 +41,11 @@ void Node::on(StepDone event, Time now) {
   settle(now);
 }
 
+void Node::on(ArchiveFound event, Time now) {
+  if (stage_) stage_->on(std::move(event), now);
+  settle(now);
+}
+
 void Node::on(EmbedDone event, Time now) {
   if (head_) head_->on(std::move(event), now);
   settle(now);

@@ -12,7 +12,7 @@
 namespace caravan {
 
 using NodeAction = std::variant<ConnectPeer, DisconnectPeer, SendMessage, StagePlan, RunSteps, ReleaseStage,
-                                FetchUnits, EmbedJob, OutputJob>;
+                                FetchUnits, FindArchived, EmbedJob, OutputJob>;
 
 struct NodeOptions {
   PeerKey self;
@@ -25,6 +25,7 @@ struct NodeOptions {
 // here:
 //   ConnectPeer, DisconnectPeer, SendMessage  -> Link (a send that returns false: send_failed)
 //   StagePlan, RunSteps, ReleaseStage, FetchUnits -> StageRunner prepare, submit, release, fetch
+//   FindArchived                              -> StageRunner find_archived, and its answer to on() at once
 //   EmbedJob, OutputJob                       -> HeadRunner
 // and calls tick() no later than next_tick().
 class Node {
@@ -36,6 +37,7 @@ class Node {
   void on(const StagePrepared& event, Time now);
   void on(const UnitsFetched& event, Time now);
   void on(StepDone event, Time now);
+  void on(ArchiveFound event, Time now);
   void on(EmbedDone event, Time now);
   void on(OutputDone event, Time now);
   void send_failed(const PeerKey& to, const Message& message, Time now);

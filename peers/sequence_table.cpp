@@ -17,10 +17,22 @@ std::optional<std::string> SequenceTable::apply(const Step& step) {
     return fmt::format("{} rows for ranges of {} rows together", step.rows.count, rows);
   if (rows > limits_.max_rows)
     return fmt::format("{} rows, and at most {} are agreed", rows, limits_.max_rows);
+  if (auto error = check_tags(step)) return error;
   for (const SequenceOperation& operation : step.operations)
     if (auto error = apply(operation)) return error;
   for (const RowRange& range : step.ranges)
     if (auto error = apply(range)) return error;
+  return std::nullopt;
+}
+
+std::optional<std::string> SequenceTable::check_tags(const Step& step) const {
+  uint64_t completed = 0, loaded = 0;
+  for (const RowRange& range : step.ranges) completed += completed_blocks(range);
+  for (const SequenceOperation& operation : step.operations) loaded += loaded_blocks(operation);
+  if (!step.tags.empty() && step.tags.size() != completed)
+    return fmt::format("{} tags for {} blocks that the ranges complete", step.tags.size(), completed);
+  if (step.load_tags.size() != loaded || loaded > limits::kMaxTagsPerStep)
+    return fmt::format("{} tags for {} blocks to load", step.load_tags.size(), loaded);
   return std::nullopt;
 }
 
@@ -37,6 +49,13 @@ std::optional<std::string> SequenceTable::open(const SequenceOperation& operatio
                          operation.positions, operation.source.value);
     sequence.positions = operation.positions;
   }
+  if (operation.kind == OperationKind::kLoad) {
+    if (operation.positions == 0 || operation.positions % limits::kKvBlockPositions != 0 ||
+        operation.positions > limits_.context)
+      return fmt::format("sequence {} loads {} positions: no whole blocks of a context of {}",
+                         operation.sequence.value, operation.positions, limits_.context);
+    sequence.positions = operation.positions;
+  }
   sequence.next_number = 2;
   if (!sequences_.emplace(operation.sequence, sequence).second)
     return fmt::format("sequence {} is open already", operation.sequence.value);
@@ -44,7 +63,8 @@ std::optional<std::string> SequenceTable::open(const SequenceOperation& operatio
 }
 
 std::optional<std::string> SequenceTable::apply(const SequenceOperation& operation) {
-  if (operation.kind == OperationKind::kOpen || operation.kind == OperationKind::kFork)
+  if (operation.kind == OperationKind::kOpen || operation.kind == OperationKind::kFork ||
+      operation.kind == OperationKind::kLoad)
     return open(operation);
   const auto found = sequences_.find(operation.sequence);
   if (found == sequences_.end()) return fmt::format("sequence {} is not open", operation.sequence.value);

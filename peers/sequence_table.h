@@ -31,6 +31,7 @@ class SequenceTable {
     uint64_t next_number = 1;
     uint32_t positions = 0;
   };
+  std::optional<std::string> check_tags(const Step& step) const;
   std::optional<std::string> apply(const SequenceOperation& operation);
   std::optional<std::string> apply(const RowRange& range);
   std::optional<std::string> open(const SequenceOperation& operation);

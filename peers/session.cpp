@@ -34,7 +34,8 @@ void Session::set_window(uint64_t bytes) {
 }
 
 Session::Turn Session::turn_of(const Message& message) {
-  if (std::holds_alternative<Heartbeat>(message)) return Turn::kFirst;
+  if (std::holds_alternative<Heartbeat>(message) || std::holds_alternative<ArchiveProbe>(message))
+    return Turn::kFirst;
   return std::holds_alternative<ShardBytes>(message) ? Turn::kLast : Turn::kInOrder;
 }
 

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "peers/lineage.h"
 
 namespace caravan {
 
@@ -29,6 +30,7 @@ void StageHost::on(const LinkEvent& event, Time now) {
 void StageHost::receive(const PeerKey& from, const Message& message, Time now) {
   if (const auto* step = std::get_if<Step>(&message)) return handle(from, *step);
   if (const auto* contract = std::get_if<Contract>(&message)) return handle(from, *contract);
+  if (const auto* probe = std::get_if<ArchiveProbe>(&message)) return handle(from, *probe);
   if (from != options_.head) return;  // the rest is the head's to say
   heard_ = now;
   if (const auto* welcome = std::get_if<Welcome>(&message)) handle(*welcome, now);
@@ -209,7 +211,7 @@ void StageHost::handle(const Assign& assign, Time now) {
   assign_ = assign;
   state_ = State::kForming;
   reason_.clear();
-  contract_ = contract_hash(assign, {options_.self, options_.hello.model, options_.hello.numerics_class});
+  contract_ = contract_hash(assign, own_facts());
   const uint32_t stage = assign.stage;
   upstream_ = {stage, stage == 0 ? options_.head : assign.route[stage - 1].peer, stage == 0, false, false};
   downstream_ = {stage + 1, is_last() ? options_.head : assign.route[stage + 1].peer, is_last(), false,
@@ -217,7 +219,8 @@ void StageHost::handle(const Assign& assign, Time now) {
   sequences_.emplace(SequenceTable::Limits{assign.context, assign.max_sequences, assign.max_rows});
   const RouteStage& own = assign.route[stage];
   actions_.emplace_back(StagePlan{assign.ring, assign.epoch, stage, own.span, is_last(), assign.codec,
-                                  assign.kv_type, assign.context, assign.max_sequences, assign.max_rows});
+                                  assign.kv_type, assign.context, assign.max_sequences, assign.max_rows,
+                                  lineage_of(assign, own_facts())});
   if (!is_last()) actions_.emplace_back(ConnectPeer{downstream_.peer, assign.route[stage + 1].endpoints});
   send_contract(upstream_);
   send_contract(downstream_);
@@ -368,6 +371,27 @@ void StageHost::on(StepDone event, Time) {
   }
   step.rows = std::move(event.rows);
   send(downstream_.peer, std::move(step));
+}
+
+// --- The archive ---
+
+// Whatever is wrong with a probe, no answer comes, and the head loads nothing.
+void StageHost::handle(const PeerKey& from, const ArchiveProbe& probe) {
+  if (!is_current(probe.ring, probe.epoch) || from != upstream_.peer || state_ != State::kReady ||
+      probe.to_head || probe.tags.size() != probe.blocks || probe.tags.empty())
+    return;
+  actions_.emplace_back(FindArchived{probe});
+}
+
+void StageHost::on(ArchiveFound event, Time) {
+  ArchiveProbe& probe = event.probe;
+  if (state_ != State::kReady || !is_current(probe.ring, probe.epoch)) return;  // released meanwhile
+  probe.blocks = std::min(event.found.blocks, static_cast<uint32_t>(probe.tags.size()));
+  probe.load_ns += event.found.load_ns;
+  probe.to_head = is_last() || probe.blocks == 0;
+  probe.tags.resize(probe.to_head ? 0 : probe.blocks);
+  const PeerKey next = probe.to_head ? options_.head : downstream_.peer;
+  send(next, std::move(probe));
 }
 
 }  // namespace caravan

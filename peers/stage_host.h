@@ -36,8 +36,16 @@ struct ReleaseStage {
   RingId ring;
   EpochId epoch;
 };
-using StageAction =
-    std::variant<ConnectPeer, DisconnectPeer, SendMessage, StagePlan, RunSteps, ReleaseStage, FetchUnits>;
+// A question to StageRunner::find_archived, which an ArchiveFound answers.
+struct FindArchived {
+  ArchiveProbe probe;
+};
+struct ArchiveFound {
+  ArchiveProbe probe;
+  ArchivedFound found;
+};
+using StageAction = std::variant<ConnectPeer, DisconnectPeer, SendMessage, StagePlan, RunSteps, ReleaseStage,
+                                 FetchUnits, FindArchived>;
 
 struct StageHostOptions {
   PeerKey self;
@@ -70,6 +78,7 @@ class StageHost {
   void on(const StagePrepared& event, Time now);
   void on(const UnitsFetched& event, Time now);
   void on(StepDone event, Time now);
+  void on(ArchiveFound event, Time now);
   // What the heartbeats tell: so many bytes of weights are here of those that are being fetched. 0 of 0:
   // none.
   void tell_fetching(uint64_t bytes, uint64_t of) {
@@ -112,6 +121,7 @@ class StageHost {
   void handle(const Release& release);
   void handle(const Fetch& fetch);
   void handle(const PeerKey& from, const Step& step);
+  void handle(const PeerKey& from, const ArchiveProbe& probe);
   void link_down(const LinkDown& event, Time now);
   void greet(Time now);
   void reconnect(std::string reason, Time now);
@@ -130,6 +140,7 @@ class StageHost {
   bool is_current(const RingId& ring, EpochId epoch) const {
     return assign_ && assign_->ring == ring && assign_->epoch == epoch;
   }
+  OwnFacts own_facts() const { return {options_.self, options_.hello.model, options_.hello.numerics_class}; }
   bool serves() const { return state_ == State::kForming || state_ == State::kReady; }
   bool is_last() const { return assign_->stage + 1 == assign_->route.size(); }
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct StagePlan {
   uint32_t context = 0;
   uint32_t max_sequences = 0;
   uint32_t max_rows = 0;  // of one step
+  Lineage lineage;        // of what this stage computes: peers/lineage.h
 };
 
 // Completions, delivered to the control thread as events.
@@ -57,6 +59,12 @@ struct StepDone {
   std::string error;                  // empty: it worked; otherwise the stage is unfit until the next prepare
 };
 
+// How much of a sequence a stage could load.
+struct ArchivedFound {
+  uint32_t blocks = 0;   // leading ones of those asked for
+  uint64_t load_ns = 0;  // that reading them is expected to take
+};
+
 // Runs the layers of a stage: model/stage on a compute thread, or HashModel in tests. Calls return at once
 // and never throw; work is done in the order of the calls. Steps of one submit may run as one batch.
 class StageRunner {
@@ -70,6 +78,9 @@ class StageRunner {
   // For the plan last prepared, in order; a StepDone follows for each, in order, unless release() comes first
   // (then it may). Operations of a step are done before its rows.
   virtual void submit(std::vector<Step> steps) = 0;
+  // What an archive has of these blocks with the lineage of the plan last prepared: nothing for another plan.
+  // Answered at once from memory, while steps are computed. What it finds may be gone when it is loaded.
+  virtual ArchivedFound find_archived(RingId ring, EpochId epoch, std::span<const BlockTag> tags) = 0;
   // Frees all state of the epoch and of older ones.
   virtual void release(RingId ring, EpochId epoch) = 0;
 };

@@ -18,6 +18,7 @@ namespace {
 // Every part of a header is read at most twice here; lists of empty structs cost traversal, too.
 constexpr uint64_t kTraversalWords = 4 * limits::kMaxHeaderBytes / sizeof(capnp::word);
 constexpr int kNesting = 8;
+constexpr uint8_t kOperationKinds = static_cast<uint8_t>(OperationKind::kLoad) + 1;
 
 template <class B>
 B blob(capnp::Data::Reader data, const char* field) {
@@ -25,6 +26,17 @@ B blob(capnp::Data::Reader data, const char* field) {
   if (data.size() != out.bytes.size())
     fail(ErrorCode::kMalformed, "{} of {} bytes instead of {}", field, data.size(), out.bytes.size());
   std::memcpy(out.bytes.data(), data.begin(), data.size());
+  return out;
+}
+
+std::vector<BlockTag> block_tags(capnp::Data::Reader data, const char* what) {
+  if (data.size() % BlockTag::size() != 0)
+    fail(ErrorCode::kMalformed, "{} in {} bytes, {} each", what, data.size(), BlockTag::size());
+  const size_t count = data.size() / BlockTag::size();
+  if (count > limits::kMaxTagsPerStep)
+    fail(ErrorCode::kLimit, "{} {}, {} are allowed", count, what, limits::kMaxTagsPerStep);
+  std::vector<BlockTag> out(count);
+  if (count > 0) std::memcpy(static_cast<void*>(out.data()), data.begin(), data.size());
   return out;
 }
 
@@ -231,7 +243,7 @@ Step read(wire::Step::Reader in) {
   check_count(operations, limits::kMaxOperationsPerStep, "operations");
   out.operations.reserve(operations.size());
   for (const auto one : operations) {
-    out.operations.push_back({enumerator<OperationKind>(one.getKind(), 5, "operation"),
+    out.operations.push_back({enumerator<OperationKind>(one.getKind(), kOperationKinds, "operation"),
                               {one.getSequence()},
                               one.getNumber(),
                               {one.getSource()},
@@ -249,6 +261,23 @@ Step read(wire::Step::Reader in) {
     fail(ErrorCode::kMalformed, "ranges of {} rows beside {} rows", rows, out.rows.count);
   out.counters = counters(in.getCounters());
   read_lost(in, out);
+  out.tags = block_tags(in.getTags(), "tags of completed blocks");
+  out.load_tags = block_tags(in.getLoadTags(), "tags of blocks to load");
+  return out;
+}
+
+ArchiveProbe read(wire::ArchiveProbe::Reader in) {
+  ArchiveProbe out = of_epoch<ArchiveProbe>(in);
+  out.probe = in.getProbe();
+  out.to_head = in.getToHead();
+  out.tags = block_tags(in.getTags(), "tags of a probe");
+  out.blocks = in.getBlocks();
+  out.load_ns = in.getLoadNs();
+  if (out.blocks > limits::kMaxTagsPerStep)
+    fail(ErrorCode::kLimit, "a probe of {} blocks, {} are allowed", out.blocks, limits::kMaxTagsPerStep);
+  if (out.tags.size() != (out.to_head ? 0 : out.blocks))
+    fail(ErrorCode::kMalformed, "{} tags in a probe {} {} blocks", out.tags.size(),
+         out.to_head ? "that found" : "for", out.blocks);
   return out;
 }
 
@@ -359,6 +388,8 @@ Message read(wire::Message::Reader in) {
       return read(in.getFetch());
     case wire::Message::FETCHED:
       return read(in.getFetched());
+    case wire::Message::ARCHIVE_PROBE:
+      return read(in.getArchiveProbe());
   }
   fail(ErrorCode::kUnsupported, "a message of the unknown kind {}", static_cast<uint16_t>(in.which()));
 }

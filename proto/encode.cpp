@@ -17,6 +17,13 @@ capnp::Data::Reader data(const Blob<Tag, kSize>& blob) {
   return {blob.bytes.data(), kSize};
 }
 
+capnp::Data::Reader tag_data(const std::vector<BlockTag>& tags, const char* what) {
+  static_assert(sizeof(BlockTag) == BlockTag::size(), "tags lie side by side");
+  if (tags.size() > limits::kMaxTagsPerStep)
+    fail(ErrorCode::kLimit, "{} {}, {} are allowed in a message", tags.size(), what, limits::kMaxTagsPerStep);
+  return {reinterpret_cast<const kj::byte*>(tags.data()), tags.size() * BlockTag::size()};
+}
+
 bool is_control(char c) {
   return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
 }
@@ -172,6 +179,17 @@ struct Writer {
     set_rows(out.initRows(), step.rows);
     set_counters(out, step.counters);
     set_lost(out, step);
+    out.setTags(tag_data(step.tags, "tags of completed blocks"));
+    out.setLoadTags(tag_data(step.load_tags, "tags of blocks to load"));
+  }
+  void operator()(const ArchiveProbe& probe) {
+    auto out = root.initArchiveProbe();
+    set_epoch(out, probe);
+    out.setProbe(probe.probe);
+    out.setToHead(probe.to_head);
+    out.setTags(tag_data(probe.tags, "tags of a probe"));
+    out.setBlocks(probe.blocks);
+    out.setLoadNs(probe.load_ns);
   }
   void operator()(const Answer& answer) {
     auto out = root.initAnswer();

@@ -6,16 +6,18 @@ namespace caravan {
 
 std::string_view name(const Message& message) {
   static constexpr std::array<std::string_view, std::variant_size_v<Message>> kNames = {
-      "hello",       "welcome",          "refuse",        "heartbeat",
-      "goodbye",     "assign",           "contract",      "ready",
-      "not_ready",   "release",          "step",          "answer",
-      "step_failed", "manifest_request", "manifest_info", "shard_request",
-      "shard_bytes", "shard_refused",    "fetch",         "fetched"};
+      "hello",        "welcome",          "refuse",        "heartbeat",
+      "goodbye",      "assign",           "contract",      "ready",
+      "not_ready",    "release",          "step",          "answer",
+      "step_failed",  "manifest_request", "manifest_info", "shard_request",
+      "shard_bytes",  "shard_refused",    "fetch",         "fetched",
+      "archive_probe"};
   return kNames[message.index()];
 }
 
 bool is_for_head(const Message& message) {
   if (const auto* contract = std::get_if<Contract>(&message)) return contract->to_head;
+  if (const auto* probe = std::get_if<ArchiveProbe>(&message)) return probe->to_head;
   // A stage beside a head gets its heartbeats from that head, never from the wire.
   return std::holds_alternative<Hello>(message) || std::holds_alternative<Heartbeat>(message) ||
          std::holds_alternative<Goodbye>(message) || std::holds_alternative<Ready>(message) ||
@@ -43,7 +45,10 @@ const SharedBytes& payload(const Message& message) {
 size_t queue_bytes(const Message& message) {
   constexpr size_t kHeader = 256;
   const SharedBytes& bytes = payload(message);
-  return kHeader + (bytes ? bytes->size() : 0);
+  size_t tags = 0;
+  if (const auto* step = std::get_if<Step>(&message)) tags = step->tags.size() + step->load_tags.size();
+  if (const auto* probe = std::get_if<ArchiveProbe>(&message)) tags = probe->tags.size();
+  return kHeader + tags * BlockTag::size() + (bytes ? bytes->size() : 0);
 }
 
 }  // namespace caravan

@@ -10,6 +10,7 @@
 
 #include "base/codec_id.h"
 #include "base/ids.h"
+#include "base/limits.h"
 #include "base/unit_span.h"
 
 // What peers say to each other, as plain structs: docs/PROTOCOL.md is the text to them. Who sent a message is
@@ -18,7 +19,7 @@
 namespace caravan {
 
 // Raised whenever a peer of the version before could misread a message.
-inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr uint32_t kProtocolVersion = 2;
 
 using SharedBytes = std::shared_ptr<const std::vector<std::byte>>;
 
@@ -144,14 +145,14 @@ struct Release {
 
 // --- Steps ---
 
-enum class OperationKind : uint8_t { kOpen, kFork, kMark, kTruncate, kClose };
+enum class OperationKind : uint8_t { kOpen, kFork, kMark, kTruncate, kClose, kLoad };
 
 struct SequenceOperation {
   OperationKind kind = OperationKind::kOpen;
   SequenceId sequence;
-  uint64_t number = 0;     // the sequence's running number, shared with its row ranges; open or fork is 1
-  SequenceId source;       // fork: where the first `positions` positions come from
-  uint32_t positions = 0;  // fork, truncate: positions that stay
+  uint64_t number = 0;  // the sequence's running number, shared with its row ranges; open, fork or load is 1
+  SequenceId source;    // fork: where the first `positions` positions come from
+  uint32_t positions = 0;  // fork, truncate: positions that stay; load: whole blocks that come from archives
 };
 
 // 1 to 16 rows of a matrix product, or more: the head sets it, a stage never derives it.
@@ -175,6 +176,16 @@ struct RowRange {
   uint32_t answer_count = 0;  // how many of the last rows are answered; 0 exactly with kNothing
 };
 
+// Blocks that end within the range.
+inline uint32_t completed_blocks(const RowRange& range) {
+  return (range.first_position + range.count) / limits::kKvBlockPositions -
+         range.first_position / limits::kKvBlockPositions;
+}
+// Blocks whose tags stand in Step::load_tags for the operation.
+inline uint32_t loaded_blocks(const SequenceOperation& operation) {
+  return operation.kind == OperationKind::kLoad ? operation.positions / limits::kKvBlockPositions : 0;
+}
+
 // What one stage did for one step.
 struct StageCounters {
   uint32_t stage = 0;
@@ -197,6 +208,22 @@ struct Step {
   // Sequences of its ranges that lost state at a stage it has passed: their rows are of no use.
   std::vector<SequenceId> lost = {};
   std::string lost_reason = {};  // of the first
+  // Of the blocks that the ranges complete, in the ranges' order: a stage may archive them. Or none at all.
+  std::vector<BlockTag> tags = {};
+  std::vector<BlockTag> load_tags = {};  // of the blocks that load operations name, in the operations' order
+};
+
+// Head to first stage, stage to stage, and back to the head: how many leading blocks of a sequence does every
+// stage have in its archive? A stage that has none of them answers the head at once, else the last one does.
+// Stands outside the order of steps: it never waits for computing. May be lost; then nothing is loaded.
+struct ArchiveProbe {
+  RingId ring;
+  EpochId epoch;
+  uint64_t probe = 0;          // counted by the head
+  bool to_head = false;        // the answer
+  std::vector<BlockTag> tags;  // [blocks] of those still asked for; none in the answer
+  uint32_t blocks = 0;         // leading ones that every stage passed so far has; at first those asked for
+  uint64_t load_ns = 0;        // that the stages passed expect to need for reading them, together
 };
 
 // Last stage to head: every step is answered, one without answered rows with none.
@@ -274,7 +301,7 @@ struct Fetched {
 
 using Message = std::variant<Hello, Welcome, Refuse, Heartbeat, Goodbye, Assign, Contract, Ready, NotReady,
                              Release, Step, Answer, StepFailed, ManifestRequest, ManifestInfo, ShardRequest,
-                             ShardBytes, ShardRefused, Fetch, Fetched>;
+                             ShardBytes, ShardRefused, Fetch, Fetched, ArchiveProbe>;
 
 // "step", for logs.
 std::string_view name(const Message& message);
@@ -286,7 +313,7 @@ bool is_for_shard_server(const Message& message);
 bool is_for_shard_fetcher(const Message& message);
 // What travels in a frame of its own beside the header: rows, or a part of a group. Null without.
 const SharedBytes& payload(const Message& message);
-// Bytes that count against queues: the payload, and a flat amount for the header.
+// Bytes that count against queues: the payload, the tags, and a flat amount for the rest of the header.
 size_t queue_bytes(const Message& message);
 
 }  // namespace caravan

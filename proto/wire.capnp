@@ -143,6 +143,18 @@ struct Step {
   counters @7 :List(StageCounters);
   lost @8 :List(UInt64);  # sequences
   lostReason @9 :Text;
+  tags @10 :Data;  # 16 bytes each
+  loadTags @11 :Data;  # 16 bytes each
+}
+
+struct ArchiveProbe {
+  ring @0 :Data;  # 16 bytes
+  epoch @1 :UInt64;
+  probe @2 :UInt64;
+  toHead @3 :Bool;
+  tags @4 :Data;  # 16 bytes each
+  blocks @5 :UInt32;
+  loadNs @6 :UInt64;
 }
 
 struct Answer {
@@ -231,5 +243,6 @@ struct Message {
     shardRefused @19 :ShardRefused;
     fetch @20 :Fetch;
     fetched @21 :Fetched;
+    archiveProbe @22 :ArchiveProbe;
   }
 }

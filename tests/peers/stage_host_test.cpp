@@ -387,5 +387,158 @@ TEST(SequenceTableTest, FollowsForksAndCuts) {
   EXPECT_EQ(table.size(), 0u);
 }
 
+// --- The archive ---
+
+BlockTag tag(uint8_t first) {
+  return {{first}};
+}
+
+class ArchiveProbeTest : public StageHostTest {
+ protected:
+  ArchiveProbe probe(uint64_t epoch = 1) const {
+    return {ring_, EpochId{epoch}, 9, false, {tag(1), tag(2), tag(3)}, 3, 100};
+  }
+  // What the stage asks of its archive.
+  std::vector<ArchiveProbe> asked() {
+    std::vector<ArchiveProbe> found;
+    for (const StageAction& action : host_.take_actions())
+      if (const auto* find = std::get_if<FindArchived>(&action)) found.push_back(find->probe);
+    return found;
+  }
+};
+
+TEST_F(ArchiveProbeTest, PassesOnWhatItHasOfWhatTheStageBeforeHas) {
+  form(1);
+  receive(kBefore, probe());
+  const auto questions = asked();
+  ASSERT_EQ(questions.size(), 1u);
+  EXPECT_EQ(questions[0].tags, probe().tags);
+  host_.on(ArchiveFound{questions[0], {2, 11}}, now_);
+  const auto passed = sent<ArchiveProbe>();
+  ASSERT_EQ(passed.size(), 1u);
+  EXPECT_EQ(passed[0].first, key(kAfter));
+  EXPECT_FALSE(passed[0].second.to_head);
+  EXPECT_EQ(passed[0].second.tags, (std::vector<BlockTag>{tag(1), tag(2)}));
+  EXPECT_EQ(passed[0].second.blocks, 2u);
+  EXPECT_EQ(passed[0].second.load_ns, 111u);
+}
+
+TEST_F(ArchiveProbeTest, NothingFoundIsToldToTheHeadAtOnce) {
+  form(1);
+  host_.on(ArchiveFound{probe(), {0, 0}}, now_);
+  const auto answers = sent<ArchiveProbe>();
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_EQ(answers[0].first, key(kHead));
+  EXPECT_TRUE(answers[0].second.to_head);
+  EXPECT_EQ(answers[0].second.blocks, 0u);
+  EXPECT_TRUE(answers[0].second.tags.empty());
+}
+
+TEST_F(ArchiveProbeTest, TheLastStageAnswersTheHead) {
+  Assign assign = assignment(1);
+  assign.route.pop_back();
+  receive(kHead, assign);
+  host_.on(StagePrepared{ring_, EpochId{1}, 40, {}}, now_);
+  const Hash256 hash = contract_hash(assign, {key(kBefore), {}, "avx2"});
+  receive(kBefore, Contract{ring_, EpochId{1}, 1, false, hash, true});
+  receive(kHead, Contract{ring_, EpochId{1}, 2, false, hash, true});
+  ASSERT_EQ(host_.state(), StageHost::State::kReady);
+  host_.take_actions();
+  host_.on(ArchiveFound{probe(), {3, 1}}, now_);
+  const auto answers = sent<ArchiveProbe>();
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_EQ(answers[0].first, key(kHead));
+  EXPECT_EQ(answers[0].second.probe, 9u);
+  EXPECT_EQ(answers[0].second.blocks, 3u);
+  EXPECT_EQ(answers[0].second.load_ns, 101u);
+}
+
+TEST_F(ArchiveProbeTest, WaitsForNoStepThatIsComputed) {
+  form(1);
+  receive(kBefore, row(1));
+  receive(kBefore, row(2));
+  host_.take_actions();
+  receive(kBefore, probe());
+  EXPECT_EQ(asked().size(), 1u);
+  host_.on(ArchiveFound{probe(), {3, 1}}, now_);
+  EXPECT_EQ(sent<ArchiveProbe>().size(), 1u);
+  EXPECT_EQ(host_.queued_steps(), 2u);
+}
+
+TEST_F(ArchiveProbeTest, OthersQuestionsAreNotAnswered) {
+  form(2);
+  receive(kBefore, probe(1));
+  receive(kBefore, probe(3));
+  receive(kAfter, probe(2));
+  receive(kHead, probe(2));
+  ArchiveProbe foreign = probe(2), answer = probe(2), none = probe(2), crooked = probe(2);
+  foreign.ring.bytes[0] = 8;
+  answer.to_head = true;
+  none.tags.clear(), none.blocks = 0;
+  crooked.blocks = 2;
+  for (const ArchiveProbe& one : {foreign, answer, none, crooked}) receive(kBefore, one);
+  EXPECT_TRUE(asked().empty());
+  EXPECT_EQ(host_.state(), StageHost::State::kReady);
+  receive(kBefore, probe(2));
+  EXPECT_EQ(asked().size(), 1u);
+  // The ring goes before the archive has answered.
+  receive(kHead, Release{ring_, EpochId{2}, "over"});
+  host_.on(ArchiveFound{probe(2), {3, 1}}, now_);
+  EXPECT_TRUE(sent<ArchiveProbe>().empty());
+}
+
+class TagsTest : public StageHostTest {
+ protected:
+  // A sequence that is loaded, and rows of it.
+  Step load(uint32_t positions, uint32_t tags, uint32_t rows = 1) const {
+    Step made = step(1);
+    made.operations.push_back({OperationKind::kLoad, SequenceId{5}, 1, {}, positions});
+    made.load_tags.resize(tags);
+    made.ranges.push_back({SequenceId{5}, 2, positions, rows, KernelClass::kMany, AnswerKind::kNothing, 0});
+    made.rows = {CodecId::kF32, 1, rows, std::make_shared<const std::vector<std::byte>>(4 * rows)};
+    return made;
+  }
+  bool takes(const Step& made) {
+    SequenceTable table({200, 4, 64});
+    return !table.apply(made);
+  }
+};
+
+TEST_F(TagsTest, ALoadOpensASequenceWithWholeBlocks) {
+  EXPECT_TRUE(takes(load(64, 2)));
+  EXPECT_FALSE(takes(load(0, 0)));
+  EXPECT_FALSE(takes(load(65, 2)));
+  EXPECT_FALSE(takes(load(224, 7))) << "more than the context";
+  Step later = load(64, 2);
+  later.operations[0].number = 2;
+  EXPECT_FALSE(takes(later));
+  Step before = load(64, 2);
+  before.ranges[0].first_position = 32;
+  EXPECT_FALSE(takes(before)) << "rows begin where the loaded blocks end";
+  SequenceTable table({200, 4, 64});
+  EXPECT_FALSE(table.apply(load(64, 2)).has_value());
+  EXPECT_TRUE(table.apply(load(64, 2)).has_value()) << "it is open already";
+}
+
+TEST_F(TagsTest, EveryBlockToLoadHasATag) {
+  EXPECT_FALSE(takes(load(64, 1)));
+  EXPECT_FALSE(takes(load(64, 3)));
+  EXPECT_FALSE(takes(load(64, 0)));
+  Step none = row(1);
+  none.load_tags.resize(1);
+  EXPECT_FALSE(takes(none));
+}
+
+TEST_F(TagsTest, AllCompletedBlocksHaveATagOrNone) {
+  for (const uint32_t tags : {0u, 1u, 2u, 3u}) {
+    Step made = load(32, 1, 64);
+    made.tags.resize(tags);
+    EXPECT_EQ(takes(made), tags == 0 || tags == 2) << tags;
+  }
+  Step unfinished = row(1);
+  unfinished.tags.resize(1);
+  EXPECT_FALSE(takes(unfinished));
+}
+
 }  // namespace
 }  // namespace caravan

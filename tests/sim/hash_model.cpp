@@ -135,6 +135,8 @@ std::string HashStage::apply(const SequenceOperation& operation) {
       if (!is_open) return "closed, not open";
       sequences_.erase(found);
       return {};
+    case OperationKind::kLoad:
+      return "there is no archive to load from";
   }
   return "an unknown operation";
 }

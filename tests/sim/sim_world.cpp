@@ -262,6 +262,10 @@ void SimWorld::act(uint32_t index, FetchUnits& what) {
   });
 }
 
+void SimWorld::act(uint32_t index, FindArchived& what) {
+  processes_[index].node->on(ArchiveFound{std::move(what.probe), {}}, now_);
+}
+
 void SimWorld::act(uint32_t index, ReleaseStage& release) {
   Process& process = processes_[index];
   if (!process.plan || process.plan->ring != release.ring || process.plan->epoch > release.epoch) return;

@@ -143,6 +143,7 @@ class SimWorld {
   void act(uint32_t process, RunSteps& action);
   void act(uint32_t process, ReleaseStage& action);
   void act(uint32_t process, FetchUnits& action);
+  void act(uint32_t process, FindArchived& action);
   // Time to fetch what is missing of a span, which is then there.
   Duration fetch(uint32_t process, UnitSpan span);
   void act(uint32_t process, EmbedJob& action);

@@ -59,8 +59,10 @@ class MessageMaker {
         return ShardRefused{blob<Hash256>(), u64(), text()};
       case 18:
         return Fetch{blob<RingId>(), u64(), span()};
-      default:
+      case 19:
         return Fetched{blob<RingId>(), u64(), text()};
+      default:
+        return probe();
     }
   }
 
@@ -123,7 +125,7 @@ class MessageMaker {
     Step out{blob<RingId>(), {u64()}, {u64()}, flag(), {}, {}, {}, counters()};
     out.operations.resize(random_.below(6));
     for (auto& one : out.operations)
-      one = {static_cast<OperationKind>(random_.below(5)),
+      one = {static_cast<OperationKind>(random_.below(6)),
              {u64()},
              u64(),
              {u64()},
@@ -145,6 +147,19 @@ class MessageMaker {
     out.lost.resize(random_.below(4));
     for (SequenceId& one : out.lost) one = {u64()};
     out.lost_reason = text();
+    out.tags = tags();
+    out.load_tags = tags();
+    return out;
+  }
+  std::vector<BlockTag> tags() {
+    std::vector<BlockTag> out(random_.below(random_.below(8) == 0 ? limits::kMaxTagsPerStep + 1 : 5));
+    for (BlockTag& one : out) one = blob<BlockTag>();
+    return out;
+  }
+  Message probe() {
+    ArchiveProbe out{blob<RingId>(), {u64()}, u64(), flag(), tags(), 0, u64()};
+    out.blocks = static_cast<uint32_t>(out.tags.size());
+    if (out.to_head) out.tags.clear();
     return out;
   }
 
