@@ -63,6 +63,8 @@ const std::vector<Key>& keys() {
       {"ram", &Config::ram},
       {"kv_ram", &Config::kv_ram},
       {"disk", &Config::disk},
+      {"archive", &Config::archive},
+      {"archive_day", &Config::archive_day},
       {"fetch_limit", &Config::fetch_limit},
       {"name", &Config::name},
       {"peer_timeout_s", &Config::peer_timeout_s, 0.1, 3600},

@@ -25,10 +25,12 @@ struct Config {
   std::string isa = "auto";
   bool exact = false;  // f32 activations
   std::string kv_type = "f32";
-  uint32_t context = 0;     // default: the model's, at most 4096
-  std::string ram;          // budget of this peer, "4GiB" or "50%"; default: three quarters of what is free
-  std::string kv_ram;       // of it, what keys and values may take at most
-  std::string disk;         // what the store may take; default: no bound but the disk
+  uint32_t context = 0;  // default: the model's, at most 4096
+  std::string ram;       // budget of this peer, "4GiB" or "50%"; default: three quarters of what is free
+  std::string kv_ram;    // of it, what keys and values may take at most
+  std::string disk;      // what the store may take; default: no bound but the disk
+  std::string archive;   // what KV of prompts seen before may take, in the state folder; "0": nothing is kept
+  std::string archive_day;  // of it, what may be written in a day; default: no bound
   std::string fetch_limit;  // of a peer without the model: "10MiB/s" of weights; default: no bound
   std::string name;         // the model's id in the API; default: the file's stem
   double peer_timeout_s = 10;

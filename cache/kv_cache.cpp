@@ -44,13 +44,13 @@ KvCache::KvCache(Device& device, Budget& budget, std::vector<KvLayerShape> layer
       reservation_(budget.reserve(MemoryTag::kState, state_bytes(layers_, type, blocks, spill))),
       frames_(device, layers_, type, blocks, spill) {
   if (spill) {
-    CHECK(spill->frames >= kLeastFrames);
+    CHECK((spill->frames >= kLeastFrames || !spill->store));
     stager_ = std::make_unique<KvStager>(device, frames_);
   }
 }
 
 KvCache::~KvCache() {
-  end_step();
+  finish_step(false);
 }
 
 KvCache::Sequence& KvCache::find(SequenceId sequence) {
@@ -66,13 +66,54 @@ const KvCache::Sequence& KvCache::find(SequenceId sequence) const {
 // --- Sequences ---
 
 void KvCache::open(SequenceId sequence) {
-  end_step();
+  finish_step(false);
   if (sequences_.size() >= limits::kMaxSequences)
     fail(ErrorCode::kLimit, "more than {} sequences are open", limits::kMaxSequences);
   const auto [entry, fresh] = sequences_.try_emplace(sequence);
   if (!fresh) fail(ErrorCode::kInvalidArgument, "sequence {} is open already", sequence.value);
   entry->second.by_layer.resize(layers_.size());
   entry->second.version = frames_.version();
+}
+
+void KvCache::load(SequenceId id, uint32_t positions, std::span<const BlockTag> tags) {
+  if (positions % kPositions != 0 || positions / kPositions != tags.size())
+    fail(ErrorCode::kInvalidArgument, "sequence {} cannot be loaded: {} tags for {} positions", id.value,
+         tags.size(), positions);
+  open(id);
+  Sequence& sequence = find(id);
+  if (layers_.empty()) {
+    extend(id, positions);
+    return;
+  }
+  for (const BlockTag& tag : tags) {
+    uint32_t block = 0;
+    try {
+      block = take_block();
+    } catch (const Error&) {
+      close(id);
+      throw;
+    }
+    if (!sequence.error && !frames_.adopt(block, tag))
+      sequence.error.emplace(ErrorCode::kIo,
+                             fmt::format("KV block {} of sequence {} is not in the archive any "
+                                         "more",
+                                         short_string(tag), id.value));
+    append(sequence, block);
+  }
+  sequence.tags.assign(tags.begin(), tags.end());
+  sequence.positions = positions;
+}
+
+void KvCache::tag(SequenceId id, uint32_t first, uint32_t count, std::span<const BlockTag> tags) {
+  Sequence& sequence = find(id);
+  const uint32_t from = first / kPositions, end = (first + count) / kPositions;
+  if (!tags.empty() && tags.size() != end - from)
+    fail(ErrorCode::kInvalidArgument, "sequence {}: {} tags for {} blocks", id.value, tags.size(),
+         end - from);
+  sequence.tags.resize(std::min<size_t>(sequence.tags.size(), from));
+  if (tags.empty()) return;
+  sequence.tags.resize(from);
+  sequence.tags.insert(sequence.tags.end(), tags.begin(), tags.end());
 }
 
 void KvCache::fork(SequenceId from, SequenceId to, uint32_t positions) {
@@ -89,6 +130,8 @@ void KvCache::fork(SequenceId from, SequenceId to, uint32_t positions) {
       ++users_[source.blocks[i]];
       append(target, source.blocks[i]);
     }
+    target.tags.assign(source.tags.begin(), source.tags.begin() + static_cast<ptrdiff_t>(std::min<size_t>(
+                                                                      full, source.tags.size())));
     if (positions % kPositions != 0) append(target, copy_block(source.blocks[full]));
   } catch (const Error&) {
     target.positions = full * kPositions;
@@ -99,20 +142,21 @@ void KvCache::fork(SequenceId from, SequenceId to, uint32_t positions) {
 }
 
 void KvCache::extend(SequenceId id, uint32_t positions) {
-  end_step();
+  finish_step(false);
   Sequence& sequence = find(id);
   while (sequence.blocks.size() < blocks_for(positions)) append(sequence, take_block());
   sequence.positions = std::max(sequence.positions, positions);
 }
 
 void KvCache::truncate(SequenceId id, uint32_t positions) {
-  end_step();
+  finish_step(false);
   Sequence& sequence = find(id);
   if (positions > sequence.positions)
     fail(ErrorCode::kInvalidArgument, "sequence {} cannot be truncated to {}: it has {} positions", id.value,
          positions, sequence.positions);
   while (sequence.blocks.size() > blocks_for(positions)) drop_last(sequence);
   sequence.positions = positions;
+  sequence.tags.resize(std::min<size_t>(sequence.tags.size(), positions / kPositions));
   if (positions % kPositions != 0) make_last_block_own(sequence);
 }
 
@@ -155,7 +199,7 @@ void KvCache::make_last_block_own(Sequence& sequence) {
 }
 
 void KvCache::close(SequenceId id) {
-  end_step();
+  finish_step(false);
   Sequence& sequence = find(id);
   while (!sequence.blocks.empty()) drop_last(sequence);
   sequences_.erase(id);
@@ -230,7 +274,7 @@ const KvBlock* KvCache::blocks(SequenceId id, uint32_t layer) {
 // --- Steps ---
 
 void KvCache::begin_step() {
-  end_step();
+  finish_step(false);
   in_step_ = true;
   frames_.start_step();
 }
@@ -253,7 +297,7 @@ uint32_t KvCache::add_rows(SequenceId id, uint32_t first_position, uint32_t coun
       frames_.use(sequence.blocks[place], place);
       frames_.hold_to_change(sequence.blocks[place]);
       end = std::min(first_position + count, (place + 1) * kPositions);
-      held_.push_back({sequence.blocks[place], end == (place + 1) * kPositions});
+      held_.push_back({sequence.blocks[place], end == (place + 1) * kPositions, &sequence, place});
       // What follows is new, and has no frame.
       const uint32_t left = blocks_for(first_position + count) - place - 1;
       if (place == first && left > 0)
@@ -279,16 +323,27 @@ KvStager::Reach KvCache::reach(size_t part, uint32_t layer, uint32_t piece, uint
   return stager_->reach(part, layer, piece, most, parts_[part]->by_layer[layer]);
 }
 
-void KvCache::end_step() {
+void KvCache::finish_step(bool complete) {
   if (!std::exchange(in_step_, false) || !stager_) return;
   stager_->finish();
   parts_.clear();
   for (const Held& held : held_) {
     frames_.set_full(held.block, held.full);
     frames_.release(held.block);
+    if (complete && held.full) archive(held);
   }
   held_.clear();
   frames_.write_behind();
+}
+
+// What a sequence that lost state went on with is of no use to anybody.
+void KvCache::archive(const Held& held) {
+  const Sequence& sequence = *held.sequence;
+  if (sequence.error || held.place >= sequence.tags.size()) return;
+  const BlockTag tag = sequence.tags[held.place];
+  const BlockTag previous = held.place == 0 ? BlockTag{} : sequence.tags[held.place - 1];
+  if (tag == BlockTag{} || (held.place > 0 && previous == BlockTag{})) return;
+  frames_.archive(held.block, {tag, previous});
 }
 
 }  // namespace caravan

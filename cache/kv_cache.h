@@ -20,12 +20,13 @@ namespace caravan {
 
 // The KV blocks of a stage's sequences. A block holds kKvBlockPositions positions of every layer of the
 // stage; full blocks are shared by forks. Blocks lie in frames of RAM; with a store to spill to there may be
-// fewer frames than blocks, the others lie on disk, and steps bring back what they need. Bytes are reserved
-// when the cache is built and allocated as they are used. The compute thread owns it.
+// fewer frames than blocks, the others lie on disk, and steps bring back what they need. With an archive,
+// full blocks whose tags are known are written there in the background, and sequences can begin with what it
+// has. Bytes are reserved when the cache is built and allocated as they are used. The compute thread owns it.
 //
 // A step over sequences that are in use: begin_step; add_rows for each run of rows; start_reading; the
 // layers, with reach() for the parts that are not whole in RAM; end_step. Every other call ends an unfinished
-// step.
+// step, of which nothing is archived.
 class KvCache {
  public:
   // The least number of frames: one that fills, one that is being written or read.
@@ -45,11 +46,18 @@ class KvCache {
 
   // Throws kInvalidArgument for an id that is open already, kLimit over limits::kMaxSequences.
   void open(SequenceId sequence);
+  // Opens a sequence with the first `positions`, whole blocks, as they are in the archive; a tag for each.
+  // They are read as steps reach them. What the archive lacks spoils the sequence. Throws as open() and
+  // extend(); kInvalidArgument when the tags do not fit.
+  void load(SequenceId sequence, uint32_t positions, std::span<const BlockTag> tags);
   // `to` starts with the first `positions` positions of `from`; its partial block is copied. Throws kIo when
   // the disk refuses; `to` is then not open.
   void fork(SequenceId from, SequenceId to, uint32_t positions);
   // Makes room for positions up to `positions` (exclusive). Throws kOutOfMemory when no block is free.
   void extend(SequenceId sequence, uint32_t positions);
+  // The tags of the blocks that rows of `count` positions from `first` complete, in order, or none: they are
+  // not archived then. Before those rows are run.
+  void tag(SequenceId sequence, uint32_t first, uint32_t count, std::span<const BlockTag> tags);
   // Keeps the first `positions`. Throws kIo as fork; the sequence is then cut to its last whole block.
   void truncate(SequenceId sequence, uint32_t positions);
   void close(SequenceId sequence);
@@ -77,13 +85,14 @@ class KvCache {
   uint32_t first_piece(size_t part, uint32_t layer) const { return stager_->first_piece(part, layer); }
   // As KvStager::reach.
   KvStager::Reach reach(size_t part, uint32_t layer, uint32_t piece, uint32_t most);
-  void end_step();
+  void end_step() { finish_step(true); }
   // The sequence lost state: rows of it are refused with this error until it is closed.
   void spoil(SequenceId sequence, const Error& error);
 
  private:
   struct Sequence {
     std::vector<uint32_t> blocks;
+    std::vector<BlockTag> tags;                  // of the first blocks, zeros where there is none
     std::vector<std::vector<KvBlock>> by_layer;  // [layer][block], as of `version`
     uint64_t version = 0;                        // of the frames
     uint32_t positions = 0;
@@ -92,7 +101,11 @@ class KvCache {
   struct Held {
     uint32_t block = 0;
     bool full = false;  // when the step is over
+    const Sequence* sequence = nullptr;
+    uint32_t place = 0;
   };
+  void finish_step(bool complete);
+  void archive(const Held& held);
   Sequence& find(SequenceId sequence);
   const Sequence& find(SequenceId sequence) const;
   uint32_t take_block();
@@ -112,7 +125,7 @@ class KvCache {
   const uint32_t block_limit_;
   Reservation reservation_;
   KvFrames frames_;
-  std::unique_ptr<KvStager> stager_;  // when there is a store
+  std::unique_ptr<KvStager> stager_;  // when there is a store or an archive
   std::vector<uint32_t> users_;       // of each block
   std::vector<uint32_t> free_;
   uint32_t blocks_used_ = 0;

@@ -13,6 +13,8 @@ namespace {
 constexpr uint32_t kMostAhead = 2 * limits::kMaxRowsPerStep / limits::kKvBlockPositions;
 // Steps after which a sequence that had no rows makes room for one that reads from disk.
 constexpr uint64_t kIdleSteps = 64;
+// Blocks on their way to the archive at a time: they cannot change, nor give way.
+constexpr size_t kMostArchiving = 16;
 
 }  // namespace
 
@@ -21,6 +23,8 @@ KvFrames::KvFrames(Device& device, std::vector<KvLayerShape> layers, KvType type
     : device_(device),
       layers_(std::move(layers)),
       type_(type),
+      store_(spill && spill->store),
+      archive_(spill ? spill->archive : nullptr),
       residency_(std::max(1u, spill ? spill->frames : blocks)) {
   for (const KvLayerShape& layer : layers_) {
     part_offsets_.push_back(block_bytes_);
@@ -29,13 +33,16 @@ KvFrames::KvFrames(Device& device, std::vector<KvLayerShape> layers, KvType type
   }
   if (!spill) return;
   ahead_ = std::clamp(residency_.frames() / 4, 1u, kMostAhead);
-  mover_ = std::make_unique<KvMover>(*spill->store, *spill->clock, *spill->counters, part_bytes_, spill->name,
-                                     spill->first_layer, spill->readers);
+  CHECK((store_ || archive_));
+  CHECK((store_ || spill->frames >= blocks));
+  shape_ = {spill->lineage, spill->first_layer, part_bytes_};
+  mover_ = std::make_unique<KvMover>(spill->store, archive_, shape_, *spill->clock, *spill->counters,
+                                     spill->name, spill->readers);
 }
 
 void KvFrames::add(uint32_t block) {
   residency_.add(block);
-  if (spills()) return;
+  if (mover_) return;
   try {
     take_frame(block);
   } catch (const Error&) {
@@ -47,7 +54,7 @@ void KvFrames::add(uint32_t block) {
 
 void KvFrames::drop(uint32_t block) {
   residency_.drop(block);
-  if (!spills()) return;
+  if (!mover_) return;
   for (const uint64_t serial : residency_.take_garbage()) mover_->erase(serial);
 }
 
@@ -68,7 +75,7 @@ void KvFrames::take_frame(uint32_t block) {
   for (;;) {
     if (residency_.take_frame(block) != KvResidency::kNone) return allocate(block);
     if (write_error_) throw Error(*std::exchange(write_error_, std::nullopt));
-    CHECK(spills());
+    CHECK((mover_ != nullptr));
     if (residency_.writes_under_way() == 0) {
       start_writes(1, true);
       if (residency_.writes_under_way() == 0)
@@ -80,23 +87,58 @@ void KvFrames::take_frame(uint32_t block) {
 }
 
 void KvFrames::start_writes(uint32_t wanted, bool partial) {
-  for (const KvResidency::Write& write : residency_.start_writes(wanted, partial))
-    mover_->write(write.serial, frames_[write.frame].address());
+  move(store_ ? residency_.start_writes(wanted, partial) : residency_.start_archiving(wanted));
+}
+
+void KvFrames::move(const std::vector<KvResidency::Write>& writes) {
+  for (const KvResidency::Write& write : writes) {
+    const std::byte* frame = frames_[write.frame].address();
+    if (KvMover::is_archived(write.serial)) {
+      ++archiving_;
+      mover_->archive(write.serial, tags_[write.block], frame);
+    } else {
+      mover_->write(write.serial, frame);
+    }
+  }
 }
 
 void KvFrames::note_written() {
   for (KvMover::Written& written : mover_->take_written()) {
-    residency_.written(written.serial, !written.error);
-    write_error_ = std::move(written.error);
+    residency_.written(written.serial, !written.error && !written.refused);
+    if (KvMover::is_archived(written.serial))
+      --archiving_;
+    else
+      write_error_ = std::move(written.error);
   }
   for (const uint64_t serial : residency_.take_garbage()) mover_->erase(serial);
 }
 
 void KvFrames::write_behind() {
-  if (!spills()) return;
+  if (!mover_) return;
   note_written();
+  if (archiving_ < kMostArchiving) move(residency_.start_archiving(kMostArchiving - archiving_));
   // A store that failed is tried again when a frame is needed.
-  if (!write_error_) start_writes(ahead_, false);
+  if (store_ && !write_error_) start_writes(ahead_, false);
+}
+
+void KvFrames::archive(uint32_t block, const KvTag& tag) {
+  if (!archive_) return;
+  if (residency_.serial(block) == 0 && !residency_.writing(block)) {
+    if (KvArchive::Handle known = archive_->adopt(shape_, tag.tag)) {
+      mover_->adopt(residency_.adopt(block), std::move(known));
+      return;
+    }
+  }
+  if (block >= tags_.size()) tags_.resize(block + 1);
+  tags_[block] = tag;
+  residency_.wish(block);
+}
+
+bool KvFrames::adopt(uint32_t block, const BlockTag& tag) {
+  KvArchive::Handle known = archive_ ? archive_->adopt(shape_, tag) : nullptr;
+  if (!known) return false;
+  mover_->adopt(residency_.adopt(block), std::move(known));
+  return true;
 }
 
 void KvFrames::expect(uint32_t blocks) {

@@ -10,6 +10,7 @@
 #include "base/bulk_store.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "cache/kv_archive.h"
 #include "cache/kv_mover.h"
 #include "cache/kv_residency.h"
 #include "cache/kv_shape.h"
@@ -17,29 +18,31 @@
 
 namespace caravan {
 
-// Where blocks go that RAM does not hold.
+// Where blocks go that RAM does not hold, and where full ones are kept beyond their sequences.
 struct KvSpill {
-  BulkStore* store = nullptr;  // empty; of this cache alone
+  BulkStore* store = nullptr;  // empty; of this cache alone; null: there are as many frames as blocks
   const Clock* clock = nullptr;
   KvCounters* counters = nullptr;  // outlives the cache, as all of it
   std::string name;                // of the store, for errors
   uint32_t frames = 0;             // blocks in RAM
-  uint32_t first_layer = 0;        // what errors call the first layer
+  uint32_t first_layer = 0;        // of the model
   uint32_t readers = 4;
+  KvArchive* archive = nullptr;
+  Lineage lineage = {};  // of what is archived and loaded
 };
 
-// The memory of KV blocks: a frame for each, or fewer frames and a store behind them, between which
-// KvResidency decides and KvMover moves. The compute thread owns it. Frames lie in memory that the movers can
-// write. Bytes are reserved by the owner and allocated as frames are first used.
+// The memory of KV blocks: a frame for each, or fewer frames and a store behind them, or an archive, between
+// which KvResidency decides and KvMover moves. The compute thread owns it. Frames lie in memory that the
+// movers can write. Bytes are reserved by the owner and allocated as frames are first used.
 class KvFrames {
  public:
   KvFrames(Device& device, std::vector<KvLayerShape> layers, KvType type, uint32_t blocks,
            const std::optional<KvSpill>& spill);
 
-  bool spills() const { return mover_ != nullptr; }
+  bool spills() const { return store_; }
   uint32_t count() const { return residency_.frames(); }
 
-  // A block comes into use, or out of use. Without a store it has a frame at once.
+  // A block comes into use, or out of use. Without a store and an archive it has a frame at once.
   void add(uint32_t block);
   void drop(uint32_t block);
   // Brings the block into a frame, from disk if need be, and pins it there. Waits. Throws kIo or kMalformed
@@ -52,6 +55,10 @@ class KvFrames {
   void expect(uint32_t blocks);
   void release(uint32_t block) { residency_.unpin(block); }
   void set_full(uint32_t block, bool full) { residency_.set_full(block, full); }
+  // A full block is to be in the archive, under this tag; does nothing without one.
+  void archive(uint32_t block, const KvTag& tag);
+  // Its content is in the archive; false: it is not.
+  bool adopt(uint32_t block, const BlockTag& tag);
 
   void start_step() { residency_.start_step(); }
   void use(uint32_t block, uint32_t place) { residency_.use(block, place); }
@@ -59,7 +66,8 @@ class KvFrames {
   // and then filled or given up.
   bool take_spare(uint32_t block);
   void fill_done(uint32_t block, bool worked);
-  // Takes note of what was written, and writes on so that frames can be had without waiting.
+  // Takes note of what was written, and writes on: for the archive, and so that frames can be had without
+  // waiting.
   void write_behind();
 
   // Null when the block is not in a frame. `part`: the layer's keys and then its values.
@@ -83,6 +91,7 @@ class KvFrames {
   void take_frame(uint32_t block);
   void allocate(uint32_t block);
   void start_writes(uint32_t wanted, bool partial);
+  void move(const std::vector<KvResidency::Write>& writes);
   void note_written();
 
   Device& device_;
@@ -90,10 +99,15 @@ class KvFrames {
   const KvType type_;
   std::vector<uint64_t> part_bytes_, part_offsets_;
   uint64_t block_bytes_ = 0;
+  const bool store_;
+  KvArchive* const archive_;
+  KvArchiveShape shape_;
   KvResidency residency_;
+  std::vector<KvTag> tags_;  // of blocks to be archived
   std::vector<DeviceBuffer> frames_;
   std::optional<Error> write_error_;  // of the last writing, unless it worked
   uint32_t ahead_ = 0;                // frames that are kept clean
+  size_t archiving_ = 0;              // writes under way to the archive
   std::unique_ptr<KvMover> mover_;    // last: its threads end before what they touch
 };
 

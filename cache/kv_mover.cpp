@@ -1,13 +1,11 @@
 #include "cache/kv_mover.h"
 
-#include <algorithm>
-#include <cstring>
 #include <string>
 #include <utility>
 
 #include "base/check.h"
-#include "base/hash.h"
 #include "base/log.h"
+#include "cache/kv_value.h"
 
 namespace caravan {
 
@@ -17,19 +15,6 @@ constexpr size_t kMostBlocksABatch = 16;
 // Dead blocks that are left alone whatever lives beside them.
 constexpr uint64_t kDeadBlocks = 64;
 
-// Big-endian, so that the order of keys is that of serials.
-std::string key_of(uint64_t serial, uint32_t layer) {
-  std::string key(12, '\0');
-  for (int i = 0; i < 8; ++i) key[i] = static_cast<char>(serial >> (56 - 8 * i));
-  for (int i = 0; i < 4; ++i) key[8 + i] = static_cast<char>(layer >> (24 - 8 * i));
-  return key;
-}
-
-// The place is part of it, so that a part in another's place is found, too.
-uint64_t checksum(std::span<const std::byte> part, uint64_t serial, uint32_t layer) {
-  return xxh3(part, serial * 0x9e3779b97f4a7c15u + layer);
-}
-
 }  // namespace
 
 class KvMover::Reading {
@@ -38,15 +23,16 @@ class KvMover::Reading {
   std::optional<Error> error;
 };
 
-KvMover::KvMover(BulkStore& store, const Clock& clock, KvCounters& counters, std::vector<uint64_t> part_bytes,
-                 std::string name, uint32_t first_layer, uint32_t readers)
+KvMover::KvMover(BulkStore* store, KvArchive* archive, KvArchiveShape shape, const Clock& clock,
+                 KvCounters& counters, std::string name, uint32_t readers)
     : store_(store),
+      archive_(archive),
+      shape_(std::move(shape)),
       clock_(clock),
       counters_(counters),
-      part_bytes_(std::move(part_bytes)),
-      name_(std::move(name)),
-      first_layer_(first_layer) {
-  threads_.emplace_back([this] { write_loop(); });
+      name_(std::move(name)) {
+  if (store_) threads_.emplace_back([this] { write_loop(); });
+  if (archive_) threads_.emplace_back([this] { archive_loop(); });
   for (uint32_t i = 0; i < readers; ++i) threads_.emplace_back([this] { read_loop(); });
 }
 
@@ -56,8 +42,10 @@ KvMover::~KvMover() {
     stopping_ = true;
     reads_.clear();
     writes_.clear();
+    archive_writes_.clear();
   }
   to_write_.notify_all();
+  to_archive_.notify_all();
   to_read_.notify_all();
   for (std::thread& thread : threads_) thread.join();
 }
@@ -65,14 +53,36 @@ KvMover::~KvMover() {
 void KvMover::write(uint64_t serial, const std::byte* block) {
   {
     const Lock lock(mutex_);
-    writes_.push_back({serial, block});
+    writes_.push_back({serial, block, {}});
     ++writes_under_way_;
   }
   to_write_.notify_one();
 }
 
-void KvMover::erase(uint64_t serial) {
+void KvMover::archive(uint64_t serial, const KvTag& tag, const std::byte* block) {
+  {
+    const Lock lock(mutex_);
+    archive_writes_.push_back({serial, block, tag});
+    ++writes_under_way_;
+  }
+  to_archive_.notify_one();
+}
+
+void KvMover::adopt(uint64_t serial, KvArchive::Handle block) {
   const Lock lock(mutex_);
+  archived_.emplace(serial, std::move(block));
+}
+
+void KvMover::erase(uint64_t serial) {
+  KvArchive::Handle dropped;  // goes after the lock
+  const Lock lock(mutex_);
+  if (is_archived(serial)) {
+    const auto found = archived_.find(serial);
+    if (found == archived_.end()) return;
+    dropped = std::move(found->second);
+    archived_.erase(found);
+    return;
+  }
   erased_.push_back(serial);
   // Heard with the next write, or once there are many: nothing waits for the space.
   if (erased_.size() >= kMostBlocksABatch) to_write_.notify_one();
@@ -97,7 +107,8 @@ KvMover::Ticket KvMover::read(std::span<const KvRead> parts) {
   {
     const Lock lock(mutex_);
     ticket->left = parts.size();
-    for (const KvRead& part : parts) reads_.push_back({ticket, part});
+    for (const KvRead& part : parts)
+      reads_.push_back({ticket, part, is_archived(part.serial) ? archived_.at(part.serial) : nullptr});
   }
   to_read_.notify_all();
   return ticket;
@@ -113,24 +124,29 @@ std::optional<Error> KvMover::wait(const Ticket& ticket) {
   return ticket->error;
 }
 
+std::vector<KvMover::Write> KvMover::take_batch(std::deque<Write>& queue) {
+  std::vector<Write> batch;
+  while (!queue.empty() && batch.size() < kMostBlocksABatch) {
+    batch.push_back(queue.front());
+    queue.pop_front();
+  }
+  return batch;
+}
+
 void KvMover::write_loop() {
   for (;;) {
     Lock lock(mutex_);
     to_write_.wait(lock,
                    [&] { return stopping_ || !writes_.empty() || erased_.size() >= kMostBlocksABatch; });
     if (stopping_) return;
-    std::vector<Write> batch;
-    while (!writes_.empty() && batch.size() < kMostBlocksABatch) {
-      batch.push_back(writes_.front());
-      writes_.pop_front();
-    }
+    const std::vector<Write> batch = take_batch(writes_);
     std::vector<uint64_t> dead;
     // Serials still waiting to be written cannot be dead: their blocks are told of first.
     dead.swap(erased_);
     lock.unlock();
     const std::optional<Error> error = batch.empty() ? std::nullopt : write_batch(batch);
     lock.lock();
-    for (const Write& write : batch) written_.push_back({write.serial, error});
+    for (const Write& write : batch) written_.push_back({write.serial, false, error});
     writes_under_way_ -= batch.size();
     lock.unlock();
     done_.notify_all();
@@ -138,21 +154,38 @@ void KvMover::write_loop() {
   }
 }
 
+void KvMover::archive_loop() {
+  for (;;) {
+    Lock lock(mutex_);
+    to_archive_.wait(lock, [&] { return stopping_ || !archive_writes_.empty(); });
+    if (stopping_) return;
+    const std::vector<Write> batch = take_batch(archive_writes_);
+    lock.unlock();
+    std::vector<KvArchive::Write> writes;
+    for (const Write& write : batch) writes.push_back({write.tag.tag, write.tag.previous, write.block});
+    std::vector<KvArchive::Handle> handles = archive_->write(shape_, writes);
+    lock.lock();
+    for (size_t i = 0; i < batch.size(); ++i) {
+      written_.push_back({batch[i].serial, !handles[i], std::nullopt});
+      if (handles[i]) archived_.emplace(batch[i].serial, std::move(handles[i]));
+    }
+    writes_under_way_ -= batch.size();
+    lock.unlock();
+    done_.notify_all();
+  }
+}
+
 std::optional<Error> KvMover::write_batch(std::span<const Write> writes) {
+  uint64_t bytes = 0;
   try {
-    uint64_t bytes = 0;
     std::vector<std::byte> value;
-    const auto batch = store_.begin();
+    const auto batch = store_->begin();
     for (const Write& write : writes) {
       const std::byte* part = write.block;
-      for (uint32_t layer = 0; layer < part_bytes_.size(); ++layer) {
-        const uint64_t size = part_bytes_[layer];
-        value.assign(part, part + size);
-        const uint64_t sum = checksum(value, write.serial, layer);
-        value.resize(size + sizeof sum);
-        std::memcpy(value.data() + size, &sum, sizeof sum);
-        batch->add(key_of(write.serial, layer), value);
-        part += size;
+      for (uint32_t layer = 0; layer < shape_.layers(); ++layer) {
+        seal_kv({part, shape_.part_bytes[layer]}, write.serial, layer, value);
+        batch->add(kv_key(write.serial, layer), value);
+        part += shape_.part_bytes[layer];
         bytes += value.size();
       }
     }
@@ -161,55 +194,22 @@ std::optional<Error> KvMover::write_batch(std::span<const Write> writes) {
   } catch (const Error& error) {
     return Error(error.code(), "KV cannot be written: " + error.message());
   }
-  batches_[writes.front().serial] = {writes.back().serial, {}};
-  blocks_live_ += writes.size();
+  batches_.add(writes.front().serial, writes.back().serial, bytes / writes.size());
   return std::nullopt;
 }
 
-// A failure here costs space alone, which the next start gives back.
-void KvMover::erase_range(uint64_t first, uint64_t last) {
-  try {
-    store_.erase_range(key_of(first, 0), key_of(last + 1, 0));
-  } catch (const Error& error) {
-    log_warning("kv_erase_failed reason=\"{}\"", error.message());
-  }
-}
-
 void KvMover::bury(std::span<const uint64_t> serials) {
-  for (const uint64_t serial : serials) {
-    auto found = batches_.upper_bound(serial);
-    CHECK((found != batches_.begin()));
-    Batch& batch = (--found)->second;
-    CHECK(serial <= batch.last);
-    batch.dead.push_back(serial);
-    --blocks_live_;
-    ++blocks_dead_;
-    if (batch.dead.size() <= batch.last - found->first) continue;
-    erase_range(found->first, batch.last);
-    blocks_dead_ -= batch.dead.size();
-    batches_.erase(found);
-  }
-  if (blocks_dead_ > kDeadBlocks && blocks_dead_ > blocks_live_ / 2) compact();
-}
-
-// Batches are cut where their dead were.
-void KvMover::compact() {
-  std::map<uint64_t, Batch> kept;
-  for (auto& [first, batch] : batches_) {
-    std::sort(batch.dead.begin(), batch.dead.end());
-    uint64_t start = first;
-    for (size_t i = 0; i < batch.dead.size();) {
-      const uint64_t from = batch.dead[i];
-      uint64_t to = from;
-      while (++i < batch.dead.size() && batch.dead[i] == to + 1) ++to;
-      erase_range(from, to);
-      if (from > start) kept[start] = {from - 1, {}};
-      start = to + 1;
+  std::vector<KvBatches::Range> ranges = batches_.bury(serials);
+  if (batches_.blocks_dead() > kDeadBlocks && batches_.blocks_dead() > batches_.blocks_live() / 2)
+    for (const KvBatches::Range& range : batches_.compact()) ranges.push_back(range);
+  for (const KvBatches::Range& range : ranges) {
+    try {
+      store_->erase_range(kv_key(range.first, 0), kv_key(range.last + 1, 0));
+    } catch (const Error& error) {
+      // It costs space alone, which the next start gives back.
+      log_warning("kv_erase_failed reason=\"{}\"", error.message());
     }
-    if (start <= batch.last) kept[start] = {batch.last, {}};
   }
-  batches_ = std::move(kept);
-  blocks_dead_ = 0;
 }
 
 void KvMover::read_loop() {
@@ -223,7 +223,7 @@ void KvMover::read_loop() {
     const bool useless = part.ticket->error.has_value();
     lock.unlock();
     std::optional<Error> error;
-    if (!useless) error = read_part(part.read);
+    if (!useless) error = read_part(part);
     lock.lock();
     if (error && !part.ticket->error) part.ticket->error = std::move(error);
     const bool last = --part.ticket->left == 0;
@@ -232,28 +232,20 @@ void KvMover::read_loop() {
   }
 }
 
-std::optional<Error> KvMover::read_part(const KvRead& read) const {
-  const uint64_t size = part_bytes_[read.layer];
-  const uint32_t layer = first_layer_ + read.layer;
+std::optional<Error> KvMover::read_part(const Part& part) const {
+  const KvRead& read = part.read;
+  const std::span<std::byte> to(read.to, shape_.part_bytes[read.layer]);
+  const uint32_t layer = shape_.first_layer + read.layer;
   std::optional<Error> error;
-  const auto is = [&](ErrorCode code, const std::string& what) {
-    error.emplace(code, fmt::format("{}: block {}, layer {}: {}", name_, read.serial, layer, what));
-  };
-  try {
-    const bool found = store_.read(key_of(read.serial, read.layer), [&](std::span<const std::byte> value) {
-      uint64_t sum = 0;
-      if (value.size() != size + sizeof sum)
-        return is(ErrorCode::kIo, fmt::format("{} of {} bytes came back", value.size(), size + sizeof sum));
-      std::memcpy(&sum, value.data() + size, sizeof sum);
-      if (checksum(value.first(size), read.serial, read.layer) != sum)
-        return is(ErrorCode::kMalformed, "it is damaged on disk, its checksum differs");
-      std::memcpy(read.to, value.data(), size);
-      counters_.bytes_read.add(value.size());
-    });
-    if (!found) is(ErrorCode::kIo, "it is not there any more");
-  } catch (const Error& thrown) {
-    is(thrown.code(), thrown.message());
+  if (part.archived) {
+    error = part.archived->read(layer, to);
+  } else {
+    const std::optional<Error> reason = read_kv(*store_, read.serial, read.layer, to);
+    if (reason)
+      error.emplace(reason->code(),
+                    fmt::format("{}: block {}, layer {}: {}", name_, read.serial, layer, reason->message()));
   }
+  if (!error) counters_.bytes_read.add(to.size() + kKvSealBytes);
   return error;
 }
 

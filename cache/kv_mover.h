@@ -4,19 +4,21 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include "base/bulk_store.h"
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/error.h"
+#include "cache/kv_archive.h"
+#include "cache/kv_batches.h"
+#include "cache/kv_residency.h"
 
 namespace caravan {
 
@@ -33,26 +35,39 @@ struct KvRead {
   std::byte* to = nullptr;
 };
 
-// Moves KV blocks between RAM and a BulkStore: one thread that writes, several that read. On disk each
-// layer's part of a block is a value of its own, keyed (serial, layer), with an XXH3 checksum behind it.
-// Blocks that wait together are written in one batch; a batch's space is given back when none of it is needed
-// any more, or when more than a third of all is dead. Called by one thread; its own threads share a lock with
-// it, because they answer.
+// What a block is called in the archive.
+struct KvTag {
+  BlockTag tag, previous;  // of the block before it in its sequence; zeros: it is the first
+};
+
+// Moves KV blocks between RAM and disk: to a BulkStore that is this cache's own, or to the archive, where
+// they stay and are found again by their tags. One thread writes to each, several read from both. In the
+// store a block lies as kv_value.h says; blocks that wait together are written in one batch; a batch's space
+// is given back when none of it is needed any more, or when more than a third of all is dead. Called by one
+// thread; its own threads share a lock with it, because they answer.
 class KvMover {
  public:
-  // `part_bytes`: of each layer in a block, one after the other. `name` is what errors say of the store.
-  KvMover(BulkStore& store, const Clock& clock, KvCounters& counters, std::vector<uint64_t> part_bytes,
-          std::string name, uint32_t first_layer, uint32_t readers);
+  // `shape.part_bytes`: of each layer in a block, one after the other. `name` is what errors say of the
+  // store. Either store may be null.
+  KvMover(BulkStore* store, KvArchive* archive, KvArchiveShape shape, const Clock& clock,
+          KvCounters& counters, std::string name, uint32_t readers);
   ~KvMover();  // waits for what is under way
   KvMover(const KvMover&) = delete;
   KvMover& operator=(const KvMover&) = delete;
 
+  static bool is_archived(uint64_t serial) { return (serial & KvResidency::kArchived) != 0; }
+
   // The block stays as it is until it is told by take_written. Serials go up.
   void write(uint64_t serial, const std::byte* block);
-  // It is not read any more.
+  // The same, to the archive, which may refuse.
+  void archive(uint64_t serial, const KvTag& tag, const std::byte* block);
+  // The serial stands for a block of the archive from now on.
+  void adopt(uint64_t serial, KvArchive::Handle block);
+  // It is not read any more. What is in the archive stays there.
   void erase(uint64_t serial);
   struct Written {
     uint64_t serial = 0;
+    bool refused = false;  // by the archive
     std::optional<Error> error;
   };
   // What was done since the last call.
@@ -71,44 +86,41 @@ class KvMover {
   struct Part {
     Ticket ticket;
     KvRead read;
+    KvArchive::Handle archived;
   };
   struct Write {
     uint64_t serial = 0;
     const std::byte* block = nullptr;
-  };
-  struct Batch {
-    uint64_t last = 0;
-    std::vector<uint64_t> dead;
+    KvTag tag;
   };
   using Lock = std::unique_lock<std::mutex>;
 
+  static std::vector<Write> take_batch(std::deque<Write>& queue);
   void write_loop();
+  void archive_loop();
   void read_loop();
   std::optional<Error> write_batch(std::span<const Write> writes);
   void bury(std::span<const uint64_t> serials);
-  void erase_range(uint64_t first, uint64_t last);
-  void compact();
-  std::optional<Error> read_part(const KvRead& read) const;
+  std::optional<Error> read_part(const Part& part) const;
 
-  BulkStore& store_;
+  BulkStore* const store_;
+  KvArchive* const archive_;
+  const KvArchiveShape shape_;
   const Clock& clock_;
   KvCounters& counters_;
-  const std::vector<uint64_t> part_bytes_;
   const std::string name_;
-  const uint32_t first_layer_;
 
   std::mutex mutex_;
-  std::condition_variable to_write_, to_read_, done_;
+  std::condition_variable to_write_, to_archive_, to_read_, done_;
   bool stopping_ = false;
-  std::deque<Write> writes_;
+  std::deque<Write> writes_, archive_writes_;
   std::vector<uint64_t> erased_;
+  std::unordered_map<uint64_t, KvArchive::Handle> archived_;  // by serial
   std::vector<Written> written_;
   size_t writes_under_way_ = 0;
   std::deque<Part> reads_;
 
-  // Of the writing thread alone: batches on disk by first serial, and what of them is dead.
-  std::map<uint64_t, Batch> batches_;
-  uint64_t blocks_live_ = 0, blocks_dead_ = 0;
+  KvBatches batches_;  // of the writing thread alone
 
   std::vector<std::thread> threads_;  // last
 };

@@ -1,6 +1,7 @@
 #include "cache/kv_residency.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 
@@ -22,6 +23,7 @@ void KvResidency::drop(uint32_t index) {
   CHECK(block.used);
   CHECK(block.pins == 0u);
   CHECK(!block.loading);
+  drop_wish(block);
   if (block.stored != 0) garbage_.push_back(block.stored);
   if (block.writing != 0) {
     writes_.at(block.writing).block = kNone;
@@ -121,8 +123,50 @@ void KvResidency::change(uint32_t index) {
   CHECK(resident(index));
   CHECK(block.writing == 0u);
   if (block.stored != 0) garbage_.push_back(std::exchange(block.stored, 0));
+  drop_wish(block);
   block.content = true;
   block.full = false;
+}
+
+void KvResidency::drop_wish(Block& block) {
+  if (block.wish != 0) wishes_.erase(std::exchange(block.wish, 0));
+}
+
+void KvResidency::wish(uint32_t index) {
+  Block& block = blocks_[index];
+  CHECK((block.content && block.full));
+  if (block.wish != 0 || block.stored != 0 || block.writing != 0) return;
+  block.wish = ++last_wish_;
+  wishes_[block.wish] = index;
+}
+
+uint64_t KvResidency::adopt(uint32_t index) {
+  Block& block = blocks_[index];
+  CHECK(block.used);
+  CHECK((block.stored == 0 && block.writing == 0));
+  CHECK((block.content || block.frame == kNone));
+  drop_wish(block);
+  block.content = block.full = true;
+  block.stored = ++last_archived_;
+  return block.stored;
+}
+
+std::vector<KvResidency::Write> KvResidency::start_archiving(size_t most) {
+  std::vector<Write> writes;
+  for (auto at = wishes_.begin(); at != wishes_.end() && writes_.size() < most;) {
+    const uint32_t index = (at++)->second;
+    if (blocks_[index].pins == 0) writes.push_back(start_write(index));
+  }
+  return writes;
+}
+
+KvResidency::Write KvResidency::start_write(uint32_t index) {
+  Block& block = blocks_[index];
+  block.writing = block.wish != 0 ? ++last_archived_ : ++last_serial_;
+  drop_wish(block);
+  const Write write{block.writing, index, block.frame};
+  writes_[block.writing] = write;
+  return write;
 }
 
 std::vector<KvResidency::Write> KvResidency::start_writes(uint32_t wanted, bool partial) {
@@ -141,12 +185,15 @@ std::vector<KvResidency::Write> KvResidency::start_writes(uint32_t wanted, bool 
   std::partial_sort(dirty.begin(), dirty.begin() + static_cast<ptrdiff_t>(count), dirty.end(),
                     [this](uint32_t a, uint32_t b) { return gives_way_before(blocks_[a], blocks_[b]); });
   std::vector<Write> writes;
+  // Those for the archive go in the order of the wishes: it takes no block before the one that it continues.
+  size_t wished = 0;
   for (size_t i = 0; i < count; ++i) {
-    Block& block = blocks_[dirty[i]];
-    block.writing = ++last_serial_;
-    writes.push_back({block.writing, dirty[i], block.frame});
-    writes_[block.writing] = writes.back();
+    if (blocks_[dirty[i]].wish != 0)
+      ++wished;
+    else
+      writes.push_back(start_write(dirty[i]));
   }
+  for (const Write& write : start_archiving(wished)) writes.push_back(write);
   return writes;
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <utility>
@@ -17,6 +18,8 @@ namespace caravan {
 class KvResidency {
  public:
   static constexpr uint32_t kNone = UINT32_MAX;
+  // Of serials in the archive, where blocks stay when nobody here needs them any more.
+  static constexpr uint64_t kArchived = uint64_t{1} << 63;
   struct Write {
     uint64_t serial = 0;
     uint32_t block = 0;
@@ -52,6 +55,14 @@ class KvResidency {
   // A full block is immutable until it is changed again.
   void set_full(uint32_t block, bool full) { blocks_[block].full = full; }
 
+  // The full block is to be archived; where it gives way before, that is its writing, too.
+  void wish(uint32_t block);
+  // It is in the archive already, under the serial that is returned; one without content has it from there.
+  uint64_t adopt(uint32_t block);
+  // Blocks to be archived, in the order of the wishes, while fewer than `most` are being written. Each has to
+  // be answered by written(); one that is refused is not wished for any more.
+  std::vector<Write> start_archiving(size_t most);
+
   // What to write so that `wanted` frames are free or can be had without waiting, counting those being
   // written. `partial`: also of blocks that are not full. Each has to be answered by written().
   std::vector<Write> start_writes(uint32_t wanted, bool partial);
@@ -84,12 +95,15 @@ class KvResidency {
     uint32_t index = 0;
     uint64_t stored = 0, writing = 0;  // serials
     uint64_t last_use = 0;             // step
+    uint64_t wish = 0;                 // its place among wishes_; 0: none
   };
   bool may_give_way(const Block& block) const;
   bool gives_way_before(const Block& a, const Block& b) const;
   uint32_t find_victim() const;
   uint32_t give(uint32_t block, uint32_t frame);
   void free_frame(Block& block);
+  void drop_wish(Block& block);
+  Write start_write(uint32_t block);
 
   const uint32_t limit_;  // of frames
   std::vector<Block> blocks_;
@@ -97,7 +111,9 @@ class KvResidency {
   std::vector<uint32_t> free_;
   std::map<uint64_t, Write> writes_;  // under way; `block` is kNone when it was dropped meanwhile
   std::vector<uint64_t> garbage_;
-  uint64_t last_serial_ = 0;
+  std::map<uint64_t, uint32_t> wishes_;  // blocks to be archived
+  uint64_t last_wish_ = 0;
+  uint64_t last_serial_ = 0, last_archived_ = kArchived;
   uint64_t step_ = 1;
   uint64_t version_ = 1;
 };

@@ -65,6 +65,17 @@ void each_field(Status& status, Field field) {
   field("kv_bytes_written", status.kv_bytes_written);
   field("kv_bytes_read", status.kv_bytes_read);
   field("kv_wait_seconds", status.kv_wait_seconds);
+  field("kv_archive_on", status.kv_archive.on);
+  field("kv_archive_off_for_now", status.kv_archive.off_for_now);
+  field("kv_archive_limit_bytes", status.kv_archive.limit_bytes);
+  field("kv_archive_bytes", status.kv_archive.bytes);
+  field("kv_archive_blocks", status.kv_archive.blocks);
+  field("kv_archive_bytes_written", status.kv_archive.bytes_written);
+  field("kv_archive_bytes_read", status.kv_archive.bytes_read);
+  field("kv_archive_blocks_evicted", status.kv_archive.blocks_evicted);
+  field("kv_archive_blocks_refused", status.kv_archive.blocks_refused);
+  field("kv_archive_blocks_quarantined", status.kv_archive.blocks_quarantined);
+  field("kv_archive_failures", status.kv_archive.failures);
   field("started_unix", status.started_unix);
 }
 
@@ -156,6 +167,13 @@ std::string status_table(const ServiceStatus& status, int64_t now_unix) {
                       status.generated_tokens, to_string(Bytes{status.wire_bytes}));
   text += fmt::format("speed, last minute: prefill {:.1f} tokens/s, decode {:.1f} tokens/s\n\n",
                       status.prefill_tokens_per_second, status.decode_tokens_per_second);
+  if (const ArchiveStatus& archive = status.kv_archive; archive.on)
+    text += fmt::format(
+        "KV archive here: {} of {} in {} blocks{}   {} written, {} read, {} blocks evicted, {} bad\n\n",
+        to_string(Bytes{archive.bytes}), to_string(Bytes{archive.limit_bytes}), archive.blocks,
+        archive.off_for_now ? ", off after a failure of its disk" : "",
+        to_string(Bytes{archive.bytes_written}), to_string(Bytes{archive.bytes_read}), archive.blocks_evicted,
+        archive.blocks_quarantined);
   text += fmt::format("{:<16} {:<9} {:<22} {:<9} {:>9} {:>9} {:>13} {:>10} {:>10}  {}\n", "peer", "key",
                       "address", "units", "trip ms", "layer ms", "kv free", "in", "out", "state");
   for (const StageStatus& stage : status.stages) {

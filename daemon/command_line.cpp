@@ -133,6 +133,13 @@ class Parser {
                       [](Config& c, const std::string& v) { c.kv_ram = v; });
     flag<std::string>(sub, "--disk", "what the store and KV on disk may take: 20GiB, or 50% of the disk",
                       [](Config& c, const std::string& v) { c.disk = v; });
+    flag<std::string>(
+        sub, "--archive",
+        "what KV of prompts seen before may take in the state folder: 20GiB, or 10% of the disk; 0 "
+        "keeps none (default: an eighth of what is free, at most 16GiB)",
+        [](Config& c, const std::string& v) { c.archive = v; });
+    flag<std::string>(sub, "--archive-day", "how much of that may be written in a day (default: no bound)",
+                      [](Config& c, const std::string& v) { c.archive_day = v; });
     flag<std::string>(sub, "--name", name_about, [](Config& c, const std::string& v) { c.name = v; });
     flag<double>(sub, "--peer-timeout", "seconds of silence after which a peer counts as lost (default 10)",
                  [](Config& c, double v) { c.peer_timeout_s = v; })
@@ -241,6 +248,7 @@ class Parser {
     sub->add_flag("--until-eof", line_.until_eof, "end when standard input closes")->group("");
     sub->add_option("--sharers", line_.sharers, "processes of this kind on the machine")->group("");
     sub->add_option("--library", line_.library, "the state folder that imported the model")->group("");
+    sub->add_option("--archive-folder", line_.archive_folder, "where KV is archived")->group("");
     add_engine(sub, "this peer's name in the ring's status (default: the machine's)");
   }
 

@@ -83,6 +83,7 @@ int command_join(const CommandLine& line) {
   options.name = line.config.name.empty() ? host_name() : line.config.name;
   options.listen = line.config.listen.empty() ? "0.0.0.0:0" : line.config.listen;
   options.sharers = line.sharers;
+  options.archive_folder = line.archive_folder;
   if (!line.until_eof) options.fetch_progress = fetch.progress();
   if (!line.until_eof)
     options.tell = [&fetch](const std::string& what) {

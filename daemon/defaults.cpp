@@ -60,12 +60,43 @@ std::vector<std::string> kv_places(const Config& config) {
   return places;
 }
 
-// What --disk leaves beside the store; else a quarter of what is free.
-Bytes kv_disk(const Config& config, const std::string& place, uint32_t sharers) {
+// What --disk leaves beside the store and the archive; else a quarter of what is free.
+Bytes kv_disk(const Config& config, const std::string& place, Bytes archive, uint32_t sharers) {
   if (config.disk.empty()) return {disk_free_bytes(place) / 4 / std::max(1u, sharers)};
   const uint64_t disk = parse_budget(config.disk, Bytes{disk_total_bytes(place)}).count;
   const std::string state = state_path(config);
-  return {disk - std::min(disk, state.empty() ? 0 : folder_bytes(state + "/store"))};
+  const uint64_t taken = (state.empty() ? 0 : folder_bytes(state + "/store")) + archive.count;
+  return {disk - std::min(disk, taken)};
+}
+
+// Over which an archive grows only when it is told to.
+constexpr uint64_t kMostArchive = uint64_t{16} << 30;
+// Below which it is of no use.
+constexpr uint64_t kLeastArchive = uint64_t{1} << 20;
+
+// As configured; else an eighth of what is free beside it. What --disk leaves bounds both.
+ArchiveOptions archive_options(const Config& config, uint32_t sharers) {
+  ArchiveOptions options;
+  const std::string state = state_path(config);
+  if (state.empty()) return options;
+  options.folder = state + "/archive";
+  options.asked_for = !config.archive.empty();
+  const Bytes disk{disk_total_bytes(state)};
+  uint64_t limit = 0;
+  if (options.asked_for)
+    limit = parse_budget(config.archive, disk).count;
+  else
+    limit = std::min(kMostArchive, (disk_free_bytes(state) + folder_bytes(options.folder)) / 8);
+  if (!config.disk.empty()) {
+    const uint64_t most = parse_budget(config.disk, disk).count;
+    const uint64_t left = most - std::min(most, folder_bytes(state + "/store"));
+    limit = std::min(limit, options.asked_for ? left : left / 4);
+  }
+  options.limit = {limit / std::max(1u, sharers)};
+  if (options.limit.count < kLeastArchive) options.limit = {};
+  if (!config.archive_day.empty())
+    options.day = Bytes{parse_budget(config.archive_day, disk).count / std::max(1u, sharers)};
+  return options;
 }
 
 }  // namespace
@@ -80,7 +111,9 @@ EngineOptions engine_options(const Config& config, uint32_t sharers) {
   options.memory = config.ram.empty() ? default_memory(sharers) : parse_budget(config.ram, machine_memory());
   if (!config.kv_ram.empty()) options.kv_memory = parse_budget(config.kv_ram, options.memory);
   options.kv_places = kv_places(config);
-  if (!options.kv_places.empty()) options.kv_disk = kv_disk(config, options.kv_places.front(), sharers);
+  options.archive = archive_options(config, sharers);
+  if (!options.kv_places.empty())
+    options.kv_disk = kv_disk(config, options.kv_places.front(), options.archive.limit, sharers);
   return options;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -125,8 +126,11 @@ KvRoom Engine::kv_room(UnitSpan span, uint32_t context, KvType kv_type, uint32_t
       {room - std::min(room, weights), room / 4, can_spill ? std::min(sequence, room / 2) : sequence});
   most = std::min(most, room - std::min(room, pager_->least_bytes()));
   if (options_.kv_memory) most = std::min(most, options_.kv_memory->count);
-  const auto in_memory = static_cast<uint32_t>(std::min<uint64_t>(wanted, most / block));
   const uint64_t staging = KvCache::staging_bytes(layers, kv_type).count;
+  // An archive's blocks come the same way.
+  const uint64_t beside = options_.archive.on() ? staging : 0;
+  const auto in_memory =
+      static_cast<uint32_t>(std::min<uint64_t>(wanted, (most - std::min(most, beside)) / block));
   const auto frames = static_cast<uint32_t>((most - std::min(most, staging)) / block);
   const auto blocks = static_cast<uint32_t>(std::min<uint64_t>(wanted, on_disk));
   if (!can_spill || blocks <= in_memory || frames < KvCache::kLeastFrames) return {in_memory, in_memory};
@@ -139,16 +143,30 @@ Bytes Engine::least_kv_memory(UnitSpan span, KvType kv_type) const {
          KvCache::staging_bytes(layers, kv_type);
 }
 
-KvSpill Engine::open_spill(UnitSpan span, KvRoom kv) {
+KvSpill Engine::kv_places(UnitSpan span, KvRoom kv) const {
+  KvSpill places;
+  places.clock = &clock_;
+  places.name = "no KV store";
+  places.frames = kv.frames;
+  places.first_layer = std::max(span.first, 1u) - 1;
+  return places;
+}
+
+void Engine::open_spill(KvSpill& places, Hosted& hosted) {
   const std::lock_guard lock(kv_folder_mutex_);
   if (!kv_folder_) kv_folder_ = std::make_unique<KvFolder>(options_.kv_places);
-  KvSpill spill;
-  spill.clock = &clock_;
-  spill.counters = &kv_counters_;
-  spill.name = "the KV store " + kv_folder_->path();
-  spill.frames = kv.frames;
-  spill.first_layer = std::max(span.first, 1u) - 1;
-  return spill;
+  places.name = "the KV store " + kv_folder_->path();
+  hosted.kv_store = kv_folder_->store();
+  places.store = hosted.kv_store.get();
+}
+
+void Engine::open_archive(KvSpill& places, const Lineage& lineage) {
+  if (!std::exchange(tried_archive_, true)) {
+    opened_archive_ = caravan::open_archive(options_.archive, clock_);
+    archive_ = opened_archive_.get();
+  }
+  places.archive = opened_archive_.get();
+  places.lineage = lineage;
 }
 
 void Engine::leave_disk() {
@@ -157,16 +175,18 @@ void Engine::leave_disk() {
 }
 
 Engine::Hosted Engine::host(UnitSpan span, uint32_t context, KvRoom kv, const LoadProgress& progress,
-                            std::optional<KvType> kv_type) {
+                            std::optional<KvType> kv_type, std::optional<Lineage> lineage) {
   StageOptions options = stage_options(span, context, kv.blocks, kv_type.value_or(options_.kv_type));
   const std::vector<KvLayerShape> layers = kv_layers(span);
   uint64_t state = KvCache::block_bytes(layers, options.kv_type).count * kv.frames;
   Hosted hosted;
-  if (kv.spills()) {
+  KvSpill places = kv_places(span, kv);
+  places.counters = &kv_counters_;
+  if (kv.spills()) open_spill(places, hosted);
+  if (lineage && !layers.empty() && options_.archive.on()) open_archive(places, *lineage);
+  if (places.store || places.archive) {
     state += KvCache::staging_bytes(layers, options.kv_type).count;
-    options.spill = open_spill(span, kv);
-    hosted.kv_store = kv_folder_->store();
-    options.spill->store = hosted.kv_store.get();
+    options.spill = std::move(places);
   }
   if (!layers.empty()) kv_room_ = kv;
   pager_->set_limit({weights_room(state + Stage::scratch_bytes(spec_, options).count)});

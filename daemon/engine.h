@@ -15,6 +15,7 @@
 #include "compute/backend.h"
 #include "compute/counters.h"
 #include "compute/device.h"
+#include "daemon/archive_folder.h"
 #include "daemon/kv_folder.h"
 #include "model/spec.h"
 #include "model/stage.h"
@@ -35,6 +36,7 @@ struct EngineOptions {
   // Where state goes that memory does not hold, the first that can be written; none: nowhere.
   std::vector<std::string> kv_places;
   Bytes kv_disk;  // there at most
+  ArchiveOptions archive;
 };
 
 // How many KV blocks a stage has, and how many of them can be in memory at a time.
@@ -90,6 +92,8 @@ class Engine {
   // Of the layers hosted last. Any thread.
   KvRoom kv_room() const { return kv_room_; }
   const KvCounters& kv_counters() const { return kv_counters_; }
+  // Opened with the first layers that are hosted for a ring; null: there is none, or not yet. Any thread.
+  KvArchive* archive() const { return archive_; }
   // What lies on disk goes at once, for a process that ends: what still computes meets errors. Control
   // thread, while no stage is made.
   void leave_disk();
@@ -100,16 +104,18 @@ class Engine {
     std::unique_ptr<Stage> stage;
   };
   // Binds a span's weights, makes its stage, and reads what is to stay in memory. `progress` may be empty.
-  // The KV type is the options' where none is given.
+  // The KV type is the options' where none is given. With a lineage, KV is archived under it.
   Hosted host(UnitSpan span, uint32_t context, KvRoom kv, const LoadProgress& progress,
-              std::optional<KvType> kv_type = std::nullopt);
+              std::optional<KvType> kv_type = std::nullopt, std::optional<Lineage> lineage = std::nullopt);
   // Nanoseconds of the first layer for one row. Before the compute thread has work.
   uint64_t measure_layer_ns();
 
  private:
   std::vector<KvLayerShape> kv_layers(UnitSpan span) const;
   StageOptions stage_options(UnitSpan span, uint32_t context, uint32_t kv_blocks, KvType kv_type) const;
-  KvSpill open_spill(UnitSpan span, KvRoom kv);
+  KvSpill kv_places(UnitSpan span, KvRoom kv) const;
+  void open_spill(KvSpill& places, Hosted& hosted);
+  void open_archive(KvSpill& places, const Lineage& lineage);
   // Of the budget, what weights may take beside what is reserved by others and `more`.
   uint64_t weights_room(uint64_t more) const;
 
@@ -122,6 +128,9 @@ class Engine {
   // Made by the compute thread and removed by the control thread: hence the lock.
   std::mutex kv_folder_mutex_;
   std::unique_ptr<KvFolder> kv_folder_;
+  std::unique_ptr<KvArchive> opened_archive_;
+  bool tried_archive_ = false;
+  std::atomic<KvArchive*> archive_{nullptr};
   Budget budget_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Backend> backend_;

@@ -74,6 +74,20 @@ struct PeerStatus {
   double round_trip_ms = 0;
 };
 
+// The KV archive of a process.
+struct ArchiveStatus {
+  bool on = false;
+  bool off_for_now = false;  // after a failure of its disk
+  uint64_t limit_bytes = 0;
+  uint64_t bytes = 0, blocks = 0;  // on disk
+  // Of this process:
+  uint64_t bytes_written = 0, bytes_read = 0;
+  uint64_t blocks_evicted = 0;      // they made room
+  uint64_t blocks_refused = 0;      // no room, no budget, or off
+  uint64_t blocks_quarantined = 0;  // could not be read
+  uint64_t failures = 0;            // that switched it off for a while
+};
+
 struct ServiceStatus {
   bool ready = false;
   std::string not_ready_reason;  // names the failing edge
@@ -90,6 +104,7 @@ struct ServiceStatus {
   // Of the layers in this process: KV that went to disk and came back, and the time that computing waited.
   uint64_t kv_bytes_written = 0, kv_bytes_read = 0;
   double kv_wait_seconds = 0;
+  ArchiveStatus kv_archive;  // of this process
   int64_t started_unix = 0;
   std::vector<StageStatus> stages;
   std::vector<PeerStatus> peers;  // in order of joining

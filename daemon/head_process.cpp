@@ -84,6 +84,7 @@ HeadProcess::HeadProcess(EventLoop& loop, const Clock& clock, Random& random, co
   service.vocabulary = engine_->spec().vocabulary;
   service.tokenizer = text_.tokenizer ? &*text_.tokenizer : nullptr;
   service.kv = &engine_->kv_counters();
+  service.kv_archive = [this] { return engine_->archive(); };
   service_ = std::make_unique<HeadService>(*driver_, clock, std::move(service));
 }
 

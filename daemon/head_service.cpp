@@ -132,6 +132,26 @@ void HeadService::finish(RequestId request, Generation& generation, FinishReason
   generation.callback(last);
 }
 
+namespace {
+
+ArchiveStatus archive_status(const KvArchive& archive) {
+  const KvArchive::Status now = archive.status();
+  const KvArchiveCounters& counters = archive.counters();
+  return {true,
+          now.off,
+          archive.limit().count,
+          now.bytes,
+          now.blocks,
+          counters.bytes_written.value(),
+          counters.bytes_read.value(),
+          counters.evicted.value(),
+          counters.refused.value(),
+          counters.quarantined.value(),
+          counters.failures.value()};
+}
+
+}  // namespace
+
 ServiceStatus HeadService::status() const {
   ServiceStatus status = driver_.node().head()->status(clock_.now());
   status.model = options_.model_name;
@@ -143,6 +163,8 @@ ServiceStatus HeadService::status() const {
     status.kv_bytes_read = options_.kv->bytes_read.value();
     status.kv_wait_seconds = static_cast<double>(options_.kv->waited_ns.value()) * 1e-9;
   }
+  const KvArchive* archive = options_.kv_archive ? options_.kv_archive() : nullptr;
+  if (archive) status.kv_archive = archive_status(*archive);
   return status;
 }
 

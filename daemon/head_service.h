@@ -22,9 +22,10 @@ class HeadService final : public GenerationService {
     std::string fingerprint;
     uint32_t context = 0;
     uint32_t vocabulary = 0;
-    const Tokenizer* tokenizer = nullptr;  // none: tokens without text. Outlives the service
-    const KvCounters* kv = nullptr;        // of the process; outlives the service
-    bool opening = false;                  // texts begin with their prompt's end, so no space is dropped
+    const Tokenizer* tokenizer = nullptr;               // none: tokens without text. Outlives the service
+    const KvCounters* kv = nullptr;                     // of the process; outlives the service
+    std::function<const KvArchive*()> kv_archive = {};  // of the process, once it is there; may be empty
+    bool opening = false;  // texts begin with their prompt's end, so no space is dropped
   };
   HeadService(NodeDriver& driver, const Clock& clock, Options options);
   ~HeadService() override;

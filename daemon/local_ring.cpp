@@ -142,9 +142,16 @@ void LocalRing::start_child(uint32_t index) {
   if (!std::filesystem::exists(model_))
     arguments.insert(arguments.end(), {"--library", state_folder(config_)});
   if (engine.exact) arguments.push_back("--exact");
-  for (const auto& [flag, value] :
-       {std::pair{"--ram", &config_.ram}, {"--kv-ram", &config_.kv_ram}, {"--disk", &config_.disk}})
+  for (const auto& [flag, value] : {std::pair{"--ram", &config_.ram},
+                                    {"--kv-ram", &config_.kv_ram},
+                                    {"--disk", &config_.disk},
+                                    {"--archive-day", &config_.archive_day}})
     if (!value->empty()) arguments.insert(arguments.end(), {flag, *value});
+  // Of its own, and kept when the ring is gone; what the whole ring may take is shared.
+  const ArchiveOptions& archive = engine.archive;
+  arguments.insert(arguments.end(),
+                   {"--archive", std::to_string(archive.on() ? archive.limit.count * peers_ : 0)});
+  if (archive.on()) arguments.insert(arguments.end(), {"--archive-folder", archive.folder + "/" + name});
   const Ticket ticket = make_ticket(keys_.public_key, link_->endpoints(), 0, random_);
   link_->add_ticket(open_ticket(ticket));
   children_.emplace_back(name, own_program(), arguments);

@@ -21,12 +21,24 @@ LocalStageRunner::LocalStageRunner(Engine& engine, ComputeThread& thread, const 
 LocalStageRunner::~LocalStageRunner() = default;
 
 void LocalStageRunner::prepare(const StagePlan& plan) {
+  plan_ = plan;
   thread_.post([this, plan] { prepare_now(plan); });
 }
 
 void LocalStageRunner::submit(std::vector<Step> steps) {
   const Time queued = clock_.now();
   for (Step& step : steps) thread_.post([this, queued, step = std::move(step)] { run_now(step, queued); });
+}
+
+ArchivedFound LocalStageRunner::find_archived(RingId ring, EpochId epoch, std::span<const BlockTag> tags) {
+  const KvArchive* archive = engine_.archive();
+  if (!plan_ || plan_->ring != ring || plan_->epoch != epoch) return {};
+  const uint32_t first = std::max(plan_->span.first, 1u) - 1;
+  const uint32_t last = std::clamp(plan_->span.last, 1u, engine_.spec().layer_count() + 1) - 1;
+  if (first >= last) return {static_cast<uint32_t>(tags.size()), 0};
+  if (!archive) return {};
+  const KvArchive::Found found = archive->find(plan_->lineage, first, last - first, tags);
+  return {found.blocks, found.load_ns};
 }
 
 void LocalStageRunner::release(RingId ring, EpochId epoch) {
@@ -64,7 +76,8 @@ void LocalStageRunner::prepare_now(const StagePlan& plan) {
               : fmt::format(" and {} of disk for the rest, with at least {} in memory", to_string(disk),
                             to_string(engine_.least_kv_memory(plan.span, kv_type))));
     }
-    prepared_.emplace(Prepared{plan, engine_.host(plan.span, plan.context, kv, progress_, kv_type)});
+    prepared_.emplace(
+        Prepared{plan, engine_.host(plan.span, plan.context, kv, progress_, kv_type, plan.lineage)});
     rows_.resize(size_t{engine_.options().max_rows} * engine_.spec().width);
     event.kv_blocks = kv.blocks;
   } catch (const Error& error) {
@@ -83,7 +96,8 @@ void LocalStageRunner::run_now(const Step& step, Time queued) {
   try {
     if (!prepared_ || prepared_->plan.ring != step.ring || prepared_->plan.epoch != step.epoch)
       fail(ErrorCode::kUnavailable, "no stage is prepared for this epoch");
-    for (const SequenceOperation& operation : step.operations) apply(operation);
+    std::span<const BlockTag> load_tags = step.load_tags;
+    for (const SequenceOperation& operation : step.operations) apply(operation, load_tags);
     done.rows = run_rows(step, done);
     done.kv_blocks_free = prepared_->hosted.stage->sequences().blocks_free();
   } catch (const Error& error) {
@@ -93,7 +107,8 @@ void LocalStageRunner::run_now(const Step& step, Time queued) {
   post_(std::move(done));
 }
 
-void LocalStageRunner::apply(const SequenceOperation& operation) {
+// Takes the tags of what it loads from `load_tags`.
+void LocalStageRunner::apply(const SequenceOperation& operation, std::span<const BlockTag>& load_tags) {
   KvCache& cache = prepared_->hosted.stage->sequences();
   switch (operation.kind) {
     case OperationKind::kOpen:
@@ -106,8 +121,34 @@ void LocalStageRunner::apply(const SequenceOperation& operation) {
       return cache.close(operation.sequence);
     case OperationKind::kMark:
       return;  // KV can be cut anywhere, so a mark needs nothing
-    case OperationKind::kLoad:
-      fail(ErrorCode::kUnsupported, "this peer has no archive to load a sequence from");
+    case OperationKind::kLoad: {
+      const size_t blocks = operation.positions / limits::kKvBlockPositions;
+      if (blocks > load_tags.size())
+        fail(ErrorCode::kMalformed, "the step loads {} blocks and names {}", blocks, load_tags.size());
+      cache.load(operation.sequence, operation.positions, load_tags.first(blocks));
+      load_tags = load_tags.subspan(blocks);
+      return;
+    }
+  }
+}
+
+// With the tags of the blocks that they complete, unless a stage before lost the sequence: what is computed
+// from there on is of no use.
+void LocalStageRunner::add_ranges(const Step& step) {
+  constexpr uint32_t kPositions = limits::kKvBlockPositions;
+  ranges_.clear();
+  size_t next = 0;
+  for (const RowRange& range : step.ranges) {
+    const uint32_t from = range.first_position / kPositions;
+    const size_t blocks = (uint64_t{range.first_position} + range.count) / kPositions - from;
+    StageRange& added = ranges_.emplace_back(StageRange{range.sequence, range.first_position, range.count});
+    if (step.tags.empty()) continue;
+    if (blocks > step.tags.size() - next)
+      fail(ErrorCode::kMalformed, "the step completes more blocks than the {} that it names",
+           step.tags.size());
+    if (std::find(step.lost.begin(), step.lost.end(), range.sequence) == step.lost.end())
+      added.tags = std::span(step.tags).subspan(next, blocks);
+    next += blocks;
   }
 }
 
@@ -115,12 +156,9 @@ Rows LocalStageRunner::run_rows(const Step& step, StepDone& done) {
   const StagePlan& plan = prepared_->plan;
   const uint32_t width = engine_.spec().width;
   if (step.ranges.empty()) return {plan.codec, width, 0, nullptr};
-  ranges_.clear();
+  add_ranges(step);
   uint32_t count = 0;
-  for (const RowRange& range : step.ranges) {
-    ranges_.push_back({range.sequence, range.first_position, range.count});
-    count += range.count;
-  }
+  for (const RowRange& range : step.ranges) count += range.count;
   if (step.rows.width != width || step.rows.count != count || count > engine_.options().max_rows ||
       !step.rows.bytes)
     fail(ErrorCode::kMalformed, "the step carries {} rows of width {} for {} of width {}", step.rows.count,

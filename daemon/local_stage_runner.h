@@ -3,6 +3,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/clock.h"
@@ -27,18 +28,19 @@ class LocalStageRunner final : public StageRunner {
   // They are in the engine's model.
   void fetch(const FetchUnits& what) override { post_(UnitsFetched{what.ring, what.plan, ""}); }
   void submit(std::vector<Step> steps) override;
-  ArchivedFound find_archived(RingId, EpochId, std::span<const BlockTag>) override { return {}; }
+  ArchivedFound find_archived(RingId ring, EpochId epoch, std::span<const BlockTag> tags) override;
   void release(RingId ring, EpochId epoch) override;
 
  private:
-  // Everything below runs on the compute thread.
+  // Everything below, plan_ aside, runs on the compute thread.
   struct Prepared {
     StagePlan plan;
     Engine::Hosted hosted;
   };
   void prepare_now(const StagePlan& plan);
   void run_now(const Step& step, Time queued);
-  void apply(const SequenceOperation& operation);
+  void apply(const SequenceOperation& operation, std::span<const BlockTag>& load_tags);
+  void add_ranges(const Step& step);
   Rows run_rows(const Step& step, StepDone& done);
 
   Engine& engine_;
@@ -46,6 +48,7 @@ class LocalStageRunner final : public StageRunner {
   const Clock& clock_;
   const LoadProgress progress_;
   const Post post_;
+  std::optional<StagePlan> plan_;  // given last; of the control thread
   std::optional<Prepared> prepared_;
   std::vector<float> rows_;  // [max_rows, width]
   std::vector<StageRange> ranges_;

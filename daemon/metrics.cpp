@@ -59,6 +59,30 @@ void add_stages(const ServiceStatus& status, std::vector<MetricFamily>& families
     if (!one->metric.empty()) families.push_back(std::move(*one));
 }
 
+void add_archive(const ArchiveStatus& archive, std::vector<MetricFamily>& families) {
+  const auto gauge = [&](const char* name, const char* help, double value) {
+    families.push_back(family(name, help, MetricType::Gauge, value));
+  };
+  const auto counter = [&](const char* name, const char* help, uint64_t value) {
+    families.push_back(family(name, help, MetricType::Counter, static_cast<double>(value)));
+  };
+  if (!archive.on) return;
+  gauge("caravan_kv_archive_bytes", "KV archive of this process, on disk",
+        static_cast<double>(archive.bytes));
+  gauge("caravan_kv_archive_limit_bytes", "What it may take", static_cast<double>(archive.limit_bytes));
+  gauge("caravan_kv_archive_blocks", "KV blocks in it", static_cast<double>(archive.blocks));
+  gauge("caravan_kv_archive_off", "1 while it is off after a failure of its disk",
+        archive.off_for_now ? 1 : 0);
+  counter("caravan_kv_archive_written_bytes_total", "Written to it", archive.bytes_written);
+  counter("caravan_kv_archive_read_bytes_total", "Read from it", archive.bytes_read);
+  counter("caravan_kv_archive_evicted_blocks_total", "Blocks that made room", archive.blocks_evicted);
+  counter("caravan_kv_archive_refused_blocks_total", "Blocks without room or budget, or while it was off",
+          archive.blocks_refused);
+  counter("caravan_kv_archive_quarantined_blocks_total", "Blocks that could not be read",
+          archive.blocks_quarantined);
+  counter("caravan_kv_archive_failures_total", "Failures that switched it off for a while", archive.failures);
+}
+
 std::vector<MetricFamily> service_families(const ServiceStatus& status) {
   const auto gauge = [](std::string name, std::string help, double value) {
     return family(std::move(name), std::move(help), MetricType::Gauge, value);
@@ -85,6 +109,7 @@ std::vector<MetricFamily> service_families(const ServiceStatus& status) {
       family("caravan_kv_disk_wait_seconds_total", "Time in which computing waited for KV",
              MetricType::Counter, status.kv_wait_seconds),
   };
+  add_archive(status.kv_archive, families);
   add_stages(status, families);
   return families;
 }

@@ -63,7 +63,9 @@ PeerProcess::~PeerProcess() {
 }
 
 void PeerProcess::host(Manifest manifest, const Hash256& model) {
-  engine_ = std::make_unique<Engine>(std::move(manifest), engine_options(config_, options_.sharers));
+  EngineOptions engine = engine_options(config_, options_.sharers);
+  if (!options_.archive_folder.empty()) engine.archive.folder = options_.archive_folder;
+  engine_ = std::make_unique<Engine>(std::move(manifest), engine);
   thread_ = std::make_unique<ComputeThread>();
   stage_runner_ = std::make_unique<LocalStageRunner>(
       *engine_, *thread_, clock_, progress_, [this](LocalStageRunner::Event event) {

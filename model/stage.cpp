@@ -210,7 +210,10 @@ void Stage::admit(std::span<const StageRange> ranges) {
   if (first_layer_ != last_layer_ && blocks > cache_.blocks_free())
     fail(ErrorCode::kOutOfMemory, "{} KV blocks are needed, {} of {} are free", blocks, cache_.blocks_free(),
          cache_.block_count());
-  for (const StageRange& range : ranges) cache_.extend(range.sequence, range.first_position + range.count);
+  for (const StageRange& range : ranges) {
+    cache_.tag(range.sequence, range.first_position, range.count, range.tags);
+    cache_.extend(range.sequence, range.first_position + range.count);
+  }
 }
 
 void Stage::fill_row_states(uint32_t cache_layer) {

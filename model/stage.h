@@ -29,6 +29,7 @@ struct StageRange {
   SequenceId sequence;
   uint32_t first_position = 0;
   uint32_t count = 0;
+  std::span<const BlockTag> tags = {};  // of the KV blocks that they complete, or none: not to be archived
 };
 
 // A range whose state could not be brought into memory or kept: its rows are of no use, and its sequence is

@@ -94,6 +94,7 @@ class FakeGeneration : public GenerationService {
     status.kv_bytes_written = 1500;
     status.kv_bytes_read = 2500;
     status.kv_wait_seconds = 0.5;
+    status.kv_archive = {true, false, 9000, 7000, 70, 8000, 600, 5, 4, 3, 2};
     status.started_unix = 1'700'000'000;
     StageStatus stage;
     stage.peer = "head";

@@ -47,6 +47,16 @@ TEST_F(MetricsTest, ReadsTheServicesOwnCounts) {
   EXPECT_EQ(value("caravan_kv_disk_written_bytes_total"), "1500");
   EXPECT_EQ(value("caravan_kv_disk_read_bytes_total"), "2500");
   EXPECT_EQ(value("caravan_kv_disk_wait_seconds_total"), "0.5");
+  EXPECT_EQ(value("caravan_kv_archive_limit_bytes"), "9000");
+  EXPECT_EQ(value("caravan_kv_archive_bytes"), "7000");
+  EXPECT_EQ(value("caravan_kv_archive_blocks"), "70");
+  EXPECT_EQ(value("caravan_kv_archive_off"), "0");
+  EXPECT_EQ(value("caravan_kv_archive_written_bytes_total"), "8000");
+  EXPECT_EQ(value("caravan_kv_archive_read_bytes_total"), "600");
+  EXPECT_EQ(value("caravan_kv_archive_evicted_blocks_total"), "5");
+  EXPECT_EQ(value("caravan_kv_archive_refused_blocks_total"), "4");
+  EXPECT_EQ(value("caravan_kv_archive_quarantined_blocks_total"), "3");
+  EXPECT_EQ(value("caravan_kv_archive_failures_total"), "2");
   EXPECT_EQ(value(R"(caravan_build_info{version="1.2.3"})"), "1");
   service.ready = false;
   EXPECT_EQ(value("caravan_ready"), "0");

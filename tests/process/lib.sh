@@ -1,5 +1,7 @@
 # What the process tests share; sourced. Expects $program and $work; keeps $passed.
 model=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/configs/demo/demo.gguf
+# Where no --state is given.
+export XDG_STATE_HOME=$work/default-state
 passed=0
 children=()
 

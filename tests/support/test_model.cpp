@@ -45,6 +45,11 @@ TestModel::TestModel(const Manifest& manifest, std::vector<uint32_t> cuts, TestM
       stage.spill = KvSpill{
           stores_.back().get(), &clock_, &kv_counters_, "the test's store", options.kv_frames, span.first, 2};
     }
+    if (options.archive) {
+      if (!stage.spill)
+        stage.spill = KvSpill{nullptr, &clock_, &kv_counters_, "no store", options.kv_blocks, span.first, 2};
+      stage.spill->archive = options.archive;
+    }
     weights_.push_back(std::make_unique<ModelWeights>(manifest, spec_, span, pager_));
     return std::make_unique<Stage>(spec_, *weights_.back(), backend_, device_, budget_, stage);
   };
@@ -61,6 +66,28 @@ void TestModel::close(uint64_t sequence) {
   for (auto& stage : stages_) stage->sequences().close(SequenceId{sequence});
 }
 
+void TestModel::load(uint64_t sequence, const std::vector<BlockTag>& tags) {
+  const auto positions = static_cast<uint32_t>(tags.size()) * limits::kKvBlockPositions;
+  for (auto& stage : stages_) stage->sequences().load(SequenceId{sequence}, positions, tags);
+}
+
+uint32_t TestModel::archived(const std::vector<BlockTag>& tags) const {
+  auto blocks = static_cast<uint32_t>(tags.size());
+  for (const auto& stage : stages_) {
+    const UnitSpan span = stage->options().span;
+    blocks =
+        std::min(blocks, options_.archive->find(Lineage{}, span.first, span.last - span.first, tags).blocks);
+  }
+  return blocks;
+}
+
+void TestModel::idle() {
+  for (auto& stage : stages_) {
+    stage->sequences().begin_step();
+    stage->sequences().end_step();
+  }
+}
+
 uint32_t TestModel::kv_blocks_free() const {
   return stages_[0]->sequences().blocks_free();
 }
@@ -71,8 +98,8 @@ std::vector<float> TestModel::rows(const std::vector<Chunk>& chunks,
   std::vector<StageRange> ranges;
   for (const Chunk& chunk : chunks) {
     ids.insert(ids.end(), chunk.ids.begin(), chunk.ids.end());
-    ranges.push_back(
-        {SequenceId{chunk.sequence}, chunk.first_position, static_cast<uint32_t>(chunk.ids.size())});
+    ranges.push_back({SequenceId{chunk.sequence}, chunk.first_position,
+                      static_cast<uint32_t>(chunk.ids.size()), chunk.tags});
   }
   std::vector<float> rows(ids.size() * spec_.width);
   embed_->embed(ids, rows.data());

@@ -27,6 +27,7 @@ struct TestModelOptions {
   PagerOptions pager = {};  // of all stages together
   uint32_t kv_frames = 0;   // fewer than blocks: the rest goes to a store in memory
   MemoryBulk::Inject kv_faults = nullptr;
+  KvArchive* archive = nullptr;  // of all stages
 };
 
 // A model cut into stages in one process: what a ring computes, without the ring.
@@ -38,11 +39,18 @@ class TestModel {
   const ModelSpec& spec() const { return spec_; }
   void open(uint64_t sequence);
   void close(uint64_t sequence);
+  // Opens it with the first blocks as they are in the archive.
+  void load(uint64_t sequence, const std::vector<BlockTag>& tags);
+  // Leading blocks that every stage finds in the archive.
+  uint32_t archived(const std::vector<BlockTag>& tags) const;
+  // A step without rows: what was archived is noted, and more is.
+  void idle();
   // Rows of several sequences through all stages; after_stage hears of the rows after each stage.
   struct Chunk {
     uint64_t sequence;
     uint32_t first_position;
     std::vector<TokenId> ids;
+    std::vector<BlockTag> tags = {};  // of the blocks it completes
   };
   // The last layer's rows, [sum of ids, width]. Throws the first failure of a range.
   std::vector<float> rows(const std::vector<Chunk>& chunks,

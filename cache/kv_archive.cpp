@@ -1,0 +1,529 @@
+#include "cache/kv_archive.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "cache/kv_value.h"
+
+namespace caravan {
+
+namespace {
+
+constexpr std::string_view kMetaKey = "meta";
+constexpr std::string_view kVersion = "caravan kv archive 1";
+constexpr char kRecordPrefix = 'b';
+// Of the bound; the rest is for blocks that are dead until all of their batch is.
+constexpr uint64_t kLiveNumerator = 3, kLiveDenominator = 4;
+// Off after a failure, twice as long after each further one.
+constexpr Duration kFirstOff = std::chrono::seconds(10), kLongestOff = std::chrono::minutes(10);
+// How often counts of uses go to disk by themselves; and how long a batch waits for room that is being made.
+constexpr Duration kUsesInterval = std::chrono::seconds(30), kPatience = std::chrono::seconds(5);
+// How exactly the bytes of a day are known after a kill.
+constexpr uint64_t kDayShare = 64;
+// From so many bytes on, reading was measured.
+constexpr uint64_t kMeasuredBytes = 1u << 20;
+
+std::string record_key(uint64_t first) {
+  return kRecordPrefix + kv_key(first, 0).substr(0, 8);
+}
+
+uint64_t serial_of(std::string_view key) {
+  uint64_t serial = 0;
+  for (const char byte : key.substr(1)) serial = serial << 8 | static_cast<uint8_t>(byte);
+  return serial;
+}
+
+uint64_t disk_bytes(const KvArchiveShape& shape) {
+  uint64_t bytes = 0;
+  for (const uint64_t part : shape.part_bytes) bytes += part + kKvSealBytes;
+  return bytes;
+}
+
+}  // namespace
+
+KvArchive::KvArchive(std::shared_ptr<BulkStore> values, std::shared_ptr<KeyValue> records, const Clock& clock,
+                     KvArchiveOptions options)
+    : values_(std::move(values)),
+      records_(std::move(records)),
+      clock_(clock),
+      options_(std::move(options)),
+      index_(options_.limit) {
+  CHECK(options_.limit.count > 0u);
+  open_meta();
+  open();
+  house_ = std::thread([this] { keep_house(); });
+}
+
+KvArchive::~KvArchive() {
+  {
+    const Lock lock(mutex_);
+    stopping_ = true;
+  }
+  to_clean_.notify_all();
+  house_.join();
+  try {
+    day_promised_ = day_bytes_;
+    write_meta();
+  } catch (const Error&) {
+    // The day then counts more than was written.
+  }
+}
+
+// --- Opening ---
+
+void KvArchive::open_meta() {
+  const std::optional<std::string> meta = records_->get(kMetaKey);
+  if (!meta) return write_meta();
+  unsigned long long offered = 0, bytes = 0;
+  long long day = 0;
+  double ns_per_byte = 0;
+  if (meta->rfind(std::string(kVersion) + "\n", 0) != 0)
+    fail(ErrorCode::kUnsupported, "{} is of another version; nothing was changed", options_.name);
+  if (std::sscanf(meta->c_str() + kVersion.size(), "%llu %lld %llu %lf", &offered, &day, &bytes,
+                  &ns_per_byte) != 4)
+    fail(ErrorCode::kMalformed, "{} is damaged: its first record makes no sense", options_.name);
+  offered_bytes_ = offered;
+  day_ = day;
+  day_bytes_ = day_promised_ = bytes;
+  rate_.ns_per_byte = std::clamp(ns_per_byte, 1e-3, 1e6);
+}
+
+// Called by the writing thread, and while there is no other.
+void KvArchive::write_meta() {
+  std::string meta(kVersion);
+  {
+    const Lock lock(mutex_);
+    meta += fmt::format("\n{} {} {} {}", offered_bytes_, day_, day_promised_, rate_.ns_per_byte);
+  }
+  records_->put(kMetaKey, meta);
+}
+
+// What is on disk and in no record was never acknowledged, or was being erased.
+void KvArchive::open() {
+  std::vector<std::string> damaged;
+  uint64_t next = 0;
+  const auto erase_gap = [&](uint64_t first, uint64_t end) {
+    if (first < end) values_->erase_range(kv_key(first, 0), kv_key(end, 0));
+  };
+  std::vector<std::pair<uint64_t, ArchivedBatch>> found;
+  records_->scan(std::string(1, kRecordPrefix), [&](std::string_view key, std::string_view value) {
+    const uint64_t first = serial_of(key);
+    auto batch = key.size() == 9 ? decode_archived(first, value) : std::nullopt;
+    if (batch && first >= next && !batch->blocks.empty()) {
+      next = batch->last + 1;
+      found.emplace_back(first, std::move(*batch));
+    } else {
+      damaged.emplace_back(key);
+    }
+    return true;
+  });
+  for (const std::string& key : damaged) {
+    log_warning("kv_archive_record_damaged archive=\"{}\"", options_.name);
+    records_->erase(key);
+    counters_.quarantined.add(1);
+  }
+  next = 0;
+  for (auto& [first, batch] : found) {
+    erase_gap(next, first);
+    next = batch.last + 1;
+    batches_.add(first, batch.last, batch.blocks.front().bytes);
+    record_ends_[first] = batch.last;
+    std::vector<uint64_t> dead;
+    uint64_t serial = first;
+    for (const ArchivedBlock& block : batch.blocks) {
+      for (; serial < block.serial; ++serial) dead.push_back(serial);
+      serial = block.serial + 1;
+      offered_bytes_ = std::max(offered_bytes_, block.last_use);
+      add(block);
+    }
+    for (; serial <= batch.last; ++serial) dead.push_back(serial);
+    batches_.bury(dead);
+  }
+  values_->erase_range(kv_key(next, 0), std::string(16, '\xff'));
+  next_serial_ = std::max<uint64_t>(1, next);
+}
+
+// --- Looking up ---
+
+bool KvArchive::is_off() const {
+  return failures_in_row_ > 0 && clock_.now() < off_until_;
+}
+
+KvArchive::Found KvArchive::find(const Lineage& lineage, uint32_t first_layer, uint32_t layers,
+                                 std::span<const BlockTag> tags) const {
+  Found found;
+  if (layers == 0) return {static_cast<uint32_t>(tags.size()), 0};
+  const Lock lock(mutex_);
+  if (is_off()) return found;
+  uint64_t bytes = 0;
+  for (const BlockTag& tag : tags) {
+    const std::vector<uint64_t> serials = index_.cover(tag, lineage, first_layer, layers);
+    if (serials.empty()) break;
+    for (const uint64_t serial : serials) bytes += index_.find(serial)->bytes;
+    ++found.blocks;
+  }
+  found.load_ns = static_cast<uint64_t>(static_cast<double>(bytes) * rate_.ns_per_byte);
+  return found;
+}
+
+KvArchive::Handle KvArchive::make_handle(const BlockTag& tag, std::vector<uint64_t> serials) {
+  std::vector<ArchivedBlock> pieces;
+  for (const uint64_t serial : serials) {
+    const ArchivedBlock* block = index_.find(serial);
+    if (!block) continue;  // in quarantine already; reading it tells
+    index_.pin(serial);
+    pieces.push_back(*block);
+  }
+  return std::make_shared<const Block>(*this, tag, std::move(pieces));
+}
+
+KvArchive::Handle KvArchive::adopt(const KvArchiveShape& shape, const BlockTag& tag) {
+  const Lock lock(mutex_);
+  if (is_off()) return nullptr;
+  const std::vector<uint64_t> serials = index_.cover(tag, shape.lineage, shape.first_layer, shape.layers());
+  if (serials.empty()) return nullptr;
+  for (const uint64_t serial : serials) {
+    index_.use(serial, offered_bytes_);
+    used_records_.insert(std::prev(record_ends_.upper_bound(serial))->first);
+  }
+  counters_.blocks_adopted.add(1);
+  return make_handle(tag, serials);
+}
+
+void KvArchive::unpin(const Block& block) {
+  const Lock lock(mutex_);
+  for (const ArchivedBlock& piece : block.pieces_) index_.unpin(piece.serial);
+}
+
+// --- Reading ---
+
+std::optional<Error> KvArchive::read(const Block& block, uint32_t layer, std::span<std::byte> to) {
+  const auto piece = std::find_if(block.pieces_.begin(), block.pieces_.end(), [&](const ArchivedBlock& one) {
+    return layer >= one.first_layer && layer < one.first_layer + one.layers;
+  });
+  const auto is = [&](const Error& error) {
+    return Error(error.code(), fmt::format("{}: block {}, layer {}: {}", options_.name,
+                                           short_string(block.tag()), layer, error.message()));
+  };
+  if (piece == block.pieces_.end()) return is(Error(ErrorCode::kIo, "it is not there any more"));
+  {
+    const Lock lock(mutex_);
+    if (rate_.active++ == 0) rate_.since = clock_.now();
+  }
+  const std::optional<Error> error = read_kv(*values_, piece->serial, layer, to);
+  {
+    const Lock lock(mutex_);
+    if (!error) rate_.bytes += to.size();
+    if (--rate_.active == 0) {
+      rate_.busy_ns += static_cast<uint64_t>((clock_.now() - rate_.since).count());
+      if (rate_.bytes >= kMeasuredBytes) {
+        const double measured = static_cast<double>(rate_.busy_ns) / static_cast<double>(rate_.bytes);
+        rate_.ns_per_byte = std::clamp((rate_.ns_per_byte + measured) / 2, 1e-3, 1e6);
+        rate_.busy_ns = rate_.bytes = 0;
+      }
+    }
+  }
+  if (!error) {
+    counters_.bytes_read.add(to.size() + kKvSealBytes);
+    return std::nullopt;
+  }
+  quarantine(piece->serial);
+  return is(*error);
+}
+
+void KvArchive::quarantine(uint64_t serial) {
+  {
+    const Lock lock(mutex_);
+    const std::optional<ArchivedBlock> block = index_.remove(serial);
+    if (!block) return;
+    dead_.push_back(serial);
+    counters_.quarantined.add(1);
+    log_warning("kv_archive_block_quarantined archive=\"{}\" block={} layers={}-{}", options_.name,
+                short_string(block->tag), block->first_layer, block->first_layer + block->layers - 1);
+  }
+  to_clean_.notify_all();
+}
+
+// --- Writing ---
+
+void KvArchive::failed(const Error& error) {
+  Lock lock(mutex_);
+  counters_.failures.add(1);
+  const auto longer = kFirstOff * (1ull << std::min(failures_in_row_, 16u));
+  const Duration off = std::min<Duration>(longer, kLongestOff);
+  off_until_ = clock_.now() + off;
+  const bool first = failures_in_row_++ == 0;
+  lock.unlock();
+  const std::string line = fmt::format("kv_archive_off archive=\"{}\" for_s={:.0f} reason=\"{}\"",
+                                       options_.name, seconds(off), error.message());
+  first ? log_warning("{}", line) : log_info("{}", line);
+}
+
+void KvArchive::worked() {
+  const Lock lock(mutex_);
+  if (std::exchange(failures_in_row_, 0) > 0) log_warning("kv_archive_on archive=\"{}\"", options_.name);
+}
+
+std::vector<KvArchive::Handle> KvArchive::write(const KvArchiveShape& shape, std::span<const Write> writes) {
+  const std::lock_guard writing(write_mutex_);
+  std::vector<Handle> handles(writes.size());
+  std::vector<Handle> before;  // what the new blocks continue stays meanwhile
+  std::vector<size_t> chosen = choose(shape, writes, handles, before);
+  if (chosen.empty()) return handles;
+  const uint64_t bytes = disk_bytes(shape) * chosen.size();
+  try {
+    {
+      Lock lock(mutex_);
+      offered_bytes_ += bytes;
+      if (!may_write(lock, bytes)) {
+        counters_.refused.add(chosen.size());
+        return handles;
+      }
+    }
+    const uint64_t first = next_serial_;
+    next_serial_ += chosen.size();
+    store(shape, writes, chosen, first);
+    const Lock lock(mutex_);
+    for (size_t i = 0; i < chosen.size(); ++i)
+      handles[chosen[i]] = make_handle(writes[chosen[i]].tag, {first + i});
+  } catch (const Error& error) {
+    counters_.refused.add(chosen.size());
+    failed(error);
+    return handles;
+  }
+  worked();
+  return handles;
+}
+
+// Those that are to be written; the others have a handle, or are refused.
+std::vector<size_t> KvArchive::choose(const KvArchiveShape& shape, std::span<const Write> writes,
+                                      std::vector<Handle>& handles, std::vector<Handle>& before) {
+  std::vector<size_t> chosen;
+  std::set<BlockTag> together;
+  const Lock lock(mutex_);
+  const auto cover = [&](const BlockTag& tag) {
+    return index_.cover(tag, shape.lineage, shape.first_layer, shape.layers());
+  };
+  for (size_t i = 0; i < writes.size(); ++i) {
+    const Write& write = writes[i];
+    if (const auto serials = cover(write.tag); !serials.empty()) {
+      handles[i] = make_handle(write.tag, serials);
+      continue;
+    }
+    // Tags come from afar: no block may be its own successor.
+    const auto parts = index_.within(write.tag, shape.lineage, 0, UINT32_MAX / 2);
+    const bool strange = write.tag == BlockTag{} || write.tag == write.previous ||
+                         std::any_of(parts.begin(), parts.end(), [&](uint64_t serial) {
+                           return index_.find(serial)->previous != write.previous;
+                         });
+    const bool continues = write.previous == BlockTag{} || together.count(write.previous) > 0;
+    const auto earlier = continues ? std::vector<uint64_t>() : cover(write.previous);
+    if (is_off() || strange || (!continues && earlier.empty())) {
+      counters_.refused.add(1);
+      continue;
+    }
+    if (!earlier.empty()) before.push_back(make_handle(write.previous, earlier));
+    if (together.insert(write.tag).second) chosen.push_back(i);
+  }
+  return chosen;
+}
+
+bool KvArchive::may_write(Lock& lock, uint64_t bytes) {
+  const int64_t today = clock_.unix_seconds() / (24 * 60 * 60);
+  if (today > day_) {
+    day_ = today;
+    day_bytes_ = day_promised_ = 0;
+  }
+  if (options_.day && (bytes > options_.day->count || day_bytes_ > options_.day->count - bytes)) return false;
+  if (!make_room(lock, bytes)) return false;
+  if (options_.disk_has_room) {
+    lock.unlock();
+    const bool room = options_.disk_has_room(Bytes{bytes});
+    lock.lock();
+    if (!room) return false;
+  }
+  day_bytes_ += bytes;
+  if (day_bytes_ > day_promised_) {
+    const uint64_t share = (options_.day ? *options_.day : options_.limit).count / kDayShare;
+    day_promised_ = day_bytes_ + share;
+    lock.unlock();
+    write_meta();
+    lock.lock();
+  }
+  return true;
+}
+
+bool KvArchive::make_room(Lock& lock, uint64_t bytes) {
+  const uint64_t most = options_.limit.count / kLiveDenominator * kLiveNumerator;
+  while (index_.bytes() + bytes > most || index_.size() >= KvArchiveIndex::kMostBlocks) {
+    const auto victim = index_.victim();
+    if (!victim) break;
+    index_.remove(*victim);
+    dead_.push_back(*victim);
+    counters_.evicted.add(1);
+  }
+  if (has_dirt()) to_clean_.notify_all();
+  if (index_.bytes() + bytes > most) return false;
+  const auto fits = [&] {
+    return batches_.bytes_live() + batches_.bytes_dead() + erasing_bytes_ + bytes <= options_.limit.count;
+  };
+  cleaned_.wait_for(lock, kPatience, [&] { return fits() || cannot_clean_; });
+  return fits();
+}
+
+void KvArchive::store(const KvArchiveShape& shape, std::span<const Write> writes,
+                      std::span<const size_t> chosen, uint64_t first) {
+  std::vector<std::byte> value;
+  const auto batch = values_->begin();
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    const std::byte* part = writes[chosen[i]].block;
+    for (uint32_t layer = 0; layer < shape.layers(); ++layer) {
+      seal_kv({part, shape.part_bytes[layer]}, first + i, shape.first_layer + layer, value);
+      batch->add(kv_key(first + i, shape.first_layer + layer), value);
+      part += shape.part_bytes[layer];
+    }
+  }
+  batch->commit();
+  const uint64_t last = first + chosen.size() - 1, bytes = disk_bytes(shape);
+  std::vector<ArchivedBlock> blocks;
+  {
+    const Lock lock(mutex_);
+    for (size_t i = 0; i < chosen.size(); ++i) {
+      const Write& write = writes[chosen[i]];
+      ArchivedBlock block{first + i,         write.tag,      write.previous, shape.lineage,
+                          shape.first_layer, shape.layers(), bytes};
+      block.run = index_.run_of(write.tag, write.previous, shape.lineage);
+      if (i > 0 && write.previous == blocks.back().tag) block.run = blocks.back().run + 1;
+      block.last_use = offered_bytes_;
+      blocks.push_back(block);
+    }
+  }
+  try {
+    records_->put(record_key(first), encode_archived(last, blocks));
+  } catch (const Error&) {
+    const Lock lock(mutex_);
+    orphans_.push_back({first, last});
+    throw;
+  }
+  counters_.bytes_written.add(bytes * chosen.size());
+  counters_.blocks_written.add(chosen.size());
+  const Lock lock(mutex_);
+  batches_.add(first, last, bytes);
+  record_ends_[first] = last;
+  for (const ArchivedBlock& block : blocks) add(block);
+}
+
+// Takes the place of what held no more than it does: of another cut, or given up but still on record when the
+// process died.
+void KvArchive::add(const ArchivedBlock& block) {
+  const auto older = index_.within(block.tag, block.lineage, block.first_layer, block.layers);
+  index_.add(block);
+  for (const uint64_t serial : older) {
+    index_.remove(serial);
+    dead_.push_back(serial);
+  }
+  if (!older.empty()) to_clean_.notify_all();
+}
+
+// --- Erasing, and what waits ---
+
+bool KvArchive::too_much_is_dead() const {
+  return batches_.bytes_dead() > options_.limit.count / kLiveDenominator / 2;
+}
+
+bool KvArchive::has_dirt() const {
+  return !dead_.empty() || !orphans_.empty() || too_much_is_dead();
+}
+
+void KvArchive::keep_house() {
+  Lock lock(mutex_);
+  Time uses_written = clock_.now();
+  for (;;) {
+    to_clean_.wait_for(lock, kUsesInterval, [&] { return stopping_ || has_dirt(); });
+    const bool last = stopping_;
+    const bool uses = last || clock_.now() - uses_written >= kUsesInterval;
+    if (!uses && !has_dirt()) continue;
+    if (uses) uses_written = clock_.now();
+    cleaning_ = true;
+    const bool done = clean_up(lock);
+    cannot_clean_ = !done;
+    cleaning_ = false;
+    cleaned_.notify_all();
+    if (last) return;
+    // A store that refuses is asked again after a while.
+    if (!done) to_clean_.wait_for(lock, kFirstOff, [&] { return stopping_; });
+  }
+}
+
+// Records first: what they name is there.
+bool KvArchive::clean_up(Lock& lock) {
+  std::vector<uint64_t> dead = std::exchange(dead_, {});
+  std::set<uint64_t> touched = std::exchange(used_records_, {});
+  for (const uint64_t serial : dead) {
+    const auto record = record_ends_.upper_bound(serial);
+    if (record != record_ends_.begin()) touched.insert(std::prev(record)->first);
+  }
+  try {
+    for (const uint64_t first : touched) {
+      const auto end = record_ends_.find(first);
+      if (end == record_ends_.end()) continue;
+      const uint64_t last = end->second;
+      const std::vector<ArchivedBlock> blocks = index_.range(first, last);
+      lock.unlock();
+      try {
+        if (blocks.empty())
+          records_->erase(record_key(first));
+        else
+          records_->put(record_key(first), encode_archived(last, blocks));
+      } catch (const Error&) {
+        lock.lock();
+        throw;
+      }
+      lock.lock();
+      if (blocks.empty()) record_ends_.erase(first);
+    }
+  } catch (const Error& error) {
+    log_warning("kv_archive_record_not_written archive=\"{}\" reason=\"{}\"", options_.name, error.message());
+    dead_.insert(dead_.end(), dead.begin(), dead.end());
+    used_records_.insert(touched.begin(), touched.end());
+    return false;
+  }
+  std::vector<KvBatches::Range> ranges = std::exchange(orphans_, {});
+  const uint64_t before = batches_.bytes_live() + batches_.bytes_dead();
+  for (const KvBatches::Range& range : batches_.bury(dead)) ranges.push_back(range);
+  if (too_much_is_dead())
+    for (const KvBatches::Range& range : batches_.compact()) ranges.push_back(range);
+  erasing_bytes_ = before - batches_.bytes_live() - batches_.bytes_dead();
+  lock.unlock();
+  erase(ranges);
+  lock.lock();
+  erasing_bytes_ = 0;
+  return true;
+}
+
+// A failure here costs space alone, which the next start gives back.
+void KvArchive::erase(std::span<const KvBatches::Range> ranges) {
+  for (const KvBatches::Range& range : ranges) {
+    try {
+      values_->erase_range(kv_key(range.first, 0), kv_key(range.last + 1, 0));
+    } catch (const Error& error) {
+      log_warning("kv_archive_erase_failed archive=\"{}\" reason=\"{}\"", options_.name, error.message());
+    }
+  }
+}
+
+void KvArchive::settle() {
+  Lock lock(mutex_);
+  to_clean_.notify_all();
+  cleaned_.wait(lock, [&] { return (!has_dirt() || cannot_clean_) && !cleaning_; });
+}
+
+KvArchive::Status KvArchive::status() const {
+  const Lock lock(mutex_);
+  return {batches_.bytes_live() + batches_.bytes_dead() + erasing_bytes_, index_.size(), is_off()};
+}
+
+}  // namespace caravan

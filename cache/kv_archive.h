@@ -1,0 +1,189 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/bulk_store.h"
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/error.h"
+#include "base/ids.h"
+#include "base/key_value.h"
+#include "cache/kv_archive_index.h"
+#include "cache/kv_batches.h"
+
+namespace caravan {
+
+struct KvArchiveCounters {
+  Counter bytes_written, bytes_read;
+  Counter blocks_written;
+  Counter blocks_adopted;  // taken up by sequences
+  Counter evicted;         // blocks that made room
+  Counter refused;         // blocks: no room, no budget, or off
+  Counter quarantined;     // blocks that could not be read
+  Counter failures;        // that switched it off for a while
+};
+
+struct KvArchiveOptions {
+  Bytes limit;               // on disk
+  std::optional<Bytes> day;  // written in one, at most
+  // Whether the disk may take so many bytes more; may be empty. The writing thread calls.
+  std::function<bool(Bytes)> disk_has_room;
+  std::string name;  // for errors
+};
+
+// The layers of a stage, as they are archived.
+struct KvArchiveShape {
+  Lineage lineage;
+  uint32_t first_layer = 0;          // of the model
+  std::vector<uint64_t> part_bytes;  // of each layer in a block
+  uint32_t layers() const { return static_cast<uint32_t>(part_bytes.size()); }
+};
+
+// Full KV blocks by the tag of what they were computed from, kept on disk over restarts within a bound
+// (docs/decisions/0008-kv-archive.md). What write() has returned a handle for is there after a kill at any
+// moment. Blocks make room by value (KvArchiveIndex), never ones that a handle names. A failing store or a
+// full disk switches it off for a while: nothing is found or written then, and nobody waits.
+// Any thread. The index is in memory and lies under a lock that is never held over I/O, because the control
+// thread looks up while the compute thread adopts and the movers write.
+class KvArchive {
+ public:
+  // Reads the index, and erases values that no record names. Throws kIo; kUnsupported for the records of
+  // another version. Needs both stores for itself.
+  KvArchive(std::shared_ptr<BulkStore> values, std::shared_ptr<KeyValue> records, const Clock& clock,
+            KvArchiveOptions options);
+  ~KvArchive();  // after all handles
+  KvArchive(const KvArchive&) = delete;
+  KvArchive& operator=(const KvArchive&) = delete;
+
+  struct Found {
+    uint32_t blocks = 0;   // the leading ones that are here
+    uint64_t load_ns = 0;  // that reading them is expected to take
+  };
+  Found find(const Lineage& lineage, uint32_t first_layer, uint32_t layers,
+             std::span<const BlockTag> tags) const;
+
+  // A block that stays while the handle lives.
+  class Block;
+  using Handle = std::shared_ptr<const Block>;
+  // Null when it is not here. Counts as a use.
+  Handle adopt(const KvArchiveShape& shape, const BlockTag& tag);
+
+  struct Write {
+    BlockTag tag, previous;  // of the block before it; zeros: it is the first
+    const std::byte* block = nullptr;
+  };
+  // A handle for each; null for what is refused, without the one before it among other reasons. Waits for the
+  // disk; never throws.
+  std::vector<Handle> write(const KvArchiveShape& shape, std::span<const Write> writes);
+
+  // A layer (of the model) of the block. On an error, which names both, it is in quarantine: not found any
+  // more, and erased.
+  std::optional<Error> read(const Block& block, uint32_t layer, std::span<std::byte> to);
+
+  struct Status {
+    uint64_t bytes = 0;   // on disk, with what waits to be erased
+    uint64_t blocks = 0;  // that can be found
+    bool off = false;     // for a while, after a failure
+  };
+  Status status() const;
+  Bytes limit() const { return options_.limit; }
+  const KvArchiveCounters& counters() const { return counters_; }
+  // Waits until what is to be erased is erased, or cannot be.
+  void settle();
+
+ private:
+  using Lock = std::unique_lock<std::mutex>;
+  struct Rate {
+    double ns_per_byte = 1;  // until it is measured
+    uint32_t active = 0;     // reads
+    Time since{};
+    uint64_t busy_ns = 0, bytes = 0;
+  };
+
+  void open();
+  void open_meta();
+  void write_meta();
+  void put_record(uint64_t first);
+  Handle make_handle(const BlockTag& tag, std::vector<uint64_t> serials);
+  void unpin(const Block& block);
+  void quarantine(uint64_t serial);
+  void add(const ArchivedBlock& block);
+  bool is_off() const;
+  void failed(const Error& error);
+  void worked();
+
+  // Of write().
+  std::vector<size_t> choose(const KvArchiveShape& shape, std::span<const Write> writes,
+                             std::vector<Handle>& handles, std::vector<Handle>& before);
+  bool may_write(Lock& lock, uint64_t bytes);
+  bool make_room(Lock& lock, uint64_t bytes);
+  void store(const KvArchiveShape& shape, std::span<const Write> writes, std::span<const size_t> chosen,
+             uint64_t first);
+
+  void keep_house();
+  bool too_much_is_dead() const;
+  bool has_dirt() const;
+  bool clean_up(Lock& lock);
+  void erase(std::span<const KvBatches::Range> ranges);
+
+  const std::shared_ptr<BulkStore> values_;
+  const std::shared_ptr<KeyValue> records_;
+  const Clock& clock_;
+  const KvArchiveOptions options_;
+  KvArchiveCounters counters_;
+
+  std::mutex write_mutex_;  // one batch at a time; taken before the other
+  mutable std::mutex mutex_;
+  std::condition_variable to_clean_, cleaned_;
+  KvArchiveIndex index_;
+  KvBatches batches_;
+  std::map<uint64_t, uint64_t> record_ends_;  // last serial of each record's batch, by the first
+  std::set<uint64_t> used_records_;           // whose counts of uses changed
+  std::vector<uint64_t> dead_;                // serials out of the index, on disk
+  std::vector<KvBatches::Range> orphans_;     // written, without a record
+  uint64_t erasing_bytes_ = 0;
+  uint64_t next_serial_ = 1;
+  uint64_t offered_bytes_ = 0;  // the clock by which blocks age
+  int64_t day_ = 0;
+  uint64_t day_bytes_ = 0, day_promised_ = 0;  // written; on record as written
+  Rate rate_;
+  uint32_t failures_in_row_ = 0;
+  Time off_until_{};
+  bool stopping_ = false, cleaning_ = false, cannot_clean_ = false;
+  std::thread house_;  // last
+};
+
+class KvArchive::Block {
+ public:
+  Block(KvArchive& archive, BlockTag tag, std::vector<ArchivedBlock> pieces)
+      : archive_(archive), tag_(tag), pieces_(std::move(pieces)) {}
+  ~Block() { archive_.unpin(*this); }
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+  const BlockTag& tag() const { return tag_; }
+  std::optional<Error> read(uint32_t layer, std::span<std::byte> to) const {
+    return archive_.read(*this, layer, to);
+  }
+
+ private:
+  friend class KvArchive;
+  KvArchive& archive_;
+  const BlockTag tag_;
+  const std::vector<ArchivedBlock> pieces_;  // by layer
+};
+
+}  // namespace caravan

@@ -1,0 +1,260 @@
+#include "cache/kv_archive_index.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/hash.h"
+#include "base/limits.h"
+
+namespace caravan {
+
+namespace {
+
+// More uses say little.
+constexpr uint32_t kMostUses = 15;
+// Of a record; a batch has far fewer.
+constexpr uint64_t kMostBlocksARecord = 1024;
+
+class Writer {
+ public:
+  void number(uint64_t value, int bytes) {
+    for (int i = 0; i < bytes; ++i) text_.push_back(static_cast<char>(value >> (8 * i)));
+  }
+  template <class Tag, size_t kSize>
+  void blob(const Blob<Tag, kSize>& value) {
+    text_.append(reinterpret_cast<const char*>(value.bytes.data()), kSize);
+  }
+  std::string finish() {
+    number(xxh3(std::as_bytes(std::span(text_))), 8);
+    return std::move(text_);
+  }
+
+ private:
+  std::string text_;
+};
+
+class Reader {
+ public:
+  explicit Reader(std::string_view text) : text_(text) {}
+  uint64_t number(int bytes) {
+    uint64_t value = 0;
+    for (int i = 0; i < bytes; ++i) value |= uint64_t{static_cast<uint8_t>(text_[at_++])} << (8 * i);
+    return value;
+  }
+  template <class B>
+  B blob() {
+    B out;
+    std::memcpy(out.bytes.data(), text_.data() + at_, B::size());
+    at_ += B::size();
+    return out;
+  }
+
+ private:
+  const std::string_view text_;
+  size_t at_ = 0;
+};
+
+constexpr size_t kBlockBytes = 8 + 3 * 16 + 4 + 4 + 8 + 4 + 4 + 8;
+constexpr size_t kHeadBytes = 8 + 8, kSumBytes = 8;
+
+}  // namespace
+
+std::string encode_archived(uint64_t last, std::span<const ArchivedBlock> blocks) {
+  Writer out;
+  out.number(last, 8);
+  out.number(blocks.size(), 8);
+  for (const ArchivedBlock& block : blocks) {
+    out.number(block.serial, 8);
+    out.blob(block.tag);
+    out.blob(block.previous);
+    out.blob(block.lineage);
+    out.number(block.first_layer, 4);
+    out.number(block.layers, 4);
+    out.number(block.bytes, 8);
+    out.number(block.run, 4);
+    out.number(block.uses, 4);
+    out.number(block.last_use, 8);
+  }
+  return out.finish();
+}
+
+std::optional<ArchivedBatch> decode_archived(uint64_t first, std::string_view bytes) {
+  if (bytes.size() < kHeadBytes + kSumBytes) return std::nullopt;
+  const std::string_view content = bytes.substr(0, bytes.size() - kSumBytes);
+  if (Reader(bytes.substr(content.size())).number(8) != xxh3(std::as_bytes(std::span(content))))
+    return std::nullopt;
+  Reader in(content);
+  ArchivedBatch batch;
+  batch.last = in.number(8);
+  const uint64_t count = in.number(8);
+  if (batch.last < first || batch.last - first >= kMostBlocksARecord || count > batch.last - first + 1 ||
+      content.size() != kHeadBytes + count * kBlockBytes)
+    return std::nullopt;
+  for (uint64_t i = 0; i < count; ++i) {
+    ArchivedBlock block;
+    block.serial = in.number(8);
+    block.tag = in.blob<BlockTag>();
+    block.previous = in.blob<BlockTag>();
+    block.lineage = in.blob<Lineage>();
+    block.first_layer = static_cast<uint32_t>(in.number(4));
+    block.layers = static_cast<uint32_t>(in.number(4));
+    block.bytes = in.number(8);
+    block.run = std::max(1u, static_cast<uint32_t>(in.number(4)));
+    block.uses = static_cast<uint32_t>(in.number(4));
+    block.last_use = in.number(8);
+    const uint64_t least = batch.blocks.empty() ? first : batch.blocks.back().serial + 1;
+    if (block.serial < least || block.serial > batch.last || block.layers == 0 ||
+        block.layers > limits::kMaxLayers || block.first_layer > limits::kMaxLayers - block.layers ||
+        block.bytes == 0 || block.bytes > limits::kMaxGroupBytes)
+      return std::nullopt;
+    batch.blocks.push_back(block);
+  }
+  return batch;
+}
+
+double KvArchiveIndex::value(const ArchivedBlock& block) const {
+  const double saves = static_cast<double>(block.layers) * block.run * (1 + std::min(block.uses, kMostUses));
+  const double age = 2 * static_cast<double>(block.last_use) / static_cast<double>(limit_bytes_);
+  return std::log2(saves / static_cast<double>(block.bytes)) + age;
+}
+
+void KvArchiveIndex::place(Entry& entry) {
+  if (entry.value) leaving_.erase({*entry.value, entry.block.serial});
+  entry.value.reset();
+  if (entry.pins > 0 || nodes_.at({entry.block.tag, entry.block.lineage}).successors > 0) return;
+  entry.value = value(entry.block);
+  leaving_.insert({*entry.value, entry.block.serial});
+}
+
+void KvArchiveIndex::place_all(const Key& key) {
+  const auto node = nodes_.find(key);
+  if (node == nodes_.end()) return;
+  for (const uint64_t serial : node->second.serials) place(blocks_.at(serial));
+}
+
+void KvArchiveIndex::add(const ArchivedBlock& block) {
+  Entry entry;
+  entry.block = block;
+  const auto [at, fresh] = blocks_.emplace(block.serial, entry);
+  CHECK(fresh);
+  bytes_ += block.bytes;
+  if (block.previous != BlockTag{}) {
+    ++nodes_[{block.previous, block.lineage}].successors;
+    place_all({block.previous, block.lineage});
+  }
+  std::vector<uint64_t>& serials = nodes_[{block.tag, block.lineage}].serials;
+  const auto behind = std::find_if(serials.begin(), serials.end(), [&](uint64_t other) {
+    return blocks_.at(other).block.first_layer > block.first_layer;
+  });
+  serials.insert(behind, block.serial);
+  place(at->second);
+}
+
+std::optional<ArchivedBlock> KvArchiveIndex::remove(uint64_t serial) {
+  const auto found = blocks_.find(serial);
+  if (found == blocks_.end()) return std::nullopt;
+  const ArchivedBlock block = found->second.block;
+  if (found->second.value) leaving_.erase({*found->second.value, serial});
+  blocks_.erase(found);
+  bytes_ -= block.bytes;
+  const auto drop_if_empty = [this](const Key& key) {
+    const auto node = nodes_.find(key);
+    if (node->second.serials.empty() && node->second.successors == 0) nodes_.erase(node);
+  };
+  const Key own{block.tag, block.lineage}, previous{block.previous, block.lineage};
+  std::vector<uint64_t>& serials = nodes_.at(own).serials;
+  serials.erase(std::find(serials.begin(), serials.end(), serial));
+  drop_if_empty(own);
+  if (block.previous == BlockTag{}) return block;
+  --nodes_.at(previous).successors;
+  place_all(previous);
+  drop_if_empty(previous);
+  return block;
+}
+
+std::vector<uint64_t> KvArchiveIndex::cover(const BlockTag& tag, const Lineage& lineage, uint32_t first_layer,
+                                            uint32_t layers) const {
+  const auto node = nodes_.find({tag, lineage});
+  if (node == nodes_.end()) return {};
+  std::vector<uint64_t> serials;
+  uint32_t next = first_layer;
+  for (const uint64_t serial : node->second.serials) {
+    const ArchivedBlock& block = blocks_.at(serial).block;
+    if (next >= first_layer + layers) break;
+    if (block.first_layer > next || block.first_layer + block.layers <= next) continue;
+    serials.push_back(serial);
+    next = block.first_layer + block.layers;
+  }
+  if (next < first_layer + layers) serials.clear();
+  return serials;
+}
+
+std::vector<uint64_t> KvArchiveIndex::within(const BlockTag& tag, const Lineage& lineage,
+                                             uint32_t first_layer, uint32_t layers) const {
+  std::vector<uint64_t> serials;
+  const auto node = nodes_.find({tag, lineage});
+  if (node == nodes_.end()) return serials;
+  for (const uint64_t serial : node->second.serials) {
+    const ArchivedBlock& block = blocks_.at(serial).block;
+    if (block.first_layer >= first_layer && block.first_layer + block.layers <= first_layer + layers)
+      serials.push_back(serial);
+  }
+  return serials;
+}
+
+const ArchivedBlock* KvArchiveIndex::find(uint64_t serial) const {
+  const auto found = blocks_.find(serial);
+  return found == blocks_.end() ? nullptr : &found->second.block;
+}
+
+uint32_t KvArchiveIndex::run_of(const BlockTag& tag, const BlockTag& previous, const Lineage& lineage) const {
+  // Other layers of the same block.
+  if (const auto own = nodes_.find({tag, lineage}); own != nodes_.end() && !own->second.serials.empty())
+    return blocks_.at(own->second.serials.front()).block.run;
+  const auto before = nodes_.find({previous, lineage});
+  if (previous == BlockTag{} || before == nodes_.end() || before->second.serials.empty() ||
+      before->second.successors > 0)
+    return 1;
+  const uint32_t run = blocks_.at(before->second.serials.front()).block.run;
+  return run == UINT32_MAX ? run : run + 1;
+}
+
+void KvArchiveIndex::use(uint64_t serial, uint64_t clock) {
+  const auto found = blocks_.find(serial);
+  if (found == blocks_.end()) return;
+  ArchivedBlock& block = found->second.block;
+  if (block.uses < UINT32_MAX) ++block.uses;
+  block.last_use = std::max(block.last_use, clock);
+  place(found->second);
+}
+
+void KvArchiveIndex::pin(uint64_t serial) {
+  const auto found = blocks_.find(serial);
+  if (found == blocks_.end()) return;
+  ++found->second.pins;
+  place(found->second);
+}
+
+void KvArchiveIndex::unpin(uint64_t serial) {
+  const auto found = blocks_.find(serial);
+  if (found == blocks_.end()) return;
+  CHECK(found->second.pins > 0u);
+  --found->second.pins;
+  place(found->second);
+}
+
+std::optional<uint64_t> KvArchiveIndex::victim() const {
+  if (leaving_.empty()) return std::nullopt;
+  return leaving_.begin()->second;
+}
+
+std::vector<ArchivedBlock> KvArchiveIndex::range(uint64_t first, uint64_t last) const {
+  std::vector<ArchivedBlock> out;
+  for (auto at = blocks_.lower_bound(first); at != blocks_.end() && at->first <= last; ++at)
+    out.push_back(at->second.block);
+  return out;
+}
+
+}  // namespace caravan

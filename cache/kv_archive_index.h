@@ -1,0 +1,110 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/ids.h"
+
+namespace caravan {
+
+// A block of a sequence in the archive: some layers of it, under one serial.
+struct ArchivedBlock {
+  uint64_t serial = 0;
+  BlockTag tag, previous;  // of the block before it in its sequence; zeros: it is the first
+  Lineage lineage;
+  uint32_t first_layer = 0, layers = 0;  // of the model
+  uint64_t bytes = 0;                    // on disk
+  uint32_t run = 1;                      // blocks of its sequence from the last fork on, with this one
+  uint32_t uses = 0;                     // since it was written
+  uint64_t last_use = 0;                 // by the archive's clock
+  bool operator==(const ArchivedBlock&) const = default;
+};
+
+// What an archive's batch of blocks with serials `first` to `last` holds, as bytes with a checksum.
+std::string encode_archived(uint64_t last, std::span<const ArchivedBlock> blocks);
+struct ArchivedBatch {
+  uint64_t last = 0;
+  std::vector<ArchivedBlock> blocks;  // by serial
+};
+// Nothing when the bytes are damaged or make no sense for a batch that begins with `first`.
+std::optional<ArchivedBatch> decode_archived(uint64_t first, std::string_view bytes);
+
+// Which blocks an archive holds, who uses them and which goes next: the state machine under KvArchive,
+// without I/O. One thread at a time.
+//
+// What goes next has the least value among blocks that nobody uses and after which no block of their sequence
+// is archived. Value: the time that its whole run saves, more with each use, over its bytes; it halves with
+// each half of the bound that is offered for archiving. A run begins at the last fork: what many sequences
+// begin with is archived once, and the short ends behind it are short.
+class KvArchiveIndex {
+ public:
+  // Each takes some 300 bytes of memory.
+  static constexpr size_t kMostBlocks = 1u << 18;
+
+  // `limit` is what values age by.
+  explicit KvArchiveIndex(Bytes limit) : limit_bytes_(limit.count) {}
+
+  // With a new serial.
+  void add(const ArchivedBlock& block);
+  // Out of the index at once, used or not.
+  std::optional<ArchivedBlock> remove(uint64_t serial);
+  // The serials that together hold all of these layers, by layer; empty when they do not.
+  std::vector<uint64_t> cover(const BlockTag& tag, const Lineage& lineage, uint32_t first_layer,
+                              uint32_t layers) const;
+  // Blocks that lie within these layers.
+  std::vector<uint64_t> within(const BlockTag& tag, const Lineage& lineage, uint32_t first_layer,
+                               uint32_t layers) const;
+  const ArchivedBlock* find(uint64_t serial) const;
+  // The run of a block that would be added.
+  uint32_t run_of(const BlockTag& tag, const BlockTag& previous, const Lineage& lineage) const;
+
+  // Serials that are gone are ignored.
+  void use(uint64_t serial, uint64_t clock);
+  void pin(uint64_t serial);
+  void unpin(uint64_t serial);
+  // What goes next; nothing when all are in use.
+  std::optional<uint64_t> victim() const;
+
+  // Those with serials `first` to `last`, in order.
+  std::vector<ArchivedBlock> range(uint64_t first, uint64_t last) const;
+  size_t size() const { return blocks_.size(); }
+  uint64_t bytes() const { return bytes_; }
+
+ private:
+  using Key = std::pair<BlockTag, Lineage>;
+  struct KeyHash {
+    size_t operator()(const Key& key) const {
+      return std::hash<BlockTag>()(key.first) ^ std::hash<Lineage>()(key.second);
+    }
+  };
+  struct Entry {
+    ArchivedBlock block;
+    uint32_t pins = 0;
+    std::optional<double> value;  // as it stands in leaving_
+  };
+  struct Node {
+    std::vector<uint64_t> serials;  // by layer
+    uint32_t successors = 0;
+  };
+  double value(const ArchivedBlock& block) const;
+  void place(Entry& entry);
+  void place_all(const Key& key);
+
+  const uint64_t limit_bytes_;
+  std::map<uint64_t, Entry> blocks_;
+  std::unordered_map<Key, Node, KeyHash> nodes_;
+  std::set<std::pair<double, uint64_t>> leaving_;  // the least first
+  uint64_t bytes_ = 0;
+};
+
+}  // namespace caravan

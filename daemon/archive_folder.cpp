@@ -1,0 +1,59 @@
+#include "daemon/archive_folder.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "daemon/kv_folder.h"
+#include "store/rocks_store.h"
+
+namespace caravan {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kValues = "bulk.kv";
+constexpr const char* kRecords = "index";
+
+bool can_be_written(const std::string& folder) {
+  std::error_code error;
+  fs::path path = fs::absolute(folder, error);
+  while (!fs::exists(path, error) && path.has_relative_path()) path = path.parent_path();
+  return ::access(path.c_str(), W_OK | X_OK) == 0;
+}
+
+// What is left to others of the disk, whatever the bound says.
+uint64_t left_free(const std::string& folder) {
+  return std::min<uint64_t>(disk_total_bytes(folder) / 64, uint64_t{512} << 20);
+}
+
+}  // namespace
+
+std::unique_ptr<KvArchive> open_archive(const ArchiveOptions& options, const Clock& clock) {
+  if (!options.on()) return nullptr;
+  if (!options.asked_for && !can_be_written(options.folder)) {
+    log_info("kv_archive_none folder={} reason=\"it cannot be written\"", options.folder);
+    return nullptr;
+  }
+  try {
+    RocksStore rocks(options.folder, {kValues, kRecords});
+    KvArchiveOptions archive;
+    archive.limit = options.limit;
+    archive.day = options.day;
+    archive.name = "the KV archive " + options.folder;
+    archive.disk_has_room = [folder = options.folder, left = left_free(options.folder)](Bytes bytes) {
+      return disk_free_bytes(folder) >= bytes.count + left;
+    };
+    return std::make_unique<KvArchive>(rocks.bulk(kValues), rocks.family(kRecords), clock,
+                                       std::move(archive));
+  } catch (const Error& error) {
+    log_warning("kv_archive_none reason=\"prompts seen before are computed again: {}\"", error.message());
+    return nullptr;
+  }
+}
+
+}  // namespace caravan

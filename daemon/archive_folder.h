@@ -1,0 +1,26 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "cache/kv_archive.h"
+
+namespace caravan {
+
+struct ArchiveOptions {
+  std::string folder;        // empty: there is no archive
+  Bytes limit;               // on disk; 0: there is none
+  std::optional<Bytes> day;  // written a day, at most
+  bool asked_for = false;    // by the user, who hears when there is none
+  bool on() const { return !folder.empty() && limit.count > 0; }
+};
+
+// The KV archive in a folder, or null, with a line in the log that says why: another process has it, it is
+// damaged or of another version, or the folder cannot be written. Nothing is removed then. Any thread; takes
+// its time.
+std::unique_ptr<KvArchive> open_archive(const ArchiveOptions& options, const Clock& clock);
+
+}  // namespace caravan

@@ -1,0 +1,304 @@
+// A cache with an archive behind it: sequences that begin with what was archived read what was written, over
+// restarts, with few frames or with a frame for each block, and whatever the disks do.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "store/memory_bulk.h"
+#include "store/memory_store.h"
+#include "tests/cache/archive_support.h"
+#include "tests/cache/tale.h"
+
+namespace caravan {
+namespace {
+
+using namespace test;
+using Fault = MemoryBulk::Fault;
+using Operation = MemoryBulk::Operation;
+
+constexpr Bytes kLimit{8 << 20};
+
+KvArchiveOptions options(Bytes limit = kLimit) {
+  return {limit, std::nullopt, {}, "the archive"};
+}
+
+// Runs steps without rows until nothing is on its way to the archive any more.
+void finish_writing(Tale& tale, const KvArchive& archive, uint64_t blocks) {
+  for (int i = 0; i < 2000 && archive.counters().blocks_written.value() < blocks; ++i) {
+    tale.idle();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  tale.idle();
+  EXPECT_EQ(archive.counters().blocks_written.value(), blocks);
+}
+
+class ArchivedCache : public testing::TestWithParam<bool> {
+ protected:
+  // With few frames and a store of its own, or a frame for each block and none.
+  std::unique_ptr<Tale> tale(KvArchive& archive, uint32_t frames = 5) {
+    return GetParam() ? std::make_unique<Tale>(&spill_, &archive, frames)
+                      : std::make_unique<Tale>(nullptr, &archive, 256);
+  }
+  MemoryBulk spill_;
+  HandClock clock_;
+  std::shared_ptr<MemoryBulk> values_ = std::make_shared<MemoryBulk>();
+  std::shared_ptr<MemoryStore> records_ = std::make_shared<MemoryStore>();
+};
+
+TEST_P(ArchivedCache, ASequenceBeginsWithWhatAnEarlierProcessWrote) {
+  std::vector<float> numbers;
+  {
+    KvArchive archive(values_, records_, clock_, options());
+    const auto before = tale(archive);
+    before->open(1);
+    EXPECT_TRUE(before->run({{1, 9 * kPositions + 5}}).empty());
+    EXPECT_TRUE(before->run({{1, kPositions}}).empty());
+    finish_writing(*before, archive, 10);
+    numbers = before->sequences().at(1);
+  }
+  KvArchive archive(values_, records_, clock_, options());
+  const auto after = tale(archive);
+  EXPECT_EQ(after->archived(numbers), 10u);
+  numbers.resize(10 * kPositions);
+  after->load(7, numbers);
+  EXPECT_EQ(after->cache().positions(SequenceId{7}), 10 * kPositions);
+  EXPECT_EQ(after->counters().bytes_read.value(), 0u) << "nothing is read before it is needed";
+  EXPECT_TRUE(after->run({{7, 1}}).empty()) << after->last_error();
+  EXPECT_GT(after->counters().bytes_read.value(), 0u);
+  after->fork(7, 8, 10 * kPositions);
+  after->fork(7, 9, 4 * kPositions + 7);
+  after->truncate(7, 3 * kPositions + 9);
+  for (int i = 0; i < 3; ++i)
+    EXPECT_TRUE(after->run({{7, 20}, {8, 33}, {9, 40}}).empty()) << after->last_error();
+  for (const uint64_t sequence : {7, 8, 9}) after->close(sequence);
+  EXPECT_EQ(after->cache().blocks_free(), after->cache().block_count());
+  EXPECT_EQ(after->archived(numbers), 10u) << "who is done with a block does not take it away";
+}
+
+TEST_P(ArchivedCache, ABlockGoesToDiskOnce) {
+  KvArchive archive(values_, records_, clock_, options());
+  const auto writes = tale(archive, 4);
+  writes->open(1);
+  for (int i = 0; i < 40; ++i) EXPECT_TRUE(writes->run({{1, kPositions}}).empty());
+  finish_writing(*writes, archive, 40);
+  EXPECT_LE(writes->counters().bytes_written.value(), KvCache::block_bytes(kLayers, KvType::kF32).count)
+      << "of 40 blocks, one that was not full may have been spilled";
+}
+
+TEST_P(ArchivedCache, TheSamePromptAgainIsNotWrittenAgain) {
+  KvArchive archive(values_, records_, clock_, options());
+  const auto first = tale(archive);
+  first->open(1);
+  first->run({{1, 6 * kPositions}});
+  finish_writing(*first, archive, 6);
+  first->load(2, first->sequences().at(1));
+  first->run({{2, 1}});
+  first->idle();
+  EXPECT_EQ(archive.counters().blocks_written.value(), 6u);
+  EXPECT_EQ(archive.counters().blocks_adopted.value(), 6u);
+}
+
+TEST_P(ArchivedCache, WhatTheArchiveLacksEndsTheSequenceAlone) {
+  KvArchive archive(values_, records_, clock_, options());
+  const auto one = tale(archive);
+  one->open(1);
+  one->run({{1, 3 * kPositions}});
+  std::vector<float> strange(4 * kPositions, 1e6f);
+  one->load(2, strange);
+  EXPECT_EQ(one->run({{1, 1}, {2, 1}}), std::vector<uint64_t>{2});
+  EXPECT_NE(one->last_error().find("not in the archive"), std::string::npos) << one->last_error();
+  one->close(2);
+  EXPECT_TRUE(one->run({{1, 40}}).empty());
+}
+
+TEST_P(ArchivedCache, ADamagedBlockEndsItsSequenceAndIsNotFoundAgain) {
+  KvArchive archive(values_, records_, clock_, options());
+  const auto one = tale(archive);
+  one->open(1);
+  one->run({{1, 6 * kPositions}});
+  finish_writing(*one, archive, 6);
+  const std::vector<float> numbers = one->sequences().at(1);
+  one->close(1);
+  for (const std::string& key : values_->keys())
+    if (key[7] == 3) values_->value(key)->front() ^= std::byte{4};
+  one->load(2, numbers);
+  EXPECT_EQ(one->run({{2, 1}}), std::vector<uint64_t>{2});
+  one->close(2);
+  EXPECT_EQ(one->archived(numbers), 2u);
+}
+
+TEST_P(ArchivedCache, AFullDiskOfTheArchiveTouchesNobody) {
+  values_ = std::make_shared<MemoryBulk>([](Operation operation, std::string_view) {
+    return operation == Operation::kCommit ? Fault::kFull : Fault::kNone;
+  });
+  KvArchive archive(values_, records_, clock_, options());
+  const auto one = tale(archive);
+  one->open(1);
+  for (int i = 0; i < 30; ++i) EXPECT_TRUE(one->run({{1, 50}}).empty()) << one->last_error();
+  EXPECT_EQ(archive.status().blocks, 0u);
+  EXPECT_GT(archive.counters().failures.value(), 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(FewFramesOrAll, ArchivedCache, testing::Bool(),
+                         [](const auto& which) { return which.param ? "Spilling" : "AllInMemory"; });
+
+// What was written at some time, to begin with again.
+struct Library {
+  std::vector<std::vector<float>> chains;
+  void add(const std::vector<float>& numbers) {
+    std::vector<float> whole(
+        numbers.begin(), numbers.begin() + static_cast<ptrdiff_t>(numbers.size() / kPositions * kPositions));
+    if (!whole.empty()) chains.push_back(std::move(whole));
+  }
+};
+
+struct StressCounts {
+  uint64_t failures = 0, gone = 0, rows = 0, loads = 0, loaded_blocks = 0;
+};
+
+// Random opens, loads, forks, growth, cuts and closes over several lives of the process, against what the
+// sequences should hold: whatever is read must be what was written.
+void stress_life(Tale& tale, KvArchive& archive, SeededRandom& random, int steps, Library& library,
+                 uint64_t& next, StressCounts& counts) {
+  const auto pick = [&] {
+    auto entry = tale.sequences().begin();
+    std::advance(entry, static_cast<long>(random.below(tale.sequences().size())));
+    return entry->first;
+  };
+  for (int step = 0; step < steps && !testing::Test::HasFatalFailure(); ++step) {
+    const uint64_t choice = random.below(14);
+    try {
+      if (tale.sequences().empty() || (choice == 0 && tale.sequences().size() < 6)) {
+        tale.open(next++);
+      } else if (choice <= 2 && !library.chains.empty() && tale.sequences().size() < 8 &&
+                 tale.cache().blocks_free() > 60) {
+        std::vector<float> numbers = library.chains[random.below(library.chains.size())];
+        const uint32_t found = tale.archived(numbers);
+        if (found == 0) continue;
+        numbers.resize(size_t{kPositions} * (1 + random.below(found)));
+        ++counts.loads;
+        counts.loaded_blocks += numbers.size() / kPositions;
+        tale.load(next++, numbers);
+      } else if (choice == 3) {
+        const uint64_t sequence = pick();
+        library.add(tale.sequences().at(sequence));
+        tale.close(sequence);
+      } else if (choice == 4 && tale.cache().blocks_free() > 60) {
+        const uint64_t from = pick();
+        tale.fork(from, next, static_cast<uint32_t>(random.below(tale.length(from) + 1)));
+        ++next;
+      } else if (choice == 5 && tale.cache().blocks_free() > 60) {
+        const uint64_t sequence = pick();
+        try {
+          tale.truncate(sequence, static_cast<uint32_t>(random.below(tale.length(sequence) + 1)));
+        } catch (const Error&) {
+          ++counts.failures;
+          tale.close(sequence);
+        }
+      } else if (tale.cache().blocks_free() > 80) {
+        std::vector<Range> ranges;
+        for (const auto& [sequence, numbers] : tale.sequences())
+          if (random.below(2) == 0)
+            ranges.push_back({sequence, 1 + static_cast<uint32_t>(random.below(random.below(3) ? 2 : 150))});
+        for (const Range& range : ranges) counts.rows += range.count;
+        for (const uint64_t sequence : tale.run(ranges)) {
+          // It made room between the look and the load.
+          if (tale.last_error().find("not in the archive any more") != std::string::npos)
+            ++counts.gone;
+          else
+            ++counts.failures;
+          tale.close(sequence);
+        }
+      } else {
+        tale.close(pick());
+      }
+    } catch (const Error&) {
+      ++counts.failures;  // of a fork: its sequence is not open then
+    }
+    if (random.below(30) == 0) archive.settle();
+  }
+  while (!tale.sequences().empty()) {
+    library.add(tale.sequences().begin()->second);
+    tale.close(tale.sequences().begin()->first);
+  }
+  EXPECT_EQ(tale.cache().blocks_free(), tale.cache().block_count());
+}
+
+struct Disks {
+  std::shared_ptr<MemoryBulk> spill, values;
+  std::shared_ptr<MemoryStore> records;
+};
+
+void stress(uint64_t seed, const Disks& disks, StressCounts& counts, HandClock& clock, Bytes limit) {
+  SeededRandom random(seed);
+  Library library;
+  uint64_t next = 1;
+  float number = 0;
+  for (int life = 0; life < 4 && !testing::Test::HasFatalFailure(); ++life) {
+    KvArchive archive(disks.values, disks.records, clock, options(limit));
+    disks.spill->erase_range("", std::string(16, '\xff'));
+    const bool spills = random.below(3) > 0;
+    Tale tale(spills ? disks.spill.get() : nullptr, &archive,
+              spills ? 2 + static_cast<uint32_t>(random.below(12)) : 256);
+    tale.count_on_from(number);
+    stress_life(tale, archive, random, 60, library, next, counts);
+    number = tale.last_number();
+    clock.advance(std::chrono::seconds(11));
+    archive.settle();
+    EXPECT_LE(disks.values->bytes().count, limit.count) << "seed " << seed;
+  }
+}
+
+TEST(ArchivedCacheStress, SequencesReadWhatWasWrittenOverFourLives) {
+  StressCounts counts;
+  HandClock clock;
+  for (uint64_t seed = 1; seed <= 16; ++seed) {
+    const Disks disks{std::make_shared<MemoryBulk>(), std::make_shared<MemoryBulk>(),
+                      std::make_shared<MemoryStore>()};
+    stress(seed, disks, counts, clock, seed % 2 ? kLimit : Bytes{600'000});
+    if (testing::Test::HasFailure()) FAIL() << "seed " << seed;
+  }
+  EXPECT_EQ(counts.failures, 0u);
+  EXPECT_LT(counts.gone, counts.loads / 4);
+  EXPECT_GT(counts.loads, 100u);
+  EXPECT_GT(counts.loaded_blocks, 300u);
+}
+
+TEST(ArchivedCacheStress, AFailingDiskCostsRecomputingAndNothingElse) {
+  StressCounts counts;
+  HandClock clock;
+  for (uint64_t seed = 1; seed <= 24; ++seed) {
+    std::atomic<uint64_t> operations{0};
+    std::atomic<bool> fails{true};
+    const auto inject = [&](Operation operation, std::string_view) {
+      const uint64_t n = mix64(seed * 7000003 + operations++);
+      if (!fails) return Fault::kNone;
+      if (n % 29 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
+      if (n % 311 == 0) clock.advance(std::chrono::seconds(15));
+      if (n % 97 != 0) return Fault::kNone;
+      constexpr Fault kReads[] = {Fault::kShort, Fault::kCorrupt, Fault::kIo};
+      constexpr Fault kWrites[] = {Fault::kFull, Fault::kIo};
+      // What opening erases has to work.
+      if (operation == Operation::kErase) return Fault::kNone;
+      return operation == Operation::kRead ? kReads[n / 97 % 3] : kWrites[n / 97 % 2];
+    };
+    const Disks disks{std::make_shared<MemoryBulk>(inject), std::make_shared<MemoryBulk>(inject),
+                      std::make_shared<MemoryStore>([&](MemoryStore::Operation operation, std::string_view) {
+                        return operation == MemoryStore::Operation::kPut &&
+                               mix64(seed + operations++) % 61 == 0;
+                      })};
+    try {
+      stress(seed, disks, counts, clock, kLimit);
+    } catch (const Error&) {
+      ++counts.failures;  // it could not be opened
+    }
+    if (testing::Test::HasFailure()) FAIL() << "seed " << seed;
+  }
+  EXPECT_GT(counts.failures, 20u) << "the faults were felt";
+  EXPECT_GT(counts.loads, 100u);
+}
+
+}  // namespace
+}  // namespace caravan

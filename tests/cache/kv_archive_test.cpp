@@ -1,0 +1,346 @@
+// The archive of KV blocks: what is kept, for how long, and what a kill, a bad disk or a bound do to it.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <map>
+#include <set>
+#include <thread>
+
+#include "base/error.h"
+#include "cache/kv_value.h"
+#include "store/rocks_store.h"
+#include "tests/cache/archive_support.h"
+#include "tests/support/temporary_folder.h"
+
+namespace caravan {
+namespace {
+
+using namespace test;
+using Fault = MemoryBulk::Fault;
+using Operation = MemoryBulk::Operation;
+
+constexpr uint64_t kBlock = 96 + 64 + 128 + 3 * kKvSealBytes;  // on disk, of small_shape()
+
+struct World {
+  explicit World(Bytes most = Bytes{1 << 20}) : limit(most) {}
+  std::unique_ptr<KvArchive> open(std::optional<Bytes> day = std::nullopt) {
+    return std::make_unique<KvArchive>(values, records, clock,
+                                       KvArchiveOptions{limit, day, {}, "the archive"});
+  }
+  HandClock clock;
+  std::shared_ptr<MemoryBulk> values = std::make_shared<MemoryBulk>();
+  std::shared_ptr<MemoryStore> records = std::make_shared<MemoryStore>();
+  const Bytes limit;
+};
+
+TEST(KvArchive, WhatWasWrittenIsThereAfterReopening) {
+  World world;
+  auto archive = world.open();
+  for (const auto& handle : write_chain(*archive, 1, 10)) EXPECT_TRUE(handle);
+  for (const auto& handle : write_chain(*archive, 11, 12, numbered_tag(10))) EXPECT_TRUE(handle);
+  archive.reset();
+  archive = world.open();
+  EXPECT_EQ(found_of_chain(*archive, 1, 12), 12u);
+  EXPECT_EQ(archive->status().bytes, 12 * kBlock);
+  for (uint64_t number = 1; number <= 12; ++number)
+    EXPECT_TRUE(reads_back(*archive, numbered_tag(number))) << number;
+  EXPECT_EQ(found_of_chain(*archive, 13, 13), 0u);
+}
+
+TEST(KvArchive, OnlyEqualLineageIsFound) {
+  World world;
+  const auto archive = world.open();
+  write_chain(*archive, 1, 3);
+  KvArchiveShape other = small_shape();
+  other.lineage = Lineage{{8}};
+  EXPECT_EQ(found_of_chain(*archive, 1, 3, other), 0u);
+  EXPECT_FALSE(archive->adopt(other, numbered_tag(1)));
+}
+
+TEST(KvArchive, AnotherCutOfTheLayersFindsWhatIsThere) {
+  World world;
+  auto archive = world.open();
+  const KvArchiveShape low = small_shape(2, {96, 64}), high = small_shape(4, {128, 32}),
+                       middle = small_shape(3, {64, 128}), all = small_shape(2, {96, 64, 128, 32});
+  write_chain(*archive, 1, 2, {}, low);
+  EXPECT_EQ(found_of_chain(*archive, 1, 2, middle), 0u);
+  write_chain(*archive, 1, 2, {}, high);
+  archive.reset();
+  archive = world.open();
+  EXPECT_EQ(found_of_chain(*archive, 1, 2, middle), 2u);
+  EXPECT_TRUE(reads_back(*archive, numbered_tag(2), middle));
+  EXPECT_TRUE(reads_back(*archive, numbered_tag(2), all));
+  EXPECT_TRUE(reads_back(*archive, numbered_tag(1), small_shape(3, {64})));
+  EXPECT_EQ(found_of_chain(*archive, 1, 2, small_shape(2, {96, 64, 128, 32, 8})), 0u);
+  // One cut that holds the layers of others takes their place.
+  const uint64_t before = archive->counters().blocks_written.value();
+  write_chain(*archive, 1, 2, {}, small_shape(2, {96, 64, 128, 32, 8}));
+  EXPECT_EQ(archive->counters().blocks_written.value(), before + 2);
+  archive->settle();
+  EXPECT_EQ(archive->status().blocks, 2u);
+  EXPECT_TRUE(reads_back(*archive, numbered_tag(2), middle));
+}
+
+TEST(KvArchive, KnownBlocksAreNotWrittenAgain) {
+  World world;
+  const auto archive = world.open();
+  write_chain(*archive, 1, 4);
+  const uint64_t written = archive->counters().bytes_written.value();
+  for (const auto& handle : write_chain(*archive, 1, 4)) EXPECT_TRUE(handle);
+  EXPECT_EQ(archive->counters().bytes_written.value(), written);
+}
+
+TEST(KvArchive, ABlockWithoutTheOneBeforeItIsRefused) {
+  World world;
+  const auto archive = world.open();
+  for (const auto& handle : write_chain(*archive, 5, 6, numbered_tag(4))) EXPECT_FALSE(handle);
+  EXPECT_EQ(archive->counters().refused.value(), 2u);
+  EXPECT_FALSE(write_chain(*archive, 7, 7, numbered_tag(7)).front()) << "its own successor";
+  EXPECT_EQ(world.values->bytes().count, 0u);
+}
+
+TEST(KvArchive, StaysWithinItsBoundAndGivesSequencesUpFromTheirEnds) {
+  World world(Bytes{40 * kBlock});
+  const auto archive = world.open();
+  uint64_t most = 0;
+  for (uint64_t chain = 0; chain < 30; ++chain) {
+    for (uint64_t block = 0; block < 6; block += 2)
+      write_chain(*archive, 100 * chain + block, 100 * chain + block + 1,
+                  block == 0 ? BlockTag{} : numbered_tag(100 * chain + block - 1));
+    archive->settle();
+    most = std::max(most, world.values->bytes().count);
+    EXPECT_LE(archive->status().bytes, 40 * kBlock);
+  }
+  EXPECT_LE(most, 40 * kBlock);
+  EXPECT_GT(archive->counters().evicted.value(), 100u);
+  uint64_t whole = 0, blocks = 0;
+  for (uint64_t chain = 0; chain < 30; ++chain) {
+    const uint32_t found = found_of_chain(*archive, 100 * chain, 100 * chain + 5);
+    whole += found == 6;
+    blocks += found;
+  }
+  EXPECT_EQ(blocks, archive->status().blocks) << "no block is left behind one that is gone";
+  EXPECT_GE(whole, 4u);
+  EXPECT_EQ(found_of_chain(*archive, 2900, 2905), 6u) << "the newest";
+}
+
+TEST(KvArchive, WhatIsInUseStaysAndThenNothingNewIsTaken) {
+  World world(Bytes{16 * kBlock});
+  const auto archive = world.open();
+  const auto held = write_chain(*archive, 1, 12);
+  EXPECT_FALSE(write_chain(*archive, 100, 100).front());
+  EXPECT_EQ(found_of_chain(*archive, 1, 12), 12u);
+}
+
+// Chats that share a long beginning, and prompts that come once, go before the end of a long session does.
+TEST(KvArchive, NeitherASharedBeginningNorShortPromptsPushOutALongSession) {
+  World world(Bytes{400 * kBlock});
+  const auto archive = world.open();
+  write_chain(*archive, 1000, 1099);  // the session
+  write_chain(*archive, 2000, 2059);  // the shared beginning
+  for (uint64_t chat = 0; chat < 300; ++chat) {
+    const auto begin = archive->adopt(small_shape(), numbered_tag(2059));
+    ASSERT_TRUE(begin) << chat;
+    write_chain(*archive, 10000 + 10 * chat, 10000 + 10 * chat + 1, numbered_tag(2059));
+    write_chain(*archive, 50000 + 10 * chat, 50000 + 10 * chat + 1);
+    archive->settle();
+  }
+  EXPECT_EQ(found_of_chain(*archive, 1000, 1099), 100u);
+  EXPECT_EQ(found_of_chain(*archive, 2000, 2059), 60u);
+  // It does not stay for ever either.
+  for (uint64_t chain = 0; chain < 40; ++chain) {
+    write_chain(*archive, 100000 + 1000 * chain, 100000 + 1000 * chain + 99);
+    archive->settle();
+  }
+  EXPECT_EQ(found_of_chain(*archive, 1000, 1099), 0u);
+}
+
+TEST(KvArchive, ADaysBytesAreBoundedOverRestarts) {
+  World world;
+  const Bytes day{10 * kBlock};
+  auto archive = world.open(day);
+  for (int round = 0; round < 4; ++round) {
+    for (uint64_t i = 0; i < 4; ++i) write_chain(*archive, 100 * round + i, 100 * round + i);
+    archive.reset();
+    archive = world.open(day);
+  }
+  EXPECT_LE(archive->status().bytes, day.count);
+  EXPECT_GE(archive->status().bytes, day.count - 2 * kBlock);
+  world.clock.advance(std::chrono::hours(24));
+  EXPECT_TRUE(write_chain(*archive, 7000, 7003).front());
+}
+
+TEST(KvArchive, ADamagedBlockIsReadOnceAndThenNeverFoundUntilItIsWrittenAgain) {
+  World world;
+  auto archive = world.open();
+  write_chain(*archive, 1, 4);
+  const std::string key = world.values->keys()[4];  // the second layer of the second block
+  world.values->value(key)->at(3) ^= std::byte{1};
+  auto block = archive->adopt(small_shape(), numbered_tag(2));
+  std::vector<std::byte> to(64);
+  const auto error = block->read(5, to);
+  ASSERT_TRUE(error);
+  EXPECT_NE(error->message().find("the archive: block 02000000, layer 5"), std::string::npos)
+      << error->message();
+  EXPECT_EQ(found_of_chain(*archive, 1, 4), 1u);
+  EXPECT_EQ(archive->counters().quarantined.value(), 1u);
+  block.reset();
+  archive->settle();
+  archive.reset();
+  archive = world.open();
+  EXPECT_EQ(found_of_chain(*archive, 1, 4), 1u);
+  EXPECT_TRUE(write_chain(*archive, 2, 2, numbered_tag(1)).front());
+  EXPECT_EQ(found_of_chain(*archive, 1, 4), 4u) << "those behind it were good";
+  for (uint64_t number = 1; number <= 4; ++number) EXPECT_TRUE(reads_back(*archive, numbered_tag(number)));
+}
+
+TEST(KvArchive, AFullDiskSwitchesItOffForAWhile) {
+  World world;
+  std::atomic<bool> full{false};
+  std::atomic<uint64_t> asked{0};
+  world.values = std::make_shared<MemoryBulk>([&](Operation operation, std::string_view) {
+    if (operation == Operation::kCommit) ++asked;
+    return full && operation == Operation::kCommit ? Fault::kFull : Fault::kNone;
+  });
+  const auto archive = world.open();
+  write_chain(*archive, 1, 2);
+  full = true;
+  for (uint64_t i = 0; i < 20; ++i) EXPECT_FALSE(write_chain(*archive, 10 + i, 10 + i).front());
+  EXPECT_EQ(asked, 2u) << "nobody waits for a full disk again and again";
+  EXPECT_TRUE(archive->status().off);
+  full = false;
+  world.clock.advance(std::chrono::seconds(11));
+  EXPECT_TRUE(write_chain(*archive, 10, 10).front());
+  EXPECT_FALSE(archive->status().off);
+  EXPECT_EQ(found_of_chain(*archive, 1, 2), 2u);
+  EXPECT_EQ(archive->counters().failures.value(), 1u);
+}
+
+TEST(KvArchive, RecordsOfAnotherVersionAreLeftAlone) {
+  World world;
+  world.records->put("meta", "caravan kv archive 2\nwhatever");
+  try {
+    world.open();
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
+    EXPECT_NE(error.message().find("the archive"), std::string::npos);
+  }
+  EXPECT_EQ(world.records->get("meta"), "caravan kv archive 2\nwhatever");
+}
+
+TEST(KvArchive, ADamagedRecordCostsItsBatchAlone) {
+  World world;
+  auto archive = world.open();
+  write_chain(*archive, 1, 2);
+  write_chain(*archive, 11, 12);
+  archive.reset();
+  std::vector<std::string> keys;
+  world.records->scan("b", [&](std::string_view key, std::string_view) {
+    keys.emplace_back(key);
+    return true;
+  });
+  ASSERT_EQ(keys.size(), 2u);
+  std::string record = *world.records->get(keys[0]);
+  record[20] = static_cast<char>(record[20] ^ 1);
+  world.records->put(keys[0], record);
+  archive = world.open();
+  EXPECT_EQ(found_of_chain(*archive, 1, 2), 0u);
+  EXPECT_EQ(found_of_chain(*archive, 11, 12), 2u);
+  EXPECT_EQ(world.values->bytes().count, 2 * kBlock) << "its values are erased";
+}
+
+// A process that dies at any operation: afterwards nothing more reaches the stores. What write() acknowledged
+// before is there, unless it made room; what is found reads as it was written; nothing else takes space.
+void die_at(uint64_t operation, uint64_t seed, uint64_t& acknowledged, uint64_t& inside) {
+  std::atomic<uint64_t> left{operation};
+  std::atomic<bool> dead{false};
+  const auto dies = [&] {
+    if (dead) return true;
+    if (left.fetch_sub(1) == 0) dead = true;
+    return dead.load();
+  };
+  World world(Bytes{24 * kBlock});
+  world.values = std::make_shared<MemoryBulk>([&](Operation what, std::string_view) {
+    return what != Operation::kRead && dies() ? Fault::kIo : Fault::kNone;
+  });
+  world.records = std::make_shared<MemoryStore>([&](MemoryStore::Operation what, std::string_view) {
+    return what != MemoryStore::Operation::kScan && what != MemoryStore::Operation::kGet && dies();
+  });
+  SeededRandom random(seed);
+  std::set<uint64_t> known, refused;
+  try {
+    const auto archive = world.open();
+    for (int i = 0; i < 40 && !dead; ++i) {
+      const uint64_t chain = 100 * random.below(9), length = 1 + random.below(4);
+      uint64_t from = chain;
+      while (known.count(from) > 0 && found_of_chain(*archive, from, from) > 0) ++from;
+      const auto handles =
+          write_chain(*archive, from, from + length - 1, from == chain ? BlockTag{} : numbered_tag(from - 1));
+      if (dead) break;  // acknowledged or not, nobody can tell any more
+      for (uint64_t k = 0; k < length; ++k)
+        if (handles[k]) known.insert(from + k);
+      if (random.below(4) == 0) archive->settle();
+    }
+    if (!dead) {
+      archive->settle();
+    } else {
+      ++inside;
+    }
+    // What the index of the dead process still has, it had acknowledged and not given up.
+    world.clock.advance(std::chrono::hours(1));  // past its being off
+    for (auto at = known.begin(); at != known.end();)
+      at = archive->adopt(small_shape(), numbered_tag(*at)) ? std::next(at) : known.erase(at);
+    dead = true;
+  } catch (const Error&) {
+    ++inside;  // while it opened
+    known.clear();
+  }
+  acknowledged += known.size();
+  left = UINT64_MAX;
+  dead = false;
+  const auto archive = world.open();
+  for (const uint64_t number : known)
+    EXPECT_TRUE(reads_back(*archive, numbered_tag(number)))
+        << number << ", seed " << seed << ", " << operation;
+  archive->settle();
+  uint64_t there = 0;
+  for (uint64_t number = 0; number < 1000; ++number) {
+    const bool found = found_of_chain(*archive, number, number) > 0;
+    there += found;
+    if (found) {
+      EXPECT_TRUE(reads_back(*archive, numbered_tag(number)));
+    }
+  }
+  EXPECT_EQ(there, archive->status().blocks);
+  // Values of dead blocks wait for the rest of their batch, and are counted.
+  EXPECT_LE(world.values->bytes().count, archive->status().bytes) << "seed " << seed << ", " << operation;
+}
+
+TEST(KvArchive, LosesNothingAcknowledgedWhereverItDies) {
+  uint64_t acknowledged = 0, inside = 0;
+  for (uint64_t seed = 1; seed <= 12; ++seed)
+    for (uint64_t operation = 0; operation < 60; operation += 1 + seed % 5)
+      die_at(operation * (1 + seed % 3), seed, acknowledged, inside);
+  EXPECT_GT(acknowledged, 1000u);
+  EXPECT_GT(inside, 50u);
+}
+
+TEST(KvArchive, TheRealStoreDoesTheSame) {
+  const TemporaryFolder folder;
+  const SystemClock clock;
+  for (int round = 0; round < 3; ++round) {
+    RocksStore rocks(folder.path(), {"bulk.kv", "index"});
+    KvArchive archive(rocks.bulk("bulk.kv"), rocks.family("index"), clock,
+                      {Bytes{60 * kBlock}, std::nullopt, {}, "the archive"});
+    if (round > 0) {
+      EXPECT_EQ(found_of_chain(archive, 1, 12), 12u);
+      EXPECT_TRUE(reads_back(archive, numbered_tag(12)));
+    }
+    write_chain(archive, 1, 12);
+    write_chain(archive, 100u + 20 * static_cast<uint64_t>(round), 107u + 20 * static_cast<uint64_t>(round));
+  }
+}
+
+}  // namespace
+}  // namespace caravan
