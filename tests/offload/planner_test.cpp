@@ -13,7 +13,7 @@ namespace caravan {
 
 namespace {
 
-constexpr int kInputs = test::kSanitized ? 6 : 32;
+constexpr int kInputs = test::kSanitized ? 3 : 32;
 constexpr double kRounding = 1 + 1e-6;
 
 uint64_t least_ram(PlanInput input) {

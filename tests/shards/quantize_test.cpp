@@ -98,7 +98,7 @@ TEST(Quantize, MakesTheDemoModelFromItsFolderBitForBit) {
 TEST(Quantize, MakesOneGgufFromAnother) {
   const Manifest source = read_manifest(demo_gguf());
   for (const TensorType type : {TensorType::kF16, TensorType::kQ4_0, TensorType::kQ8_0, TensorType::kQ6_K}) {
-    if (test::kSanitized && type == TensorType::kQ4_0) continue;
+    if (test::kSanitized && type != TensorType::kQ8_0) continue;
     const std::string path = out_path("again");
     QuantizeOptions options;
     options.type = type;

@@ -119,13 +119,13 @@ TEST(RocksStore, WhatWasAcknowledgedSurvivesAKill) {
       if (write(pipe_ends[1], &i, sizeof i) != sizeof i) _exit(1);
     }
   }
+  close(pipe_ends[1]);  // a child that ends early ends the reading
   uint32_t acknowledged = 0;
   for (int i = 0; i < 30; ++i)
     ASSERT_EQ(read(pipe_ends[0], &acknowledged, sizeof acknowledged), static_cast<ssize_t>(sizeof(uint32_t)));
   kill(child, SIGKILL);
   waitpid(child, nullptr, 0);
   close(pipe_ends[0]);
-  close(pipe_ends[1]);
   RocksStore store(folder.path(), {"pins"});
   const auto pins = store.family("pins");
   for (uint32_t i = 0; i <= acknowledged; ++i) EXPECT_EQ(pins->get("key" + std::to_string(i)), "value");
