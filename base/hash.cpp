@@ -1,6 +1,7 @@
 #include "base/hash.h"
 
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <xxhash.h>
 
 #include "base/check.h"
@@ -39,6 +40,16 @@ Hash256 Sha256::finish() {
 
 Hash256 sha256(std::span<const std::byte> bytes) {
   return Sha256().update(bytes).finish();
+}
+
+Hash256 keyed_hash(std::span<const uint8_t, 32> key, std::span<const std::byte> bytes) {
+  Hash256 hash;
+  unsigned size = 0;
+  CHECK(HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()),
+             reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), hash.bytes.data(),
+             &size) != nullptr);
+  CHECK(size == hash.bytes.size());
+  return hash;
 }
 
 uint64_t xxh3(std::span<const std::byte> bytes, uint64_t seed) {

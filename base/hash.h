@@ -30,6 +30,9 @@ class Sha256 {
 
 Hash256 sha256(std::span<const std::byte> bytes);
 
+// HMAC-SHA-256 (OpenSSL): what nobody can tell or check without the key.
+Hash256 keyed_hash(std::span<const uint8_t, 32> key, std::span<const std::byte> bytes);
+
 // XXH3, 64 bits: checksums inside a peer.
 uint64_t xxh3(std::span<const std::byte> bytes, uint64_t seed = 0);
 

@@ -76,6 +76,14 @@ void each_field(Status& status, Field field) {
   field("kv_archive_blocks_refused", status.kv_archive.blocks_refused);
   field("kv_archive_blocks_quarantined", status.kv_archive.blocks_quarantined);
   field("kv_archive_failures", status.kv_archive.failures);
+  field("archive", status.archive);
+  field("archive_hits", status.archive_hits);
+  field("archive_misses", status.archive_misses);
+  field("archive_timeouts", status.archive_timeouts);
+  field("archive_loads", status.archive_loads);
+  field("archive_loaded_tokens", status.archive_loaded_tokens);
+  field("archive_dearer", status.archive_dearer);
+  field("archive_failed", status.archive_failed);
   field("started_unix", status.started_unix);
 }
 
@@ -165,6 +173,10 @@ std::string status_table(const ServiceStatus& status, int64_t now_unix) {
   text += fmt::format("requests: {} running, {} waiting   tokens: {} read, {} generated   wire: {}\n",
                       status.requests_running, status.requests_waiting, status.prompt_tokens,
                       status.generated_tokens, to_string(Bytes{status.wire_bytes}));
+  if (status.archive)
+    text += fmt::format("archive: {} tokens of prompts in {} loads; {} hits, {} misses\n",
+                        status.archive_loaded_tokens, status.archive_loads, status.archive_hits,
+                        status.archive_misses);
   text += fmt::format("speed, last minute: prefill {:.1f} tokens/s, decode {:.1f} tokens/s\n\n",
                       status.prefill_tokens_per_second, status.decode_tokens_per_second);
   if (const ArchiveStatus& archive = status.kv_archive; archive.on)

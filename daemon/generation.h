@@ -105,6 +105,12 @@ struct ServiceStatus {
   uint64_t kv_bytes_written = 0, kv_bytes_read = 0;
   double kv_wait_seconds = 0;
   ArchiveStatus kv_archive;  // of this process
+  // What came of asking the stages' archives for prompts.
+  bool archive = false;  // whether they are asked at all
+  uint64_t archive_hits = 0, archive_misses = 0, archive_timeouts = 0;
+  uint64_t archive_loads = 0, archive_loaded_tokens = 0;
+  uint64_t archive_dearer = 0;  // hits that were computed all the same, because that was the cheaper
+  uint64_t archive_failed = 0;  // loads whose state could not be read after all
   int64_t started_unix = 0;
   std::vector<StageStatus> stages;
   std::vector<PeerStatus> peers;  // in order of joining

@@ -12,6 +12,18 @@
 namespace caravan {
 namespace {
 
+SchedulerOptions scheduler_options(const HeadOptions& options) {
+  SchedulerOptions made = options.scheduler;
+  if (options.archive_key) made.tagger.emplace(*options.archive_key, options.ring.model);
+  return made;
+}
+
+// Steps of nothing but computing prompts, in pieces of some size: what they take tells what prompts cost.
+bool is_of_prompts(const StepPlan& plan) {
+  return plan.load_tags.empty() && plan.prompt_rows == plan.tokens.size() &&
+         plan.prompt_rows >= limits::kKvBlockPositions;
+}
+
 void blend_into(double& mean, double value) {
   mean = mean == 0 ? value : 0.95 * mean + 0.05 * value;
 }
@@ -22,7 +34,8 @@ Head::Head(HeadOptions options)
     : options_(std::move(options)),
       members_(options_.members),
       ring_(options_.ring),
-      scheduler_(options_.scheduler) {}
+      scheduler_(scheduler_options(options_)),
+      probes_(options_.probes) {}
 
 RequestId Head::submit(TokenRequest request, Time now) {
   if (!ready() && !growing_) fail(ErrorCode::kUnavailable, "the ring is not ready: {}", ring_.reason());
@@ -67,6 +80,8 @@ void Head::receive(const PeerKey& from, Message message, Time now) {
     handle(from, *not_ready, now);
   } else if (const auto* failed = std::get_if<StepFailed>(&message)) {
     handle(from, *failed, now);
+  } else if (const auto* found = std::get_if<ArchiveProbe>(&message)) {
+    handle(from, *found, now);
   } else if (auto* answer = std::get_if<Answer>(&message)) {
     const bool is_last = pipeline_ && ring_.stage_of(from) == ring_.assignment()->route.size() - 1;
     if (is_last) pipeline_->on(std::move(*answer), now);
@@ -87,11 +102,12 @@ void Head::tick(Time now) {
   for (const Membership::Lost& gone : members_.tick(now)) lost(gone, now);
   ring_.tick(now);
   check_overdue(now);
+  give_up_probes(now);
   pump(now);
 }
 
 Time Head::next_tick() const {
-  Time next = std::min(members_.next_tick(), ring_.next_tick());
+  Time next = std::min({members_.next_tick(), ring_.next_tick(), probes_.next_tick()});
   if (ring_.state() == Ring::State::kNone) next = std::min(next, probation_.next_return(told_));
   if (pipeline_)
     if (const auto overdue = pipeline_->travelling()) next = std::min(next, overdue->since + step_limit());
@@ -209,6 +225,7 @@ void Head::fail_ring(std::string reason, Time now, std::optional<PeerKey> gone) 
   pipeline_.reset();
   canaries_ = 0;
   growing_ = false;
+  probes_.forget();
   scheduler_.close_ring(Error(ErrorCode::kUnavailable, reason));
   for (const RouteStage& stage : ring_.assignment()->route) provision_.unask(stage.peer);
   ring_.fail(std::move(reason), now, gone);
@@ -269,6 +286,7 @@ void Head::pump(Time now) {
     scheduler_.close_ring(Error(ErrorCode::kUnavailable, "the ring could not form anew: " + ring_.reason()));
   }
   if (ring_.state() == Ring::State::kAgreed && !pipeline_) start_canary(now);
+  if (ready()) ask_archives(now);
   while (ready() && pipeline_->in_flight() < window()) {
     std::optional<StepPlan> plan = scheduler_.plan(window(), prompt_rows());
     if (!plan) break;
@@ -286,6 +304,7 @@ void Head::grow_if_idle(Time now) {
   considered_ = members_.joined();
   if (!ring_.could_grow(candidates(now))) return;
   pipeline_.reset();
+  probes_.forget();
   ring_.dissolve("the ring grows");
   growing_ = true;
 }
@@ -360,9 +379,42 @@ void Head::count(const Pipeline::Finished& finished, Time now) {
     const auto compute_ns = static_cast<double>(counters.compute_ns);
     blend_into(totals.layer_ns, compute_ns / counters.rows / stage.span.count());
     blend_into(totals.step_ns, compute_ns);
+    if (is_of_prompts(finished.plan)) blend_into(totals.prompt_ns, compute_ns / counters.rows);
   }
   if (finished.plan.tokens.empty() || finished.canary) return;
   blend_into(way_ns_, std::max(1.0, static_cast<double>(finished.travelled.count()) - queued_ns));
+}
+
+// --- Archives ---
+
+// Long prompts go through the ring in pieces, one behind the other, so that the slowest stage sets the pace.
+void Head::ask_archives(Time now) {
+  double position_ns = 0;
+  for (const StageTotals& totals : totals_) position_ns = std::max(position_ns, totals.prompt_ns);
+  scheduler_.tell_position_ns(position_ns);
+  for (Scheduler::Question& question : scheduler_.take_questions()) {
+    if (!probes_.worth_asking(question.compute_ns, now)) {
+      scheduler_.unanswered(question.request);
+      continue;
+    }
+    const auto& assign = *ring_.assignment();
+    actions_.emplace_back(
+        SendMessage{assign.route.front().peer,
+                    probes_.ask(assign.ring, assign.epoch, question.request, std::move(question.tags), now)});
+  }
+}
+
+void Head::handle(const PeerKey& from, const ArchiveProbe& answer, Time now) {
+  const auto stage = ring_.stage_of(from);
+  if (!stage || !ring_.is_current(answer.ring, answer.epoch) || !answer.to_head) return;
+  // One that has nothing need not be the last.
+  if (answer.blocks > 0 && *stage + 1 != ring_.assignment()->route.size()) return;
+  if (const auto found = probes_.on(answer, now))
+    scheduler_.answered(found->request, found->blocks, found->load_ns);
+}
+
+void Head::give_up_probes(Time now) {
+  for (const RequestId request : probes_.tick(now)) scheduler_.unanswered(request);
 }
 
 void Head::collect_actions() {
@@ -443,6 +495,15 @@ ServiceStatus Head::status(Time now) const {
   status.prefill_tokens_per_second = prompt_rate_.per_second(now);
   status.decode_tokens_per_second = token_rate_.per_second(now);
   status.wire_bytes = wire_bytes_;
+  status.archive = options_.archive_key.has_value();
+  const ArchiveCounts& archive = scheduler_.archive();
+  status.archive_hits = archive.hits;
+  status.archive_misses = archive.misses;
+  status.archive_loads = archive.loads;
+  status.archive_loaded_tokens = archive.loaded_positions;
+  status.archive_dearer = archive.dearer;
+  status.archive_failed = archive.failed;
+  status.archive_timeouts = probes_.timeouts();
   if (const auto& assign = ring_.assignment()) {
     status.epoch = assign->epoch.value;
     for (uint32_t stage = 0; stage < assign->route.size(); ++stage)

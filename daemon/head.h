@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/ids.h"
+#include "daemon/archive_probes.h"
 #include "daemon/generation.h"
 #include "daemon/pipeline.h"
 #include "daemon/rate_meter.h"
@@ -32,6 +33,9 @@ struct HeadOptions {
   uint32_t chunk_rows = 256;
   Duration step_timeout = std::chrono::seconds(120);  // without any answer while steps are on the ring
   TokenId canary_token = 0;
+  // With one, the stages' archives are used: blocks are tagged under it, and asked for.
+  std::optional<ArchiveKey> archive_key = {};
+  ArchiveProbes::Options probes = {};
 };
 
 // The head of a ring: members, ring, scheduler and the steps on their way, behind one face. A state machine
@@ -71,8 +75,9 @@ class Head {
  private:
   // What the counters of answers say of a stage.
   struct StageTotals {
-    double layer_ns = 0;  // one layer, one row: a moving mean
-    double step_ns = 0;   // one step with rows: a moving mean
+    double layer_ns = 0;   // one layer, one row: a moving mean
+    double step_ns = 0;    // one step with rows: a moving mean
+    double prompt_ns = 0;  // one row of a prompt: a moving mean
     uint64_t bytes_in = 0, bytes_out = 0;
   };
 
@@ -83,6 +88,9 @@ class Head {
   void lost(const Membership::Lost& lost, Time now);
   void blame(const PeerKey& peer, const std::string& reason, Time now);
   void handle(const PeerKey& from, const Fetched& message, Time now);
+  void handle(const PeerKey& from, const ArchiveProbe& answer, Time now);
+  void ask_archives(Time now);
+  void give_up_probes(Time now);
   // Members that are not left out.
   std::vector<const Member*> able(Time now) const;
   // Those that a ring may be made of now: one that would have to fetch weights first is asked to, and left
@@ -113,6 +121,7 @@ class Head {
   bool wishes_stale_ = false;  // members or what they have changed: weights may have to be asked for
   Time told_{};                // the newest time that an event brought
   Scheduler scheduler_;
+  ArchiveProbes probes_;
   std::optional<Pipeline> pipeline_;  // of the epoch, once the canary goes
   uint32_t canaries_ = 0;             // on their way
   uint32_t useless_canaries_ = 0;

@@ -108,6 +108,17 @@ std::vector<MetricFamily> service_families(const ServiceStatus& status) {
       counter("caravan_kv_disk_read_bytes_total", "KV of this process that came back", status.kv_bytes_read),
       family("caravan_kv_disk_wait_seconds_total", "Time in which computing waited for KV",
              MetricType::Counter, status.kv_wait_seconds),
+      counter("caravan_archive_hits_total", "Prompts of which all stages had archived blocks",
+              status.archive_hits),
+      counter("caravan_archive_misses_total", "Prompts of which they had none", status.archive_misses),
+      counter("caravan_archive_timeouts_total", "Questions to archives that were not answered in time",
+              status.archive_timeouts),
+      counter("caravan_archive_loads_total", "Sequences that began from archives", status.archive_loads),
+      counter("caravan_archive_loaded_tokens_total", "Tokens of prompts that came from archives",
+              status.archive_loaded_tokens),
+      counter("caravan_archive_dearer_total", "Hits where computing was the cheaper", status.archive_dearer),
+      counter("caravan_archive_failed_total", "Loads whose state could not be read after all",
+              status.archive_failed),
   };
   add_archive(status.kv_archive, families);
   add_stages(status, families);

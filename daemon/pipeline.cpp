@@ -14,6 +14,8 @@ void Pipeline::add(StepPlan plan, bool canary, Time now) {
   flight.step.canary = canary;
   flight.step.operations = std::move(plan.operations);
   flight.step.ranges = plan.ranges;  // the plan keeps them: progress is told by them when the step is done
+  flight.step.tags = std::move(plan.tags);
+  flight.step.load_tags = plan.load_tags;  // kept: what such a step costs says nothing of prompts
   flight.step.rows.codec = codec_;
   flight.embedded = plan.tokens.empty();
   if (!flight.embedded) actions_.emplace_back(EmbedJob{epoch_, flight.step.step, codec_, plan.tokens});

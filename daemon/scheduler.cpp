@@ -17,6 +17,31 @@ bool has_penalty(const SamplingOptions& sampling) {
          sampling.frequency_penalty != 0.0f;
 }
 
+constexpr uint32_t kBlock = limits::kKvBlockPositions;
+
+// Of requests that are asked about at once: enough to hide the way, few enough to be answered soon.
+constexpr size_t kQuestions = 8;
+
+// What a step's header has room for beside what its stages add, in units of a tag: an operation and a range
+// are two.
+constexpr size_t kHeaderUnits = 3200;
+static_assert(kHeaderUnits * BlockTag::size() + limits::kMaxPeers * 40 +  // counters
+                      limits::kMaxRangesPerStep * 8 + limits::kMaxReasonBytes + 256 <=
+                  limits::kMaxHeaderBytes,
+              "lost sequences and their reason included");
+static_assert(2 * (limits::kMaxRangesPerStep + limits::kMaxOperationsPerStep / 8) + limits::kMaxTagsPerStep +
+                      limits::kMaxRangesPerStep + limits::kMaxRowsPerStep / kBlock <=
+                  kHeaderUnits,
+              "a load of the largest size comes to its turn");
+
+// For one more operation with so many blocks to load, its range, and the blocks that this completes.
+bool has_room(const StepPlan& plan, size_t load) {
+  const size_t units =
+      2 * (plan.operations.size() + plan.ranges.size()) + plan.tags.size() + plan.load_tags.size();
+  return plan.load_tags.size() + load <= limits::kMaxTagsPerStep &&
+         units + load + 4 + limits::kMaxRowsPerStep / kBlock <= kHeaderUnits;
+}
+
 void drop(std::deque<RequestId>& queue, RequestId id) {
   queue.erase(std::remove(queue.begin(), queue.end(), id), queue.end());
 }
@@ -32,6 +57,7 @@ void Scheduler::open_ring(const RingCapacity& capacity) {
   std::vector<RequestId> too_long;
   for (auto& [id, request] : requests_) {
     request.max_positions = positions();
+    request.asking = Request::Asking::kNotYet;
     if (request.tokens.size() > request.max_positions) too_long.push_back(id);
   }
   for (const RequestId id : too_long)
@@ -111,9 +137,15 @@ void Scheduler::plan_closes(StepPlan& plan) {
 }
 
 // In order of arrival, for as long as the whole prompt fits with a block to grow for every running sequence.
+// One that archives are being asked about lets those behind it pass.
 void Scheduler::admit(StepPlan& plan) {
-  while (!waiting_.empty()) {
-    Request& request = *find(waiting_.front());
+  for (size_t next = 0; next < waiting_.size();) {
+    Request& request = *find(waiting_[next]);
+    if (options_.tagger && request.asking == Request::Asking::kNotYet) return;
+    if (options_.tagger && request.asking == Request::Asking::kAsked) {
+      ++next;
+      continue;
+    }
     const uint64_t blocks = blocks_of(request.tokens.size());
     if (blocks + running_ > blocks_free() + kept_blocks()) return;
     find_source(request);
@@ -124,8 +156,8 @@ void Scheduler::admit(StepPlan& plan) {
       if (request.source_positions == 0) return;
       leave_source(request);
     }
-    waiting_.pop_front();
-    request.scheduled = request.source_positions;
+    waiting_.erase(waiting_.begin() + static_cast<ptrdiff_t>(next));
+    request.scheduled = std::max(request.source_positions, request.load_positions);
     request.sequence = SequenceId{++last_sequence_};
     request.running = true;
     request.blocks = blocks;
@@ -170,20 +202,13 @@ void Scheduler::plan_prompts(StepPlan& plan, uint32_t prompt_rows) {
   if (room > 0 && !prompts_.empty()) ++prompt_steps_;
   for (size_t left = prompts_.size(); left > 0 && room > 0; --left) {
     if (plan.ranges.size() >= limits::kMaxRangesPerStep ||
-        plan.operations.size() + 1 >= limits::kMaxOperationsPerStep)
+        plan.operations.size() + 1 >= limits::kMaxOperationsPerStep || !has_room(plan, 0))
       return;
     Request& request = *find(prompts_.front());
+    if (!request.opened && !open(plan, request)) return;
     prompts_.pop_front();
     const auto rest = static_cast<uint32_t>(request.tokens.size()) - request.scheduled;
     const uint32_t count = std::min(rest, room);
-    if (!request.opened) {
-      plan.operations.push_back({request.source_positions > 0 ? OperationKind::kFork : OperationKind::kOpen,
-                                 request.sequence, request.next_number++, request.source,
-                                 request.source_positions});
-      request.opened = true;
-      reused_positions_ += request.source_positions;
-      leave_source(request);
-    }
     add_rows(plan, request, count);
     room -= count;
     plan.prompt_rows += count;
@@ -196,6 +221,24 @@ void Scheduler::plan_prompts(StepPlan& plan, uint32_t prompt_rows) {
       ++decoding_;
     }
   }
+}
+
+bool Scheduler::open(StepPlan& plan, Request& request) {
+  const size_t load = request.load_positions / kBlock;
+  if (!has_room(plan, load)) return false;
+  const OperationKind kind = load > 0                       ? OperationKind::kLoad
+                             : request.source_positions > 0 ? OperationKind::kFork
+                                                            : OperationKind::kOpen;
+  plan.operations.push_back({kind, request.sequence, request.next_number++, request.source,
+                             std::max(request.source_positions, request.load_positions)});
+  plan.load_tags.insert(plan.load_tags.end(), request.tags.begin(),
+                        request.tags.begin() + static_cast<ptrdiff_t>(load));
+  request.opened = true;
+  reused_positions_ += request.source_positions + request.load_positions;
+  archive_.loads += load > 0;
+  archive_.loaded_positions += request.load_positions;
+  leave_source(request);
+  return true;
 }
 
 void Scheduler::add_rows(StepPlan& plan, Request& request, uint32_t count) {
@@ -224,6 +267,11 @@ void Scheduler::add_rows(StepPlan& plan, Request& request, uint32_t count) {
   plan.tokens.insert(plan.tokens.end(), request.tokens.begin() + first,
                      request.tokens.begin() + request.scheduled);
   plan.ranges.push_back(range);
+  if (!options_.tagger) return;
+  const uint32_t begin = first / kBlock, blocks = request.scheduled / kBlock;
+  if (begin == blocks) return;
+  options_.tagger->extend(request.tags, request.tokens, blocks);
+  plan.tags.insert(plan.tags.end(), request.tags.begin() + begin, request.tags.begin() + blocks);
 }
 
 OutputRow Scheduler::output_row(const Request& request, uint32_t position, bool last) const {
@@ -288,7 +336,8 @@ void Scheduler::stop_running(Request& request) {
   decoding_ -= request.decoding;
   --running_;
   request.running = request.opened = request.decoding = request.planned = false;
-  request.scheduled = 0;
+  request.scheduled = request.load_positions = 0;
+  request.asking = Request::Asking::kNotYet;
   request.next_number = 1;
   request.blocks = 0;
 }
@@ -302,21 +351,38 @@ void Scheduler::preempt(Request& request) {
 
 // --- Kept sequences ---
 
-// The longest beginning in whole blocks; one row is left to be computed, for the answer.
-void Scheduler::find_source(Request& request) {
-  leave_source(request);
-  if (request.lost || request.asked.prompt_logits) return;
+// The longest beginning; one row is left to be computed, for the answer.
+std::pair<Scheduler::Kept*, uint32_t> Scheduler::find_kept(const Request& request) {
+  if (request.lost || request.asked.prompt_logits) return {};
   const size_t most = request.tokens.size() - 1;
   Kept* best = nullptr;
+  uint32_t longest = 0;
   for (Kept& kept : kept_) {
     const size_t length = std::min(most, kept.tokens.size());
     const auto differs = std::mismatch(
         kept.tokens.begin(), kept.tokens.begin() + static_cast<ptrdiff_t>(length), request.tokens.begin());
     const auto alike = static_cast<uint32_t>(differs.first - kept.tokens.begin());
-    const uint32_t positions = alike / limits::kKvBlockPositions * limits::kKvBlockPositions;
-    if (positions > request.source_positions) best = &kept, request.source_positions = positions;
+    const uint32_t positions = alike / kBlock * kBlock;
+    if (positions > longest) best = &kept, longest = positions;
+  }
+  return {best, longest};
+}
+
+void Scheduler::find_source(Request& request) {
+  leave_source(request);
+  request.load_positions = 0;
+  const auto [best, positions] = find_kept(request);
+  if (request.archived_positions > positions) {
+    const double compute_ns = position_ns_ * (request.archived_positions - positions);
+    if (position_ns_ == 0 || static_cast<double>(request.load_ns) < compute_ns) {
+      request.load_positions = request.archived_positions;
+      return;
+    }
+    ++archive_.dearer;
+    request.archived_positions = 0;  // decided and counted
   }
   if (best == nullptr) return;
+  request.source_positions = positions;
   request.source = best->sequence;
   ++best->pins;
   std::rotate(kept_.begin() + (best - kept_.data()), kept_.begin() + (best - kept_.data()) + 1, kept_.end());
@@ -327,6 +393,47 @@ void Scheduler::leave_source(Request& request) {
     if (request.source_positions > 0 && kept.sequence == request.source) --kept.pins;
   request.source = {};
   request.source_positions = 0;
+}
+
+// --- Archives ---
+
+std::vector<Scheduler::Question> Scheduler::take_questions() {
+  std::vector<Question> questions;
+  if (!options_.tagger || !capacity_) return questions;
+  const size_t count = std::min(waiting_.size(), kQuestions);
+  for (size_t i = 0; i < count; ++i) {
+    Request& request = *find(waiting_[i]);
+    if (request.asking != Request::Asking::kNotYet) continue;
+    request.archived_positions = 0;
+    request.asking = Request::Asking::kDone;
+    if (request.lost || request.asked.prompt_logits) continue;
+    const size_t blocks = std::min<size_t>((request.tokens.size() - 1) / kBlock, limits::kMaxTagsPerStep);
+    const uint32_t kept = find_kept(request).second;
+    if (blocks * kBlock <= kept) continue;
+    request.asking = Request::Asking::kAsked;
+    options_.tagger->extend(request.tags, request.tokens, blocks);
+    Question& question = questions.emplace_back();
+    question.request = request.id;
+    question.tags.assign(request.tags.begin(), request.tags.begin() + static_cast<ptrdiff_t>(blocks));
+    question.compute_ns = position_ns_ * static_cast<double>(blocks * kBlock - kept);
+  }
+  return questions;
+}
+
+void Scheduler::answered(RequestId id, uint32_t blocks, uint64_t load_ns) {
+  Request* request = find(id);
+  if (request == nullptr || request->asking != Request::Asking::kAsked) return;
+  request->asking = Request::Asking::kDone;
+  request->archived_positions = blocks * kBlock;
+  request->load_ns = load_ns;
+  const bool is_hit = request->archived_positions > find_kept(*request).second;
+  ++(is_hit ? archive_.hits : archive_.misses);
+}
+
+void Scheduler::unanswered(RequestId id) {
+  Request* request = find(id);
+  if (request != nullptr && request->asking == Request::Asking::kAsked)
+    request->asking = Request::Asking::kDone;
 }
 
 uint64_t Scheduler::kept_blocks() const {
@@ -413,6 +520,7 @@ void Scheduler::lose(SequenceId sequence, const Error& error) {
   for (auto& [id, request] : requests_) {
     if (!request.running || request.sequence != sequence) continue;
     forget_alike(request);
+    archive_.failed += request.load_positions > 0;
     if (!std::exchange(request.lost, true)) return preempt(request);
     return finish(request, error);
   }

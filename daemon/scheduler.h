@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/ids.h"
+#include "daemon/block_tags.h"
 #include "daemon/generation.h"
 #include "daemon/head_runner.h"
 #include "model/sampler.h"
@@ -53,6 +54,18 @@ struct RequestEvent {
 struct SchedulerOptions {
   uint32_t max_waiting = 1024;
   bool keep = false;  // sequences of ended requests, for prompts that begin alike
+  // With one: blocks are tagged for the stages' archives, and prompts may be loaded from them.
+  std::optional<BlockTagger> tagger = {};
+};
+
+// What came of archives, since the start.
+struct ArchiveCounts {
+  uint64_t hits = 0;              // questions to which all stages had more than the ring has in memory
+  uint64_t misses = 0;            // to which they had not
+  uint64_t loads = 0;             // sequences that began from archives
+  uint64_t loaded_positions = 0;  // of them
+  uint64_t dearer = 0;            // hits where computing was the cheaper
+  uint64_t failed = 0;            // loads whose state could not be read after all
 };
 
 // What a ready ring offers.
@@ -72,7 +85,8 @@ struct StepPlan {
   };
   std::vector<SequenceOperation> operations;
   std::vector<RowRange> ranges;
-  std::vector<TokenId> tokens;  // one a row
+  std::vector<BlockTag> tags, load_tags;  // as Step's
+  std::vector<TokenId> tokens;            // one a row
   std::vector<Answered> answered;
   std::vector<OutputRow> asked;  // beside `answered`
   uint32_t prompt_rows = 0;
@@ -88,6 +102,9 @@ struct StepPlan {
 // goes on from there. Kept ones give way to whatever needs their blocks or their places, the one used longest
 // ago first. A fork's blocks are counted as if it had them alone, so that stages never have fewer than
 // counted.
+//
+// Where a prompt has whole blocks beyond what is kept, the stages' archives are asked before it begins, and
+// whoever comes behind it does not wait for that. What is found is loaded if it costs less than computing.
 class Scheduler {
  public:
   explicit Scheduler(SchedulerOptions options) : options_(options) {}
@@ -114,6 +131,22 @@ class Scheduler {
   // A stage lost state of the sequence: its request is filled again from its tokens, once; the next time it
   // ends with `error`. The others go on.
   void lose(SequenceId sequence, const Error& error);
+
+  // Which leading blocks of a waiting request do all stages have? Each question wants its answered(), before
+  // which the request does not begin; `compute_ns` is what computing the positions would take, 0: not known.
+  struct Question {
+    RequestId request;
+    std::vector<BlockTag> tags;
+    double compute_ns = 0;
+  };
+  // The questions that are to be asked now; none without a tagger.
+  std::vector<Question> take_questions();
+  // `load_ns`: that reading them takes. Unknown ids are ignored.
+  void answered(RequestId request, uint32_t blocks, uint64_t load_ns);
+  // Nothing was asked, or no answer came.
+  void unanswered(RequestId request);
+  // What one prompt position takes the ring now.
+  void tell_position_ns(double position_ns) { position_ns_ = position_ns; }
   std::vector<RequestEvent> take_events() { return std::exchange(events_, {}); }
 
   size_t running() const { return running_; }
@@ -123,6 +156,7 @@ class Scheduler {
   uint64_t preemptions() const { return preemptions_; }
   // Prompt positions that were not computed again.
   uint64_t reused_positions() const { return reused_positions_; }
+  const ArchiveCounts& archive() const { return archive_; }
   uint64_t kept_blocks() const;
   size_t kept() const { return kept_.size(); }
 
@@ -135,6 +169,13 @@ class Scheduler {
     uint32_t max_positions = 0;
     uint32_t logits_delivered = 0;  // prompt positions
     bool lost = false;              // state at a stage, once
+    std::vector<BlockTag> tags;     // of its blocks so far
+
+    // What archives have of it; asked anew each time it waits.
+    enum class Asking : uint8_t { kNotYet, kAsked, kDone };
+    Asking asking = Asking::kNotYet;
+    uint32_t archived_positions = 0;
+    uint64_t load_ns = 0;
 
     // Of its sequence while it runs.
     SequenceId sequence;
@@ -147,7 +188,8 @@ class Scheduler {
     uint64_t next_number = 1;
     uint64_t blocks = 0;
     SequenceId source;              // kept; of its first `source_positions` positions, until it is opened
-    uint32_t source_positions = 0;  // whole blocks; 0: it starts from nothing
+    uint32_t source_positions = 0;  // whole blocks; 0: it does not fork
+    uint32_t load_positions = 0;    // whole blocks from archives; 0: it does not load
   };
   // A sequence that no request has any more. In order of use, the one used longest ago first.
   struct Kept {
@@ -164,8 +206,12 @@ class Scheduler {
   };
 
   void admit(StepPlan& plan);
-  // A kept sequence that begins as the request does.
+  // A kept sequence that begins as the request does, and how many positions are alike, in whole blocks.
+  std::pair<Kept*, uint32_t> find_kept(const Request& request);
+  // Where the request begins: from a kept sequence, from archives, or from nothing.
   void find_source(Request& request);
+  // False when the step has no room for it.
+  bool open(StepPlan& plan, Request& request);
   void leave_source(Request& request);
   void keep(Request& request);
   void forget_alike(const Request& request);
@@ -210,6 +256,8 @@ class Scheduler {
   size_t running_ = 0, decoding_ = 0;
   uint64_t last_request_ = 0, last_sequence_ = 0, preemptions_ = 0;
   uint64_t prompt_steps_ = 0;  // that had rows of prompts
+  double position_ns_ = 0;
+  ArchiveCounts archive_;
   uint64_t reused_positions_ = 0;
 };
 

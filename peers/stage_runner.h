@@ -76,7 +76,9 @@ class StageRunner {
   // or prepare() comes first (then it may).
   virtual void fetch(const FetchUnits& what) = 0;
   // For the plan last prepared, in order; a StepDone follows for each, in order, unless release() comes first
-  // (then it may). Operations of a step are done before its rows.
+  // (then it may). Operations of a step are done before its rows. A sequence once lost is told as lost with
+  // every step that has rows of it, until it is closed, and nothing of it is archived, nor of those that
+  // Step::lost names: their rows are not what their tags say.
   virtual void submit(std::vector<Step> steps) = 0;
   // What an archive has of these blocks with the lineage of the plan last prepared: nothing for another plan.
   // Answered at once from memory, while steps are computed. What it finds may be gone when it is loaded.

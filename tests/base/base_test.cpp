@@ -66,6 +66,14 @@ TEST(Random, IsAFunctionOfItsSeed) {
   for (int i = 0; i < 1000; ++i) EXPECT_LT(one.below(10), 10u);
 }
 
+// RFC 4231, case 1: a shorter key is filled up with zeros.
+TEST(Hash, GivesThePublishedKeyedHash) {
+  std::array<uint8_t, 32> key{};
+  std::fill_n(key.begin(), 20, uint8_t{0x0b});
+  EXPECT_EQ(to_string(keyed_hash(key, std::as_bytes(std::span(std::string_view("Hi There"))))),
+            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
+}
+
 TEST(Hash, GivesThePublishedSha256OfAbc) {
   EXPECT_EQ(to_string(Sha256().update(std::string_view("abc")).finish()),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");

@@ -95,6 +95,14 @@ class FakeGeneration : public GenerationService {
     status.kv_bytes_read = 2500;
     status.kv_wait_seconds = 0.5;
     status.kv_archive = {true, false, 9000, 7000, 70, 8000, 600, 5, 4, 3, 2};
+    status.archive = true;
+    status.archive_hits = 11;
+    status.archive_misses = 12;
+    status.archive_timeouts = 13;
+    status.archive_loads = 14;
+    status.archive_loaded_tokens = 15;
+    status.archive_dearer = 16;
+    status.archive_failed = 17;
     status.started_unix = 1'700'000'000;
     StageStatus stage;
     stage.peer = "head";

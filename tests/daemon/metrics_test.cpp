@@ -57,6 +57,9 @@ TEST_F(MetricsTest, ReadsTheServicesOwnCounts) {
   EXPECT_EQ(value("caravan_kv_archive_refused_blocks_total"), "4");
   EXPECT_EQ(value("caravan_kv_archive_quarantined_blocks_total"), "3");
   EXPECT_EQ(value("caravan_kv_archive_failures_total"), "2");
+  uint64_t count = 11;
+  for (const char* name : {"hits", "misses", "timeouts", "loads", "loaded_tokens", "dearer", "failed"})
+    EXPECT_EQ(value("caravan_archive_" + std::string(name) + "_total"), std::to_string(count++)) << name;
   EXPECT_EQ(value(R"(caravan_build_info{version="1.2.3"})"), "1");
   service.ready = false;
   EXPECT_EQ(value("caravan_ready"), "0");

@@ -19,6 +19,10 @@ uint64_t token_row(TokenId token) {
   return blend(0xE3BED, token);
 }
 
+uint64_t through_codec(uint64_t row, CodecId codec) {
+  return codec == CodecId::kF32 ? row : row & ~uint64_t{0xFFFF};
+}
+
 uint64_t hash_of(const TokenId* first, const TokenId* last) {
   uint64_t hash = 0x4157;
   for (; first != last; ++first) hash = blend(hash, *first);
@@ -27,9 +31,11 @@ uint64_t hash_of(const TokenId* first, const TokenId* last) {
 
 }  // namespace
 
-Rows HashModel::pack(const std::vector<uint64_t>& rows) {
+Rows HashModel::pack(const std::vector<uint64_t>& exact, CodecId codec) {
+  std::vector<uint64_t> rows;
+  for (const uint64_t row : exact) rows.push_back(through_codec(row, codec));
   Rows packed;
-  packed.codec = CodecId::kF32;
+  packed.codec = codec;
   packed.width = 2;
   packed.count = static_cast<uint32_t>(rows.size());
   if (rows.empty()) return packed;
@@ -50,10 +56,10 @@ std::vector<uint64_t> HashModel::unpack(const Rows& rows) const {
   return values;
 }
 
-Rows HashModel::embed(const std::vector<TokenId>& tokens) {
+Rows HashModel::embed(const std::vector<TokenId>& tokens, CodecId codec) {
   std::vector<uint64_t> rows;
   for (const TokenId token : tokens) rows.push_back(token_row(token));
-  return pack(rows);
+  return pack(rows, codec);
 }
 
 // The token depends on what a sampler would look at: row, seed, position and the history that penalties see.
@@ -69,17 +75,22 @@ OutputResult HashModel::output(uint64_t row, const OutputRow& asked) const {
 }
 
 HashModel::Reference HashModel::reference(const TokenRequest& request, uint32_t layers,
-                                          uint32_t max_positions) const {
+                                          uint32_t max_positions, const std::set<uint32_t>& cuts) const {
   Reference reference;
   std::vector<uint64_t> chain(layers, 0);
   std::vector<TokenId> all = request.prompt;
   const SamplingOptions& sampling = request.sampling;
+  const auto cut = [&](uint64_t row, uint32_t unit) {
+    return cuts.count(unit) ? through_codec(row, CodecId::kBf16) : row;
+  };
   for (size_t position = 0;; ++position) {
     uint64_t row = token_row(all[position]);
     for (uint32_t layer = 0; layer < layers; ++layer) {
+      row = cut(row, layer + 1);
       chain[layer] = blend(chain[layer], row);
       row = blend(row, chain[layer] + layer + 1);
     }
+    row = cut(row, layers + 1);
     if (request.prompt_logits && position < request.prompt.size())
       reference.prompt_logits.push_back(static_cast<float>(row >> 40));
     if (position + 1 < all.size()) continue;
@@ -122,6 +133,8 @@ std::string HashStage::apply(const SequenceOperation& operation) {
       if (is_open || source == sequences_.end()) return "a fork of nothing";
       Chains copy = source->second;
       for (auto& chain : copy) chain.resize(operation.positions);
+      if (lost_.count(operation.source)) lost_.insert(operation.sequence);
+      if (tainted_.count(operation.source)) tainted_.insert(operation.sequence);
       sequences_[operation.sequence] = std::move(copy);
       return {};
     }
@@ -134,9 +147,14 @@ std::string HashStage::apply(const SequenceOperation& operation) {
     case OperationKind::kClose:
       if (!is_open) return "closed, not open";
       sequences_.erase(found);
+      lost_.erase(operation.sequence);
+      tainted_.erase(operation.sequence);
       return {};
     case OperationKind::kLoad:
-      return "there is no archive to load from";
+      if (is_open) return "loaded, and open";
+      if (archive_ == nullptr) return "there is no archive to load from";
+      sequences_[operation.sequence].resize(span_.count());
+      return {};
   }
   return "an unknown operation";
 }
@@ -150,11 +168,39 @@ uint64_t HashStage::through_layers(Chains& chains, uint64_t row) {
   return row;
 }
 
+// What is not there any more is made up, so that it shows if anyone goes on with it.
+void HashStage::load(const SequenceOperation& operation, const BlockTag* tags) {
+  Chains& chains = sequences_.at(operation.sequence);
+  for (uint32_t block = 0; block < loaded_blocks(operation); ++block)
+    for (uint32_t i = 0; i < span_.count(); ++i) {
+      auto values = archive_->load(tags[block], plan_.lineage, span_.first + i);
+      if (!values) lost_.insert(operation.sequence);
+      if (!values) values.emplace(limits::kKvBlockPositions, 0xBAD);
+      chains[i].insert(chains[i].end(), values->begin(), values->end());
+    }
+}
+
+void HashStage::archive(const RowRange& range, const Chains& chains, const BlockTag* tags) {
+  const uint32_t begin = range.first_position / limits::kKvBlockPositions;
+  for (uint32_t block = 0; block < completed_blocks(range); ++block)
+    for (uint32_t i = 0; i < span_.count(); ++i) {
+      const auto first = chains[i].begin() + (begin + block) * limits::kKvBlockPositions;
+      archive_->store(tags[block], plan_.lineage, span_.first + i,
+                      {first, first + limits::kKvBlockPositions});
+    }
+}
+
 HashStage::Result HashStage::run(const Step& step) {
+  const BlockTag* load_tag = step.load_tags.data();
   for (const SequenceOperation& operation : step.operations) {
     const std::string error = apply(operation);
     if (!error.empty()) return {{}, fmt::format("sequence {}: {}", operation.sequence.value, error)};
+    if (operation.kind == OperationKind::kLoad) load(operation, load_tag);
+    load_tag += loaded_blocks(operation);
   }
+  tainted_.insert(step.lost.begin(), step.lost.end());
+  Result result;
+  const BlockTag* tag = step.tags.data();
   const std::vector<uint64_t> in = model_.unpack(step.rows);
   std::vector<uint64_t> out;
   size_t next = 0;
@@ -164,11 +210,17 @@ HashStage::Result HashStage::run(const Step& step) {
     if (found->second.front().size() != range.first_position) return {{}, "rows that do not continue"};
     for (uint32_t i = 0; i < range.count; ++i) {
       const uint64_t row = through_layers(found->second, in.at(next++));
-      if (!last_ || i + range.answer_count >= range.count) out.push_back(row);
+      if (!plan_.last || i + range.answer_count >= range.count) out.push_back(row);
     }
+    const bool lost = lost_.count(range.sequence) > 0;
+    if (lost) result.lost.push_back(range.sequence);
+    if (archive_ != nullptr && !step.tags.empty() && !lost && !tainted_.count(range.sequence))
+      archive(range, found->second, tag);
+    tag += completed_blocks(range);
   }
   if (blocks_used() > kv_blocks_) return {{}, "no KV block is free"};
-  return {model_.pack(out), {}};
+  result.rows = model_.pack(out, plan_.codec);
+  return result;
 }
 
 }  // namespace caravan

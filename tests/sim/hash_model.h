@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -10,7 +11,9 @@
 #include "base/unit_span.h"
 #include "daemon/head_runner.h"
 #include "daemon/scheduler.h"
+#include "peers/stage_runner.h"
 #include "proto/messages.h"
+#include "tests/sim/hash_archive.h"
 
 namespace caravan {
 
@@ -21,19 +24,22 @@ class HashModel {
  public:
   explicit HashModel(uint32_t vocabulary) : vocabulary_(vocabulary) {}
 
-  Rows embed(const std::vector<TokenId>& tokens);
+  Rows embed(const std::vector<TokenId>& tokens, CodecId codec = CodecId::kF32);
   OutputResult output(uint64_t row, const OutputRow& asked) const;
   std::vector<uint64_t> unpack(const Rows& rows) const;
-  Rows pack(const std::vector<uint64_t>& rows);
+  // A lossy codec loses a row's lower bits.
+  Rows pack(const std::vector<uint64_t>& rows, CodecId codec = CodecId::kF32);
 
   // What a request must give, computed from the tokens alone: prompt and answer in one plain loop over
-  // positions and layers, with none of the code that serves it.
+  // positions and layers, with none of the code that serves it. `cuts`: the units before which rows go
+  // through a lossy codec.
   struct Reference {
     std::vector<TokenId> tokens;
     FinishReason finish = FinishReason::kLength;
     std::vector<float> prompt_logits;  // one a position
   };
-  Reference reference(const TokenRequest& request, uint32_t layers, uint32_t max_positions) const;
+  Reference reference(const TokenRequest& request, uint32_t layers, uint32_t max_positions,
+                      const std::set<uint32_t>& cuts = {}) const;
 
   // Encoded buffers that are alive anywhere.
   size_t live_buffers() const { return *live_; }
@@ -46,13 +52,15 @@ class HashModel {
 // One stage's share of it, with the KV blocks a real one would use.
 class HashStage {
  public:
-  HashStage(HashModel& model, UnitSpan span, bool last, uint64_t kv_blocks)
-      : model_(model), span_(span), last_(last), kv_blocks_(kv_blocks) {}
+  // `archive`: of the process, or none.
+  HashStage(HashModel& model, const StagePlan& plan, uint64_t kv_blocks, HashArchive* archive)
+      : model_(model), plan_(plan), span_(plan.span), kv_blocks_(kv_blocks), archive_(archive) {}
 
   // Empty error: `rows` is the result.
   struct Result {
     Rows rows;
     std::string error;
+    std::vector<SequenceId> lost = {};
   };
   Result run(const Step& step);
   size_t sequences() const { return sequences_.size(); }
@@ -62,13 +70,18 @@ class HashStage {
   // [layer of the span][position]: the chain up to there.
   using Chains = std::vector<std::vector<uint64_t>>;
   std::string apply(const SequenceOperation& operation);
+  void load(const SequenceOperation& operation, const BlockTag* tags);
+  void archive(const RowRange& range, const Chains& chains, const BlockTag* tags);
   uint64_t through_layers(Chains& chains, uint64_t row);
 
   HashModel& model_;
+  const StagePlan plan_;
   const UnitSpan span_;
-  const bool last_;
   const uint64_t kv_blocks_;
+  HashArchive* const archive_;
   std::map<SequenceId, Chains> sequences_;
+  std::set<SequenceId> lost_;     // here
+  std::set<SequenceId> tainted_;  // at a stage before
 };
 
 }  // namespace caravan

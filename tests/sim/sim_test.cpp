@@ -72,6 +72,11 @@ class Scenario {
       for (uint32_t process = 1; process <= peers_; ++process)
         if (chance(60)) config.fetching.insert(process);
     config.fetch_time = milliseconds(below(400));
+    if (chance(40)) config.codec = CodecId::kBf16;
+    config.archive = chance(60);
+    config.archive_faults = {below(3) * 5, below(3) * 10, below(3) * 10};
+    config.archive_block_time = std::chrono::microseconds(1 + below(chance(80) ? 200 : 20000));
+    config.probe_timeout = milliseconds(chance(80) ? 300 : 1 + below(40));
     return config;
   }
 
@@ -80,8 +85,9 @@ class Scenario {
     const uint32_t length = 1 + below(chance(80) ? 40 : 100);
     // Many begin alike, which is what kept sequences are for.
     if (beginning_.empty())
-      for (uint32_t i = 0; i < 40; ++i) beginning_.push_back(below(config_.vocabulary));
-    if (chance(40)) request.prompt = beginning_;
+      for (uint32_t i = 34 + below(config_.context / 3); i > 0; --i)
+        beginning_.push_back(below(config_.vocabulary));
+    if (chance(60)) request.prompt = beginning_;
     for (uint32_t i = 0; i < length; ++i) request.prompt.push_back(below(config_.vocabulary));
     if (chance(80)) request.max_tokens = below(100);
     if (chance(50)) request.end_tokens = {0, 3};
@@ -148,7 +154,8 @@ class Scenario {
     finished = failed = 0;
     for (size_t i = 0; i < world_.requests().size(); ++i) {
       const SimRequest& request = world_.requests()[i];
-      const auto reference = world_.model().reference(request.asked, config_.layers, positions());
+      const auto reference =
+          world_.model().reference(request.asked, config_.layers, positions(), request.cuts);
       // Whatever came is a beginning of the reference; a finished answer is all of it.
       ASSERT_LE(request.tokens.size(), reference.tokens.size()) << "request " << i;
       ASSERT_TRUE(std::equal(request.tokens.begin(), request.tokens.end(), reference.tokens.begin()))
@@ -232,6 +239,8 @@ class Scenario {
   uint64_t events() const { return world_.events(); }
   uint64_t preemptions() const { return world_.head().scheduler().preemptions(); }
   uint64_t reused_positions() const { return world_.head().scheduler().reused_positions(); }
+  // Of the head's last life.
+  const ArchiveCounts& archive() const { return world_.head().scheduler().archive(); }
 };
 
 uint64_t number_from_environment(const char* name, uint64_t otherwise) {
@@ -245,27 +254,39 @@ TEST(SimTest, EveryRequestEndsRightOrWithACleanErrorUnderEverySeed) {
   set_log_level(only ? LogLevel::kInfo : LogLevel::kOff);
   size_t finished = 0, failed = 0;
   uint64_t events = 0, preemptions = 0, reused = 0;
+  ArchiveCounts archive;
   for (uint64_t seed = only ? only : 1; seed <= (only ? only : count); ++seed) {
     auto scenario = std::make_unique<Scenario>(seed);
     scenario->run();
     finished += scenario->finished;
     failed += scenario->failed;
     events += scenario->events();
-    if (!HasFailure()) preemptions += scenario->preemptions(), reused += scenario->reused_positions();
+    if (!HasFailure()) {
+      preemptions += scenario->preemptions(), reused += scenario->reused_positions();
+      archive.loads += scenario->archive().loads;
+      archive.misses += scenario->archive().misses;
+      archive.dearer += scenario->archive().dearer;
+      archive.failed += scenario->archive().failed;
+    }
     if (HasFailure())
       FAIL() << "seed " << seed << " fails; replay it with\n  CARAVAN_SIM_SEED=" << seed
              << " test_sim --gtest_filter=SimTest.EveryRequest*";
   }
   fmt::print(
       "{} seeds, {} events, {} requests answered in full, {} with an error, {} preemptions, {} positions "
-      "not computed again\n",
-      only ? 1 : count, events, finished, failed, preemptions, reused);
+      "not computed again; archives: {} loads, {} of them in vain, {} not worth it, {} misses\n",
+      only ? 1 : count, events, finished, failed, preemptions, reused, archive.loads, archive.failed,
+      archive.dearer, archive.misses);
   if (!only && count >= 100) {
     // The seeds exercise what they are there for.
     EXPECT_GT(finished, count * 5);
     EXPECT_GT(failed, count);
     EXPECT_GT(preemptions, count / 5);
     EXPECT_GT(reused, 10 * count);
+    EXPECT_GT(archive.loads, count / 2);
+    EXPECT_GT(archive.failed, count / 20);
+    EXPECT_GT(archive.dearer, 0u);
+    EXPECT_GT(archive.misses, count / 2);
   }
 }
 

@@ -55,7 +55,9 @@ HeadOptions SimWorld::head_options(uint64_t life) const {
   options.ring.layers.assign(config_.layers, {1, 1});
   options.ring.mode = config_.mode;
   options.ring.min_peers = config_.min_peers;
-  options.ring.codec = CodecId::kF32;
+  options.ring.codec = config_.codec;
+  options.probes.timeout = config_.probe_timeout;
+  if (config_.archive) options.archive_key.emplace();
   options.ring.context = config_.context;
   options.ring.max_sequences = config_.max_sequences;
   options.ring.max_rows = 512;
@@ -95,6 +97,7 @@ void SimWorld::start(uint32_t index) {
   if (alive(index)) return;
   Process& process = processes_[index];
   ++process.life;
+  archives_.try_emplace(index, config_.archive_faults, config_.seed * 1009 + index);
   process.node = std::make_unique<Node>(options_of(index, process.life));
   process.tick_at = Time::max();
   process.stage_free = process.head_free = now_;
@@ -220,7 +223,11 @@ void SimWorld::collect_events(Process& head) {
     SimRequest& request = requests_[head.requests.at(event.request)];
     if (request.cancelled) continue;  // the client is gone; a paused head may not know yet
     CHECK(!request.over());
-    if (auto* token = std::get_if<TokenEvent>(&event.what)) request.tokens.push_back(token->token);
+    request.cuts = head.cuts;
+    if (auto* token = std::get_if<TokenEvent>(&event.what)) {
+      if (request.tokens.empty()) request.first_token = now_;
+      request.tokens.push_back(token->token);
+    }
     if (auto* logits = std::get_if<PromptLogits>(&event.what)) {
       CHECK(logits->position == request.prompt_logits.size());
       request.prompt_logits.push_back(logits->logits.at(0));
@@ -229,6 +236,13 @@ void SimWorld::collect_events(Process& head) {
     if (auto* error = std::get_if<Error>(&event.what)) request.error = *error;
     if (request.over()) request.ended = now_;
   }
+  // Another ring may have begun to form in the very moment in which the last request ended.
+  if (!head.node->head()->ready()) return;
+  const Assign& assign = *head.node->head()->ring().assignment();
+  head.cuts.clear();
+  if (assign.codec == CodecId::kF32) return;
+  head.cuts.insert(config_.layers + 1);
+  for (const RouteStage& stage : assign.route) head.cuts.insert(stage.span.first);
 }
 
 bool SimWorld::all_over() const {
@@ -241,7 +255,8 @@ bool SimWorld::all_over() const {
 void SimWorld::act(uint32_t index, StagePlan& plan) {
   Process& process = processes_[index];
   process.plan = plan;
-  process.stage = std::make_unique<HashStage>(model_, plan.span, plan.last, config_.kv_blocks);
+  process.stage = std::make_unique<HashStage>(model_, plan, config_.kv_blocks,
+                                              config_.archive ? &archives_.at(index) : nullptr);
   const Duration load = Duration(random_.below(50'000'000)) + fetch(index, plan.span);
   deliver_at(now_ + load, index, [this, plan](Node& node) {
     node.on(StagePrepared{plan.ring, plan.epoch, config_.kv_blocks, {}}, now_);
@@ -263,7 +278,14 @@ void SimWorld::act(uint32_t index, FetchUnits& what) {
 }
 
 void SimWorld::act(uint32_t index, FindArchived& what) {
-  processes_[index].node->on(ArchiveFound{std::move(what.probe), {}}, now_);
+  Process& process = processes_[index];
+  const ArchiveProbe& probe = what.probe;
+  ArchivedFound found;
+  if (config_.archive && process.plan && process.plan->ring == probe.ring &&
+      process.plan->epoch == probe.epoch)
+    found.blocks = archives_.at(index).find(probe.tags, process.plan->lineage, process.plan->span);
+  found.load_ns = found.blocks * static_cast<uint64_t>(config_.archive_block_time.count());
+  process.node->on(ArchiveFound{what.probe, found}, now_);
 }
 
 void SimWorld::act(uint32_t index, ReleaseStage& release) {
@@ -279,9 +301,11 @@ void SimWorld::act(uint32_t index, RunSteps& run) {
     CHECK(process.plan.has_value());
     const double work = static_cast<double>(step.rows.count * process.plan->span.count()) *
                         static_cast<double>(config_.row_time.count());
+    const double loads =
+        static_cast<double>(step.load_tags.size()) * static_cast<double>(config_.archive_block_time.count());
     const auto compute = Duration(static_cast<int64_t>(
         process.slowness *
-        (work + static_cast<double>(step.ranges.empty() ? 1000 : config_.step_time.count()))));
+        (work + loads + static_cast<double>(step.ranges.empty() ? 1000 : config_.step_time.count()))));
     const Time start = std::max({now_, process.stage_free, process.paused_until});
     const Duration queue = start - now_;
     process.stage_free = start + compute;
@@ -302,6 +326,8 @@ void SimWorld::finish_step(uint32_t index, const Step& step, Duration compute, D
   done.step = step.step;
   done.rows = std::move(result.rows);
   done.error = std::move(result.error);
+  done.lost = std::move(result.lost);
+  if (!done.lost.empty()) done.lost_reason = "an archived block is gone";
   done.compute_ns = static_cast<uint64_t>(compute.count());
   done.queue_ns = static_cast<uint64_t>(queue.count());
   done.kv_blocks_free = config_.kv_blocks - std::min(config_.kv_blocks, process.stage->blocks_used());
@@ -313,7 +339,7 @@ void SimWorld::act(uint32_t index, EmbedJob& job) {
   process.head_free =
       std::max({now_, process.head_free, process.paused_until}) + std::chrono::microseconds(20);
   deliver_at(process.head_free, index, [this, job](Node& node) {
-    node.on(EmbedDone{job.epoch, job.step, model_.embed(job.tokens), {}}, now_);
+    node.on(EmbedDone{job.epoch, job.step, model_.embed(job.tokens, job.codec), {}}, now_);
   });
 }
 

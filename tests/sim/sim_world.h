@@ -34,6 +34,11 @@ struct SimConfig {
   uint32_t chunk_rows = 32;
   uint32_t window = 0;
   bool keep = false;  // sequences of ended requests
+  CodecId codec = CodecId::kF32;
+  bool archive = false;  // of every peer; of the head: tags and questions
+  HashArchive::Faults archive_faults;
+  Duration archive_block_time = std::chrono::microseconds(50);  // that a stage needs to load one
+  Duration probe_timeout = std::chrono::milliseconds(300);
   Duration latency = std::chrono::milliseconds(1);
   Duration jitter = std::chrono::milliseconds(1);
   Duration step_time = std::chrono::microseconds(500);   // of a stage, beside its rows
@@ -53,6 +58,8 @@ struct SimRequest {
   std::optional<Error> error;
   bool cancelled = false;  // by the client, or its connection broke with the head
   Time submitted{}, ended{};
+  Time first_token{};
+  std::set<uint32_t> cuts;  // of the ring that gave it: HashModel::reference
   bool over() const { return finish || error || cancelled; }
 };
 
@@ -92,6 +99,8 @@ class SimWorld {
   uint32_t process_count() const { return static_cast<uint32_t>(processes_.size()); }
   uint64_t events() const { return events_; }
   PeerKey key(uint32_t process) const;
+  // On the disk of a process: survives it.
+  HashArchive& archive(uint32_t process) { return archives_.at(process); }
   // Asked of every message on the way; false loses it, which no real link does. For tests of the tests.
   std::function<bool(uint32_t from, uint32_t to, Message& message)> tamper;
 
@@ -111,6 +120,7 @@ class SimWorld {
     Time stage_free{}, head_free{};
     Duration busy{};
     std::map<RequestId, size_t> requests;
+    std::set<uint32_t> cuts;  // of its ring, or the last one
   };
   struct Connection {
     bool up = false;
@@ -166,6 +176,7 @@ class SimWorld {
   uint64_t order_ = 0, events_ = 0;
   std::priority_queue<Event> queue_;
   std::map<uint32_t, Process> processes_;
+  std::map<uint32_t, HashArchive> archives_;
   std::map<std::pair<uint32_t, uint32_t>, Connection> connections_;
   std::vector<SimRequest> requests_;
 };
