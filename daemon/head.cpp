@@ -18,9 +18,9 @@ SchedulerOptions scheduler_options(const HeadOptions& options) {
   return made;
 }
 
-// Steps of nothing but computing prompts, in pieces of some size: what they take tells what prompts cost.
+// Steps of little but computing prompts, in pieces of some size: what they take tells what prompts cost.
 bool is_of_prompts(const StepPlan& plan) {
-  return plan.load_tags.empty() && plan.prompt_rows == plan.tokens.size() &&
+  return plan.load_tags.empty() && 4 * size_t{plan.prompt_rows} >= 3 * plan.tokens.size() &&
          plan.prompt_rows >= limits::kKvBlockPositions;
 }
 

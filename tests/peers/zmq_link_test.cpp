@@ -235,6 +235,21 @@ TEST(ZmqLink, HeartbeatsOvertakeALongPrompt) {
   EXPECT_FALSE(std::holds_alternative<Heartbeat>(received.back().message));
 }
 
+TEST(ZmqLink, QuestionsToArchivesOvertakeALongPrompt) {
+  LinkPeer a(1), b(2);
+  b.allow(a);
+  a.connect(b);
+  ASSERT_TRUE(a.log.wait_for<LinkUp>(b.key()));
+  for (uint64_t i = 1; i <= 4; ++i) ASSERT_TRUE(a.link->send(b.key(), step_of(i, 512, 4096)));
+  ArchiveProbe probe;
+  probe.tags.resize(limits::kMaxTagsPerStep);
+  probe.blocks = limits::kMaxTagsPerStep;
+  ASSERT_TRUE(a.link->send(b.key(), probe));
+  ASSERT_TRUE(b.log.wait_for<Received>(a.key(), 5));
+  const auto received = b.log.received(a.key());
+  EXPECT_FALSE(std::holds_alternative<ArchiveProbe>(received.back().message));
+}
+
 TEST(ZmqLink, AFullQueueRefusesInsteadOfWaiting) {
   LinkPeer a(1), b(2);
   b.allow(a);
