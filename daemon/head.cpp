@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string_view>
+#include <tuple>
 
 #include "base/check.h"
 #include "base/limits.h"
@@ -208,6 +210,13 @@ std::vector<const Member*> Head::able(Time now) const {
   members.erase(std::remove_if(members.begin(), members.end(),
                                [&](const Member* member) { return probation_.is_out(member->key, now); }),
                 members.end());
+  // Whoever joins first after a restart, each gets the layers it had, of which it has an archive. This
+  // process stays in front, where a hop to it is none.
+  const auto place = [this](const Member* member) {
+    return std::tuple(member->key != options_.ring.self, std::string_view(member->hello.name), member->key);
+  };
+  std::sort(members.begin(), members.end(),
+            [&](const Member* one, const Member* other) { return place(one) < place(other); });
   return members;
 }
 

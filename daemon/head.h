@@ -91,7 +91,7 @@ class Head {
   void handle(const PeerKey& from, const ArchiveProbe& answer, Time now);
   void ask_archives(Time now);
   void give_up_probes(Time now);
-  // Members that are not left out.
+  // Members that are not left out, in the order of a ring.
   std::vector<const Member*> able(Time now) const;
   // Those that a ring may be made of now: one that would have to fetch weights first is asked to, and left
   // out meanwhile if the others hold the model.

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "daemon/archive_key.h"
 #include "daemon/defaults.h"
 #include "daemon/version.h"
 
@@ -124,6 +125,7 @@ HeadOptions HeadProcess::head_options(const Config& config, Random& random) cons
   members.timeout = from_seconds(config.peer_timeout_s);
   members.heartbeat = std::min<Duration>(std::chrono::seconds(1), members.timeout / 4);
   head.scheduler.keep = true;
+  if (engine_->options().archive.on()) head.archive_key = load_archive_key(state_folder(config), random);
   head.chunk_rows = std::min(config.prefill_rows, ring.max_rows);
   return head;
 }

@@ -100,6 +100,20 @@ TEST(ArchiveTest, APromptSeenBeforeEveryProcessDiedIsLoaded) {
   }
 }
 
+TEST(ArchiveTest, EachPeerGetsItsLayersAgainInWhateverOrderTheyComeBack) {
+  Caravan world(archiving(3));
+  world.start({1, 2, 3});
+  world.ask(prompt(300));
+  world.kill({0, 1, 2, 3});
+  for (const uint32_t process : {3u, 0u, 2u, 1u}) {
+    world.SimWorld::start(process);
+    world.run_until(world.now() + seconds(1));
+  }
+  ASSERT_TRUE(world.head().ready());
+  world.ask(prompt(300));
+  EXPECT_EQ(world.counts().loads, 1u);
+}
+
 TEST(ArchiveTest, AHeadThatHostsAStageAsksItself) {
   SimConfig config = archiving(2);
   config.head_hosts_stage = true;

@@ -169,7 +169,7 @@ uint64_t HashStage::through_layers(Chains& chains, uint64_t row) {
 }
 
 // What is not there any more is made up, so that it shows if anyone goes on with it.
-void HashStage::load(const SequenceOperation& operation, const BlockTag* tags) {
+void HashStage::load(const SequenceOperation& operation, std::span<const BlockTag> tags) {
   Chains& chains = sequences_.at(operation.sequence);
   for (uint32_t block = 0; block < loaded_blocks(operation); ++block)
     for (uint32_t i = 0; i < span_.count(); ++i) {
@@ -180,7 +180,7 @@ void HashStage::load(const SequenceOperation& operation, const BlockTag* tags) {
     }
 }
 
-void HashStage::archive(const RowRange& range, const Chains& chains, const BlockTag* tags) {
+void HashStage::archive(const RowRange& range, const Chains& chains, std::span<const BlockTag> tags) {
   const uint32_t begin = range.first_position / limits::kKvBlockPositions;
   for (uint32_t block = 0; block < completed_blocks(range); ++block)
     for (uint32_t i = 0; i < span_.count(); ++i) {
@@ -191,16 +191,15 @@ void HashStage::archive(const RowRange& range, const Chains& chains, const Block
 }
 
 HashStage::Result HashStage::run(const Step& step) {
-  const BlockTag* load_tag = step.load_tags.data();
+  std::span<const BlockTag> load_tags = step.load_tags, tags = step.tags;
   for (const SequenceOperation& operation : step.operations) {
     const std::string error = apply(operation);
     if (!error.empty()) return {{}, fmt::format("sequence {}: {}", operation.sequence.value, error)};
-    if (operation.kind == OperationKind::kLoad) load(operation, load_tag);
-    load_tag += loaded_blocks(operation);
+    if (operation.kind == OperationKind::kLoad) load(operation, load_tags);
+    load_tags = load_tags.subspan(loaded_blocks(operation));
   }
   tainted_.insert(step.lost.begin(), step.lost.end());
   Result result;
-  const BlockTag* tag = step.tags.data();
   const std::vector<uint64_t> in = model_.unpack(step.rows);
   std::vector<uint64_t> out;
   size_t next = 0;
@@ -214,9 +213,9 @@ HashStage::Result HashStage::run(const Step& step) {
     }
     const bool lost = lost_.count(range.sequence) > 0;
     if (lost) result.lost.push_back(range.sequence);
-    if (archive_ != nullptr && !step.tags.empty() && !lost && !tainted_.count(range.sequence))
-      archive(range, found->second, tag);
-    tag += completed_blocks(range);
+    if (step.tags.empty()) continue;
+    if (archive_ != nullptr && !lost && !tainted_.count(range.sequence)) archive(range, found->second, tags);
+    tags = tags.subspan(completed_blocks(range));
   }
   if (blocks_used() > kv_blocks_) return {{}, "no KV block is free"};
   result.rows = model_.pack(out, plan_.codec);

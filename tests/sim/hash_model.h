@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -70,8 +71,8 @@ class HashStage {
   // [layer of the span][position]: the chain up to there.
   using Chains = std::vector<std::vector<uint64_t>>;
   std::string apply(const SequenceOperation& operation);
-  void load(const SequenceOperation& operation, const BlockTag* tags);
-  void archive(const RowRange& range, const Chains& chains, const BlockTag* tags);
+  void load(const SequenceOperation& operation, std::span<const BlockTag> tags);
+  void archive(const RowRange& range, const Chains& chains, std::span<const BlockTag> tags);
   uint64_t through_layers(Chains& chains, uint64_t row);
 
   HashModel& model_;

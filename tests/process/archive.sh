@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# What peers archived of a prompt outlives every process: a demo whose processes are all killed and that is asked the same again.
+# Loopback only, free ports only.
+#   archive.sh CARAVAN WORK_FOLDER
+set -euo pipefail
+program=$1 work=$2/archive
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/lib.sh"
+rm -rf "$work"
+mkdir -p "$work"
+
+prompt="Once upon a time there was a little girl who had a red ball. She liked to play with it in the garden every day. \
+One day the ball rolled away and she ran after it. It rolled down the hill and into the water. The girl was sad. Then a \
+big dog came and said that he could swim. He jumped into the water and brought the ball back. The girl was very happy."
+body="{\"prompt\":\"$prompt\",\"max_tokens\":24,\"temperature\":0,\"seed\":1}"
+
+start_demo() { # ARGUMENTS...
+  rm -f "$work/state/running.json"
+  launch demo demo "$model" --peers 2 --codec f32 --state "$work/state" --api 127.0.0.1:0 "$@"
+  demo=$launched
+  wait_for 60 "a demo" test -s "$work/state/running.json"
+  api=$(api_of "$work/state")
+  wait_for 60 "a ring" grep_in health " 200 "
+}
+grep_in() { http "$api" GET "/$1" | grep -q "$2"; }
+text_of() { http "$api" POST /v1/completions "$body" | grep -o '"text":"[^"]*"' | head -1; }
+metric() { http "$api" GET /metrics | sed -n "s/^caravan_archive_$1_total //p" | tr -d '\r'; }
+kill_all() { # the demo and its peers, at once
+  local all
+  all=$(ps -o pid= --ppid "$demo" | tr -d ' ')
+  kill -9 "$demo" $all 2>/dev/null || true
+  wait "$demo" 2>/dev/null || true
+}
+
+start_demo
+first=$(text_of)
+[ -n "$first" ] || give_up "no text"
+[ "$(metric loads)" = 0 ] || give_up "something was loaded before anything was archived"
+[ "$(metric misses)" = 1 ] || give_up "the archives were not asked"
+[ "$(stat -c %a "$work/state/keys/archive.key")" = 600 ] || give_up "others may read the archive's key"
+sleep 3 # archiving goes on in the background
+kill_all
+start_demo
+second=$(text_of)
+[ "$second" = "$first" ] || give_up "another text: $second instead of $first"
+[ "$(metric loads)" = 1 ] || give_up "nothing was loaded: $(http "$api" GET /metrics | grep archive)"
+[ "$(metric failed)" = 0 ] || give_up "what was loaded could not be read"
+pass "a prompt seen before all processes were killed is loaded, $(metric loaded_tokens) tokens of it, and gives the same text"
+kill_all
+
+start_demo --archive 0
+third=$(text_of)
+[ "$third" = "$first" ] || give_up "without archives another text: $third instead of $first"
+[ "$(metric misses)$(metric loads)" = 00 ] || give_up "archives that are off were asked"
+pass "with --archive 0 nobody is asked"
+kill_all
