@@ -48,6 +48,22 @@ second=$(text_of)
 pass "a prompt seen before all processes were killed is loaded, $(metric loaded_tokens) tokens of it, and gives the same text"
 kill_all
 
+# Bytes in the middle of one peer's tables; what is around them stays readable.
+damaged=0
+for table in $(find "$work/state/archive/peer-1" -name '*.sst' -size +64k); do
+  dd if=/dev/zero of="$table" bs=4096 seek=20 count=1 conv=notrunc 2>/dev/null && damaged=$((damaged + 1))
+done
+[ "$damaged" -gt 0 ] || give_up "no table of the archive is to be found"
+start_demo
+again=$(text_of)
+[ "$again" = "$first" ] || give_up "from a damaged archive another text: $again instead of $first"
+[ "$(metric failed)" = 1 ] || give_up "the damage was not noticed: $(http "$api" GET /metrics | grep archive)"
+again=$(text_of)
+[ "$again" = "$first" ] || give_up "after a damaged archive another text: $again instead of $first"
+[ "$(metric failed)" = 1 ] || give_up "what is damaged was loaded twice"
+pass "a damaged block is noticed, and its prompt is computed to the same text, once"
+kill_all
+
 start_demo --archive 0
 third=$(text_of)
 [ "$third" = "$first" ] || give_up "without archives another text: $third instead of $first"

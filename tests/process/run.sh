@@ -69,8 +69,8 @@ for budget in 2MiB 2560KiB; do
   grep -q '"kv_bytes_read":[1-9]' "$work/kv-few" || give_up "--kv-ram $budget reads nothing back: $(cat "$work/kv-few")"
   grep -q '"kv_blocks":32,"kv_frames":[35]}' "$work/kv-few" || give_up "the plan is $(cat "$work/kv-few")"
 done
-# Beside the archive, which is meant to stay.
-left_in() { ls -A "$1" | grep -v '^archive' || true; }
+# Beside the archive and its key, which are meant to stay.
+left_in() { { ls -A "$1"; ls -A "$1/keys" 2>/dev/null; } | grep -v '^archive\|^keys$' || true; }
 [ -z "$(left_in "$work/kv")" ] || give_up "run leaves $(left_in "$work/kv") in its state folder"
 "$program" run "$model" --ids "$many" -n 8 --temp 0 --ignore-end --context 1024 --kv-ram 1536KiB --peers 2 --codec f32 \
   --state "$work/kv" --json >"$work/kv-ring" 2>/dev/null
@@ -164,7 +164,7 @@ pass "serve ends on Ctrl-C and takes its file away"
 long="{\"prompt\":[$(seq -s, 1 900)],\"max_tokens\":100,\"temperature\":0,\"stream\":true,\"logit_bias\":{\"2\":-100}}"
 texts() { sed -n 's/^data: .*"text":"\(.*\)","logprobs".*/\1/p' "$1" | tr -d '\n'; }
 metric() { http "$(api_of "$1")" GET /metrics | sed -n "s/^$2 //p" | tr -d '\r'; }
-launch broken serve "$model" $loopback --context 1024 --kv-ram 2560KiB --threads 2 --state "$work/broken"
+launch broken serve "$model" $loopback --context 1024 --kv-ram 2560KiB --archive 0 --threads 2 --state "$work/broken"
 broken=$launched
 wait_for 10 "the head's answer" is_ready "$work/broken"
 http "$(api_of "$work/broken")" POST /v1/completions "$long" >"$work/long" &
