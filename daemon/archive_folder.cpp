@@ -19,13 +19,6 @@ namespace fs = std::filesystem;
 constexpr const char* kValues = "bulk.kv";
 constexpr const char* kRecords = "index";
 
-bool can_be_written(const std::string& folder) {
-  std::error_code error;
-  fs::path path = fs::absolute(folder, error);
-  while (!fs::exists(path, error) && path.has_relative_path()) path = path.parent_path();
-  return ::access(path.c_str(), W_OK | X_OK) == 0;
-}
-
 // What is left to others of the disk, whatever the bound says.
 uint64_t left_free(const std::string& folder) {
   return std::min<uint64_t>(disk_total_bytes(folder) / 64, uint64_t{512} << 20);
@@ -33,12 +26,15 @@ uint64_t left_free(const std::string& folder) {
 
 }  // namespace
 
+bool folder_can_be_written(const std::string& folder) {
+  std::error_code error;
+  fs::path path = fs::absolute(folder, error);
+  while (!fs::exists(path, error) && path.has_relative_path()) path = path.parent_path();
+  return ::access(path.c_str(), W_OK | X_OK) == 0;
+}
+
 std::unique_ptr<KvArchive> open_archive(const ArchiveOptions& options, const Clock& clock) {
   if (!options.on()) return nullptr;
-  if (!options.asked_for && !can_be_written(options.folder)) {
-    log_info("kv_archive_none folder={} reason=\"it cannot be written\"", options.folder);
-    return nullptr;
-  }
   try {
     RocksStore rocks(options.folder, {kValues, kRecords});
     KvArchiveOptions archive;

@@ -14,9 +14,11 @@ struct ArchiveOptions {
   std::string folder;        // empty: there is no archive
   Bytes limit;               // on disk; 0: there is none
   std::optional<Bytes> day;  // written a day, at most
-  bool asked_for = false;    // by the user, who hears when there is none
   bool on() const { return !folder.empty() && limit.count > 0; }
 };
+
+// Whether a folder, which need not be there yet, can be made and written.
+bool folder_can_be_written(const std::string& folder);
 
 // The KV archive in a folder, or null, with a line in the log that says why: another process has it, it is
 // damaged or of another version, or the folder cannot be written. Nothing is removed then. Any thread; takes

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "daemon/archive_folder.h"
 #include "daemon/kv_folder.h"
 
 namespace caravan {
@@ -78,19 +79,24 @@ constexpr uint64_t kLeastArchive = uint64_t{1} << 20;
 ArchiveOptions archive_options(const Config& config, uint32_t sharers) {
   ArchiveOptions options;
   const std::string state = state_path(config);
-  if (state.empty()) return options;
+  const bool asked_for = !config.archive.empty();
+  if (state.empty() || !folder_can_be_written(state)) {
+    if (asked_for)
+      log_warning("kv_archive_none reason=\"{} cannot be written; name another folder with --state DIR\"",
+                  state.empty() ? "no folder" : state);
+    return options;
+  }
   options.folder = state + "/archive";
-  options.asked_for = !config.archive.empty();
   const Bytes disk{disk_total_bytes(state)};
   uint64_t limit = 0;
-  if (options.asked_for)
+  if (asked_for)
     limit = parse_budget(config.archive, disk).count;
   else
     limit = std::min(kMostArchive, (disk_free_bytes(state) + folder_bytes(options.folder)) / 8);
   if (!config.disk.empty()) {
     const uint64_t most = parse_budget(config.disk, disk).count;
     const uint64_t left = most - std::min(most, folder_bytes(state + "/store"));
-    limit = std::min(limit, options.asked_for ? left : left / 4);
+    limit = std::min(limit, asked_for ? left : left / 4);
   }
   options.limit = {limit / std::max(1u, sharers)};
   if (options.limit.count < kLeastArchive) options.limit = {};
