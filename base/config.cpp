@@ -58,6 +58,7 @@ const std::vector<Key>& keys() {
       {"threads", &Config::threads, 0, 1024},
       {"isa", &Config::isa, 0, 0, "auto scalar avx2 avx512"},
       {"exact", &Config::exact},
+      {"calibrate", &Config::calibrate},
       {"kv_type", &Config::kv_type, 0, 0, "f32 f16"},
       {"context", &Config::context, 0, limits::kMaxContext},
       {"ram", &Config::ram},

@@ -23,7 +23,8 @@ struct Config {
   std::string state;     // the folder for keys, pins and the like; default ~/.local/state/caravan
   uint32_t threads = 0;  // default: the cores
   std::string isa = "auto";
-  bool exact = false;  // f32 activations
+  bool exact = false;     // f32 activations
+  bool calibrate = true;  // serve measures the machine at its first start
   std::string kv_type = "f32";
   uint32_t context = 0;  // default: the model's, at most 4096
   std::string ram;       // budget of this peer, "4GiB" or "50%"; default: three quarters of what is free

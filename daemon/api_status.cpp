@@ -61,6 +61,10 @@ void each_field(Status& status, Field field) {
   field("reused_tokens", status.reused_tokens);
   field("prefill_tokens_per_second", status.prefill_tokens_per_second);
   field("decode_tokens_per_second", status.decode_tokens_per_second);
+  field("token_ms", status.token_ms);
+  field("expected_token_ms", status.expected_token_ms);
+  field("prompt_token_ms", status.prompt_token_ms);
+  field("expected_prompt_token_ms", status.expected_prompt_token_ms);
   field("wire_bytes", status.wire_bytes);
   field("kv_bytes_written", status.kv_bytes_written);
   field("kv_bytes_read", status.kv_bytes_read);
@@ -122,6 +126,19 @@ std::string age(int64_t total_seconds) {
   return fmt::format("{} h", minutes / 60);
 }
 
+std::string beside(double measured_ms, double expected_ms) {
+  return fmt::format("{} ms measured, {} expected",
+                     measured_ms > 0 ? fmt::format("{:.2f}", measured_ms) : "-",
+                     expected_ms > 0 ? fmt::format("{:.2f}", expected_ms) : "-");
+}
+
+std::string alone_line(const ServiceStatus& status) {
+  if (status.token_ms <= 0 && status.prompt_token_ms <= 0) return "";
+  return fmt::format("one request alone: a token {}; a prompt's token {}\n",
+                     beside(status.token_ms, status.expected_token_ms),
+                     beside(status.prompt_token_ms, status.expected_prompt_token_ms));
+}
+
 }  // namespace
 
 std::string status_json(const ServiceStatus& status) {
@@ -177,15 +194,16 @@ std::string status_table(const ServiceStatus& status, int64_t now_unix) {
     text += fmt::format("archive: {} tokens of prompts in {} loads; {} hits, {} misses\n",
                         status.archive_loaded_tokens, status.archive_loads, status.archive_hits,
                         status.archive_misses);
-  text += fmt::format("speed, last minute: prefill {:.1f} tokens/s, decode {:.1f} tokens/s\n\n",
+  text += fmt::format("speed, last minute: prefill {:.1f} tokens/s, decode {:.1f} tokens/s\n",
                       status.prefill_tokens_per_second, status.decode_tokens_per_second);
   if (const ArchiveStatus& archive = status.kv_archive; archive.on)
     text += fmt::format(
-        "KV archive here: {} of {} in {} blocks{}   {} written, {} read, {} blocks evicted, {} bad\n\n",
+        "KV archive here: {} of {} in {} blocks{}   {} written, {} read, {} blocks evicted, {} bad\n",
         to_string(Bytes{archive.bytes}), to_string(Bytes{archive.limit_bytes}), archive.blocks,
         archive.off_for_now ? ", off after a failure of its disk" : "",
         to_string(Bytes{archive.bytes_written}), to_string(Bytes{archive.bytes_read}), archive.blocks_evicted,
         archive.blocks_quarantined);
+  text += alone_line(status) + "\n";
   text += fmt::format("{:<16} {:<9} {:<22} {:<9} {:>9} {:>9} {:>13} {:>10} {:>10}  {}\n", "peer", "key",
                       "address", "units", "trip ms", "layer ms", "kv free", "in", "out", "state");
   for (const StageStatus& stage : status.stages) {

@@ -227,6 +227,9 @@ class Parser {
     flag<std::string>(sub, "--listen",
                       "HOST:PORT where peers connect (default 0.0.0.0:7420; strangers get nothing there)",
                       [](Config& c, const std::string& v) { c.listen = v; });
+    sub->add_flag_callback(
+        "--no-calibrate", [this] { overrides_.push_back([](Config& c) { c.calibrate = false; }); },
+        "do not measure this machine at the first start (seconds; status then lacks what was expected)");
     add_api(sub);
     add_engine(sub);
     add_ring(sub);

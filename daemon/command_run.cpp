@@ -1,4 +1,6 @@
 // run: one generation, here or through a ring of processes of this machine.
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -93,6 +95,13 @@ nlohmann::ordered_json plan_json(const Engine& engine) {
           {"kv_frames", kv.frames}};
 }
 
+// The most that was resident of this process: its own memory, and what it had mapped of files.
+uint64_t peak_memory_bytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
+}
+
 void print_json(const RunResult& result, const ServiceStatus& status, const Engine& engine) {
   const KvCounters& kv = engine.kv_counters();
   const nlohmann::ordered_json json = {{"prompt_ids", result.prompt_ids},
@@ -108,6 +117,7 @@ void print_json(const RunResult& result, const ServiceStatus& status, const Engi
                                        {"kv_bytes_written", kv.bytes_written.value()},
                                        {"kv_bytes_read", kv.bytes_read.value()},
                                        {"kv_wait_ms", static_cast<double>(kv.waited_ns.value()) * 1e-6},
+                                       {"peak_memory_bytes", peak_memory_bytes()},
                                        {"plan", plan_json(engine)},
                                        {"model", status.model},
                                        {"codec", status.codec},

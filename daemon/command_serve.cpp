@@ -10,10 +10,12 @@
 #include <utility>
 
 #include "base/error.h"
+#include "daemon/calibrate.h"
 #include "daemon/commands.h"
 #include "daemon/defaults.h"
 #include "daemon/demo_tale.h"
 #include "daemon/end_within.h"
+#include "daemon/forecast.h"
 #include "daemon/load_report.h"
 #include "daemon/local_ring.h"
 #include "daemon/model_library.h"
@@ -114,6 +116,11 @@ int command_serve(const CommandLine& line) {
   EventLoop loop;
   LoadReport load(clock);
   ServeProcess serve(loop, clock, random, line.config, open_model(line.model, line.config), load.progress());
+  if (line.config.calibrate) {
+    const Engine& engine = serve.head().engine();
+    serve.head().service().set_forecast(forecast_of(clock, line.config, engine.manifest(), engine.spec(),
+                                                    state_folder(line.config), calibration_progress()));
+  }
   serve.head().driver().on_change([&, told = false]() mutable {
     if (told || !serve.head().driver().node().head()->ready()) return;
     told = true;

@@ -9,6 +9,14 @@
 
 namespace caravan {
 
+namespace {
+
+// Of fewer, the time says little.
+constexpr uint32_t kMeasuredTokens = 8;
+constexpr uint32_t kMeasuredPrompt = 64;
+
+}  // namespace
+
 struct HeadService::Generation {
   GenerationOptions options;
   Callback callback;
@@ -17,6 +25,9 @@ struct HeadService::Generation {
   StopMatcher stop;
   Usage usage;
   Time last_token{};
+  bool alone = false;   // nothing else ran since it was accepted
+  uint64_t reused = 0;  // prompt positions of all requests that were not computed, when it was accepted
+  double prompt_ms = 0, tokens_ms = 0;
 
   Generation(GenerationOptions given, Callback call)
       : options(std::move(given)), callback(std::move(call)), stop(options.stop) {}
@@ -61,6 +72,8 @@ RequestId HeadService::start(std::vector<TokenId> prompt, GenerationOptions opti
   generation->logits = std::exchange(logits_callback_, nullptr);
   generation->usage.prompt_tokens = static_cast<uint32_t>(prompt.size());
   generation->last_token = clock_.now();
+  generation->alone = generations_.empty();
+  generation->reused = driver_.node().head()->scheduler().reused_positions();
   if (options_.tokenizer) generation->decoder.emplace(*options_.tokenizer, StreamDecoder::Options());
   request.prompt = std::move(prompt);
   const RequestId id =
@@ -111,6 +124,8 @@ void HeadService::on_token(Generation& generation, TokenEvent token) {
   out.top = std::move(token.top);
   out.milliseconds = seconds(now - generation.last_token) * 1e3;
   generation.last_token = now;
+  generation.alone &= generations_.size() == 1;
+  (generation.usage.completion_tokens == 0 ? generation.prompt_ms : generation.tokens_ms) += out.milliseconds;
   ++generation.usage.completion_tokens;
   if (generation.decoder) {
     out.bytes = options_.tokenizer->piece(token.token);
@@ -121,6 +136,7 @@ void HeadService::on_token(Generation& generation, TokenEvent token) {
 }
 
 void HeadService::finish(RequestId request, Generation& generation, FinishReason reason) {
+  measure(generation);
   generations_.erase(request);
   GenerationEvent last;
   if (generation.decoder && !generation.stop.matched()) {
@@ -152,12 +168,39 @@ ArchiveStatus archive_status(const KvArchive& archive) {
 
 }  // namespace
 
+void HeadService::measure(const Generation& generation) {
+  const Usage& usage = generation.usage;
+  if (!generation.alone) return;
+  if (usage.completion_tokens > kMeasuredTokens) {
+    alone_.token_ms = generation.tokens_ms / (usage.completion_tokens - 1);
+    alone_.token_position = usage.prompt_tokens + usage.completion_tokens / 2.0;
+  }
+  const bool computed = driver_.node().head()->scheduler().reused_positions() == generation.reused;
+  if (computed && usage.completion_tokens > 0 && usage.prompt_tokens >= kMeasuredPrompt) {
+    alone_.prompt_token_ms = generation.prompt_ms / usage.prompt_tokens;
+    alone_.prompt_tokens = usage.prompt_tokens;
+  }
+}
+
+void HeadService::set_beside(ServiceStatus& status) const {
+  const bool all_here = status.stages.size() == 1 && status.stages[0].key.empty();
+  if (!all_here) return;
+  status.token_ms = alone_.token_ms;
+  status.prompt_token_ms = alone_.prompt_token_ms;
+  if (!forecast_) return;
+  if (alone_.token_ms > 0) status.expected_token_ms = forecast_->token_seconds(alone_.token_position) * 1e3;
+  if (alone_.prompt_token_ms > 0)
+    status.expected_prompt_token_ms =
+        forecast_->prompt_token_seconds(std::min(options_.prompt_rows, alone_.prompt_tokens)) * 1e3;
+}
+
 ServiceStatus HeadService::status() const {
   ServiceStatus status = driver_.node().head()->status(clock_.now());
   status.model = options_.model_name;
   status.family = options_.family;
   status.fingerprint = options_.fingerprint;
   status.started_unix = started_unix_;
+  set_beside(status);
   if (options_.kv) {
     status.kv_bytes_written = options_.kv->bytes_written.value();
     status.kv_bytes_read = options_.kv->bytes_read.value();

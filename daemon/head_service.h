@@ -3,10 +3,14 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
+#include <utility>
 
 #include "base/clock.h"
 #include "cache/kv_mover.h"
+#include "daemon/forecast.h"
 #include "daemon/generation.h"
 #include "daemon/node_driver.h"
 #include "model/tokenizer.h"
@@ -25,6 +29,7 @@ class HeadService final : public GenerationService {
     const Tokenizer* tokenizer = nullptr;               // none: tokens without text. Outlives the service
     const KvCounters* kv = nullptr;                     // of the process; outlives the service
     std::function<const KvArchive*()> kv_archive = {};  // of the process, once it is there; may be empty
+    uint32_t prompt_rows = 1;                           // of a prompt's step
     bool opening = false;  // texts begin with their prompt's end, so no space is dropped
   };
   HeadService(NodeDriver& driver, const Clock& clock, Options options);
@@ -33,6 +38,8 @@ class HeadService final : public GenerationService {
   RequestId start(std::vector<TokenId> prompt, GenerationOptions options, Callback callback) override;
   void cancel(RequestId request) override;
   ServiceStatus status() const override;
+  // For status(): of every layer in this process.
+  void set_forecast(std::optional<Forecast> forecast) { forecast_ = std::move(forecast); }
 
   // Hears of the prompt's logits, position by position, of the request that is started next.
   using LogitsCallback = std::function<void(uint32_t position, std::span<const float> logits)>;
@@ -43,12 +50,23 @@ class HeadService final : public GenerationService {
   void on_event(RequestEvent event);
   void on_token(Generation& generation, TokenEvent token);
   void finish(RequestId request, Generation& generation, FinishReason reason);
+  // Takes note of a request that ran alone.
+  void measure(const Generation& generation);
+  void set_beside(ServiceStatus& status) const;
 
   NodeDriver& driver_;
   const Clock& clock_;
   const Options options_;
   const int64_t started_unix_;
   LogitsCallback logits_callback_;
+  // Of requests that ran alone, the last of each.
+  struct Alone {
+    double token_ms = 0, token_position = 0;
+    double prompt_token_ms = 0;
+    uint32_t prompt_tokens = 0;
+  };
+  Alone alone_;
+  std::optional<Forecast> forecast_;
   std::map<RequestId, std::shared_ptr<Generation>> generations_;
 };
 

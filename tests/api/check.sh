@@ -6,7 +6,7 @@ set -euo pipefail
 program=$1 work=$2/openai
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$work"
-"$program" serve "$here/../../configs/demo/demo.gguf" --api 127.0.0.1:0 --listen 127.0.0.1:0 --state "$work/state" \
+"$program" serve "$here/../../configs/demo/demo.gguf" --no-calibrate --api 127.0.0.1:0 --listen 127.0.0.1:0 --state "$work/state" \
   >"$work/serve.log" 2>&1 &
 server=$!
 trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null || true' EXIT

@@ -8,6 +8,7 @@
 #include "base/budget.h"
 #include "base/error.h"
 #include "compute/cpu/cpu_backend.h"
+#include "daemon/forecast.h"
 #include "model/families.h"
 #include "offload/planner.h"
 #include "tests/offload/planner_support.h"
@@ -76,6 +77,19 @@ TEST_F(ModelPlanTest, TheScratchIsWhatTheBackEndReserves) {
     Engine engine(read_manifest(manifest_.path), options);
     EXPECT_EQ(backend_scratch(spec_, options).count, engine.budget().used(MemoryTag::kScratch).count);
   }
+}
+
+TEST_F(ModelPlanTest, AForecastIsThePlanAtBothEndsOfTheContextAndBetweenThem) {
+  const PlanInput input = pages().input;
+  const Plan plan = plan_pages(input);
+  const Forecast forecast(input);
+  EXPECT_DOUBLE_EQ(forecast.token_seconds(0), plan.decode_start.seconds);
+  EXPECT_DOUBLE_EQ(forecast.token_seconds(input.context), plan.decode.seconds);
+  EXPECT_DOUBLE_EQ(forecast.token_seconds(10.0 * input.context), plan.decode.seconds);
+  EXPECT_GT(forecast.token_seconds(100), plan.decode_start.seconds);
+  EXPECT_LT(forecast.token_seconds(100), plan.decode.seconds);
+  EXPECT_DOUBLE_EQ(forecast.prompt_token_seconds(64), plan.prompt.seconds / 64);
+  EXPECT_GT(forecast.prompt_token_seconds(1), forecast.prompt_token_seconds(64));
 }
 
 TEST_F(ModelPlanTest, UnderABudgetSomeIsStreamedAndTheTextsSaySo) {

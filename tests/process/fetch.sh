@@ -17,7 +17,7 @@ answer() { http "$(api_of "$work/head")" POST /v1/completions "$ask" | sed -n 's
 alone=$("$program" run "$model" -p "Once upon a time" -n 16 --temp 0 2>/dev/null)
 
 serve() { # NAME: a head on the same address each time
-  launch "$1" serve "$model" --api 127.0.0.1:0 --listen "${listen-127.0.0.1:0}" --codec f32 --peer-timeout 2 \
+  launch "$1" serve "$model" --no-calibrate --api 127.0.0.1:0 --listen "${listen-127.0.0.1:0}" --codec f32 --peer-timeout 2 \
     --log info --state "$work/head"
   head=$launched
   wait_for 20 "the head's answer" is_ready "$work/head"

@@ -115,7 +115,7 @@ answer() { http "$(api_of "$1")" POST /v1/completions "$ask" | sed -n 's/.*"text
 expect_exit 1 "caravan serve MODEL" status --state "$work/head"
 expect_exit 1 "caravan serve MODEL" invite --state "$work/head"
 expect_exit 1 "api-key" serve "$model" --api 0.0.0.0:0 --listen 127.0.0.1:0 --state "$work/head"
-launch head serve "$model" $loopback --codec f32 --name tale --kv-type f16 --peer-timeout 2 --state "$work/head"
+launch head serve "$model" --no-calibrate $loopback --codec f32 --name tale --kv-type f16 --peer-timeout 2 --state "$work/head"
 head=$launched
 wait_for 10 "the head's answer" is_ready "$work/head"
 grep -q "^API at http://$(api_of "$work/head") " "$work/head.out" || give_up "serve does not print its address"
@@ -164,7 +164,7 @@ pass "serve ends on Ctrl-C and takes its file away"
 long="{\"prompt\":[$(seq -s, 1 900)],\"max_tokens\":100,\"temperature\":0,\"stream\":true,\"logit_bias\":{\"2\":-100}}"
 texts() { sed -n 's/^data: .*"text":"\(.*\)","logprobs".*/\1/p' "$1" | tr -d '\n'; }
 metric() { http "$(api_of "$1")" GET /metrics | sed -n "s/^$2 //p" | tr -d '\r'; }
-launch broken serve "$model" $loopback --context 1024 --kv-ram 2560KiB --archive 0 --threads 2 --state "$work/broken"
+launch broken serve "$model" --no-calibrate $loopback --context 1024 --kv-ram 2560KiB --archive 0 --threads 2 --state "$work/broken"
 broken=$launched
 wait_for 10 "the head's answer" is_ready "$work/broken"
 http "$(api_of "$work/broken")" POST /v1/completions "$long" >"$work/long" &

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# What a process really takes of memory, beside its budget; and what serve expected of the machine beside what it did.
+#   budgets.sh CARAVAN GENERATE WORK_FOLDER
+set -euo pipefail
+program=$1 generate=$2 work=$3/budgets
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/lib.sh"
+rm -rf "$work"
+mkdir -p "$work"
+
+# --- Memory ---
+# The program itself, its libraries, the tokenizer, and what the kernel rounds up: docs/ARCHITECTURE.md.
+beside=$((48 << 20))
+"$generate" 0.2b q8_0 "$work/model.gguf" >/dev/null 2>&1
+size=$(stat -c %s "$work/model.gguf")
+number() { sed "s/.*\"$1\":\([0-9]*\).*/\1/" <<<"$json"; }
+stays_within() { # MIB WHAT ARGUMENTS...
+  local budget=$(($1 << 20)) what=$2
+  shift 2
+  json=$("$program" run "$work/model.gguf" --state "$work/state" --ram $budget --threads 2 --json "$@" 2>/dev/null)
+  [ "$(number peak_memory_bytes)" -le $((budget + beside)) ] ||
+    give_up "$what: $(number peak_memory_bytes) bytes were resident, with a budget of $budget and $beside beside it"
+}
+some=$(seq -s, 1 40) many=$(seq -s, 1 600)
+stays_within 80 "streamed weights" --ids "$some" -n 4 --context 512
+[ "$(number disk_bytes)" -gt $((size / 2)) ] || give_up "under 80 MiB nothing was streamed: $json"
+stays_within 80 "streamed weights and KV on disk" --ids "$many" -n 4 --context 1024 --kv-ram 8MiB
+[ "$(number kv_bytes_written)" -gt 0 ] || give_up "under 8 MiB no KV went to disk: $json"
+stays_within 300 "mapped weights" --ids "$many" -n 4 --context 1024
+[ "$(number disk_bytes)" = 0 ] || give_up "under 300 MiB something was streamed: $json"
+pass "resident memory stays within --ram and $((beside >> 20)) MiB: streamed, with KV on disk, and mapped"
+
+# --- Expected and measured ---
+is_ready() { http "$(api_of "$1")" GET /health | grep -q "^HTTP/1.1 200"; }
+serve() { # NAME ARGUMENTS...
+  launch "$1" serve "$work/model.gguf" --api 127.0.0.1:0 --listen 127.0.0.1:0 --threads 1 --state "$work/head" "${@:2}"
+  head=$launched
+  wait_for 60 "the head's answer" is_ready "$work/head"
+}
+ask() { http "$(api_of "$work/head")" POST /v1/completions "{\"prompt\":[$some,$some],\"max_tokens\":12,\"temperature\":0}"; }
+status() { "$program" status --json --state "$work/head"; }
+serve unmeasured --no-calibrate
+[ ! -e "$work/head/calibration.json" ] || give_up "--no-calibrate measured"
+kill -9 "$head"
+serve first
+grep -q "measuring this machine: disk" "$work/first.err" || give_up "the first start measures nothing: $(cat "$work/first.err")"
+[ -s "$work/head/calibration.json" ] || give_up "the first start keeps no measurements"
+ask >/dev/null
+json=$(status)
+for key in token_ms expected_token_ms prompt_token_ms expected_prompt_token_ms; do
+  [[ $json =~ \"$key\":([0-9.e-]+) ]] || give_up "status has no $key: $json"
+  [[ ${BASH_REMATCH[1]} =~ [1-9] ]] || give_up "status does not know $key: $json"
+done
+"$program" status --state "$work/head" | grep -q "one request alone: a token .* ms measured, .* expected" ||
+  give_up "the table does not set one beside the other: $("$program" status --state "$work/head")"
+kill -9 "$head"
+serve second
+! grep -q measuring "$work/second.err" || give_up "the second start measures again"
+kill -9 "$head"
+pass "serve measures the machine at its first start, and status sets the expected beside the measured"
+echo "$passed checks of budgets passed"
