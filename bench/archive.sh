@@ -21,7 +21,7 @@ serve() { # leaves the time until it was ready in $ready_ms
   rm -f "$state/running.json"
   local begun
   begun=$(now_ns)
-  launch serve serve "$model_file" --state "$state" --api 127.0.0.1:0 --listen 127.0.0.1:0 --context $((tokens + 64)) "$@"
+  launch serve serve "$model_file" --no-calibrate --state "$state" --api 127.0.0.1:0 --listen 127.0.0.1:0 --context $((tokens + 64)) "$@"
   until [ -s "$state/running.json" ] && is_ready 2>/dev/null; do sleep 0.02; done
   ready_ms=$((($(now_ns) - begun) / 1000000))
 }

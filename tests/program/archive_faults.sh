@@ -43,7 +43,7 @@ run again "$state"
 [ "$(read_back again)" -gt 0 ] || give_up "what was damaged is not archived anew"
 pass "damaged blocks are computed again, with the same text, and archived anew"
 
-launch holder serve "$model" --state "$state" --api 127.0.0.1:0 --listen 127.0.0.1:0 --context 1024
+launch holder serve "$model" --no-calibrate --state "$state" --api 127.0.0.1:0 --listen 127.0.0.1:0 --context 1024
 wait_for 30 "a server" test -s "$state/running.json"
 is_ready() { http "$(api_of "$state")" GET /health | grep -q "^HTTP/1.1 200"; }
 wait_for 30 "a ready server" is_ready

@@ -20,7 +20,7 @@ serve() { # NAME STATE ARGUMENTS...
   local name=$1 state=$2
   shift 2
   rm -f "$state/running.json"
-  launch "$name" serve "$model" --state "$state" --api 127.0.0.1:0 --listen 127.0.0.1:0 --context 1024 --kv-type f16 "$@"
+  launch "$name" serve "$model" --no-calibrate --state "$state" --api 127.0.0.1:0 --listen 127.0.0.1:0 --context 1024 --kv-type f16 "$@"
   wait_for 30 "$name" is_ready "$state"
 }
 is_ready() { http "$(api_of "$1")" GET /health | grep -q "^HTTP/1.1 200"; }
