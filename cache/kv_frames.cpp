@@ -115,6 +115,9 @@ void KvFrames::note_written() {
 
 void KvFrames::write_behind() {
   if (!mover_) return;
+  // With a frame for each block what is idle needs no copy on disk, and must not keep others out of the
+  // archive.
+  if (!store_ && ++steps_ % kIdleSteps == 0) residency_.let_go(kIdleSteps);
   note_written();
   if (archiving_ < kMostArchiving) move(residency_.start_archiving(kMostArchiving - archiving_));
   // A store that failed is tried again when a frame is needed.

@@ -108,7 +108,8 @@ class KvFrames {
   std::optional<Error> write_error_;  // of the last writing, unless it worked
   uint32_t ahead_ = 0;                // frames that are kept clean
   size_t archiving_ = 0;              // writes under way to the archive
-  std::unique_ptr<KvMover> mover_;    // last: its threads end before what they touch
+  uint64_t steps_ = 0;
+  std::unique_ptr<KvMover> mover_;  // last: its threads end before what they touch
 };
 
 }  // namespace caravan

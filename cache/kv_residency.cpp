@@ -160,6 +160,16 @@ std::vector<KvResidency::Write> KvResidency::start_archiving(size_t most) {
   return writes;
 }
 
+void KvResidency::let_go(uint64_t idle_steps) {
+  for (const uint32_t index : owner_) {
+    if (index == kNone) continue;
+    Block& block = blocks_[index];
+    if ((block.stored & kArchived) != 0 && !block.loading && block.pins == 0 &&
+        block.last_use + idle_steps < step_)
+      garbage_.push_back(std::exchange(block.stored, 0));
+  }
+}
+
 KvResidency::Write KvResidency::start_write(uint32_t index) {
   Block& block = blocks_[index];
   block.writing = block.wish != 0 ? ++last_archived_ : ++last_serial_;

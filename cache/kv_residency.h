@@ -63,6 +63,9 @@ class KvResidency {
   // be answered by written(); one that is refused is not wished for any more.
   std::vector<Write> start_archiving(size_t most);
 
+  // Blocks in frames that no step has used for `idle_steps` do without their copies in the archive: garbage.
+  void let_go(uint64_t idle_steps);
+
   // What to write so that `wanted` frames are free or can be had without waiting, counting those being
   // written. `partial`: also of blocks that are not full. Each has to be answered by written().
   std::vector<Write> start_writes(uint32_t wanted, bool partial);

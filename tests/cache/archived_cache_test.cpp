@@ -100,6 +100,27 @@ TEST_P(ArchivedCache, TheSamePromptAgainIsNotWrittenAgain) {
   EXPECT_EQ(archive.counters().blocks_adopted.value(), 6u);
 }
 
+TEST(ArchivedCacheBound, SequencesThatAreIdleInMemoryKeepNobodyOutOfTheArchive) {
+  HandClock clock;
+  const uint64_t block = KvCache::block_bytes(kLayers, KvType::kF32).count;
+  KvArchive archive(std::make_shared<MemoryBulk>(), std::make_shared<MemoryStore>(), clock,
+                    options(Bytes{20 * block}));
+  Tale tale(nullptr, &archive, 256);
+  tale.open(1);
+  tale.run({{1, 12 * kPositions}});
+  finish_writing(tale, archive, 12);
+  for (int i = 0; i < 200; ++i) {
+    tale.idle();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  tale.open(2);
+  tale.run({{2, 10 * kPositions}});
+  finish_writing(tale, archive, 12 + 10);
+  EXPECT_EQ(tale.archived(tale.sequences().at(2)), 10u);
+  EXPECT_LT(tale.archived(tale.sequences().at(1)), 12u) << "it made room";
+  EXPECT_TRUE(tale.run({{1, 1}, {2, 1}}).empty()) << "what is in memory stays there";
+}
+
 TEST_P(ArchivedCache, WhatTheArchiveLacksEndsTheSequenceAlone) {
   KvArchive archive(values_, records_, clock_, options());
   const auto one = tale(archive);
@@ -137,6 +158,8 @@ TEST_P(ArchivedCache, AFullDiskOfTheArchiveTouchesNobody) {
   const auto one = tale(archive);
   one->open(1);
   for (int i = 0; i < 30; ++i) EXPECT_TRUE(one->run({{1, 50}}).empty()) << one->last_error();
+  for (int i = 0; i < 5000 && archive.counters().failures.value() == 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   EXPECT_EQ(archive.status().blocks, 0u);
   EXPECT_GT(archive.counters().failures.value(), 0u);
 }
