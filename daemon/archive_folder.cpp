@@ -24,6 +24,18 @@ uint64_t left_free(const std::string& folder) {
   return std::min<uint64_t>(disk_total_bytes(folder) / 64, uint64_t{512} << 20);
 }
 
+std::unique_ptr<KvArchive> open_in_folder(const ArchiveOptions& options, const Clock& clock) {
+  RocksStore rocks(options.folder, {kValues, kRecords});
+  KvArchiveOptions archive;
+  archive.limit = options.limit;
+  archive.day = options.day;
+  archive.name = "the KV archive " + options.folder;
+  archive.disk_has_room = [folder = options.folder, left = left_free(options.folder)](Bytes bytes) {
+    return disk_free_bytes(folder) >= bytes.count + left;
+  };
+  return std::make_unique<KvArchive>(rocks.bulk(kValues), rocks.family(kRecords), clock, std::move(archive));
+}
+
 }  // namespace
 
 bool folder_can_be_written(const std::string& folder) {
@@ -36,16 +48,16 @@ bool folder_can_be_written(const std::string& folder) {
 std::unique_ptr<KvArchive> open_archive(const ArchiveOptions& options, const Clock& clock) {
   if (!options.on()) return nullptr;
   try {
-    RocksStore rocks(options.folder, {kValues, kRecords});
-    KvArchiveOptions archive;
-    archive.limit = options.limit;
-    archive.day = options.day;
-    archive.name = "the KV archive " + options.folder;
-    archive.disk_has_room = [folder = options.folder, left = left_free(options.folder)](Bytes bytes) {
-      return disk_free_bytes(folder) >= bytes.count + left;
-    };
-    return std::make_unique<KvArchive>(rocks.bulk(kValues), rocks.family(kRecords), clock,
-                                       std::move(archive));
+    try {
+      return open_in_folder(options, clock);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kMalformed) throw;
+      // All in it can be computed again, and a user should not have to remove it by hand.
+      log_warning("kv_archive_new reason=\"begun anew, because it is damaged: {}\"", error.message());
+      std::error_code ignored;
+      fs::remove_all(fs::path(options.folder) / "store", ignored);
+      return open_in_folder(options, clock);
+    }
   } catch (const Error& error) {
     log_warning("kv_archive_none reason=\"prompts seen before are computed again: {}\"", error.message());
     return nullptr;

@@ -20,9 +20,9 @@ struct ArchiveOptions {
 // Whether a folder, which need not be there yet, can be made and written.
 bool folder_can_be_written(const std::string& folder);
 
-// The KV archive in a folder, or null, with a line in the log that says why: another process has it, it is
-// damaged or of another version, or the folder cannot be written. Nothing is removed then. Any thread; takes
-// its time.
+// The KV archive in a folder; a damaged one is begun anew, with a line in the log. Or null, with a line that
+// says why: another process has it, it is of another version, or the folder cannot be written. Nothing is
+// removed then. Any thread; takes its time.
 std::unique_ptr<KvArchive> open_archive(const ArchiveOptions& options, const Clock& clock);
 
 }  // namespace caravan
