@@ -20,7 +20,10 @@ constexpr uint64_t kLiveNumerator = 3, kLiveDenominator = 4;
 // Off after a failure, twice as long after each further one.
 constexpr Duration kFirstOff = std::chrono::seconds(10), kLongestOff = std::chrono::minutes(10);
 // How often counts of uses go to disk by themselves; and how long a batch waits for room that is being made.
-constexpr Duration kUsesInterval = std::chrono::seconds(30), kPatience = std::chrono::seconds(5);
+// The latter is short, because a computation may wait for the batch's frames.
+constexpr Duration kUsesInterval = std::chrono::seconds(30), kPatience = std::chrono::milliseconds(100);
+// More serials than a process can have had on their way to disk when it died.
+constexpr uint64_t kSerialsOfOneDeath = 1024;
 // How exactly the bytes of a day are known after a kill.
 constexpr uint64_t kDayShare = 64;
 // From so many bytes on, reading was measured.
@@ -105,8 +108,18 @@ void KvArchive::write_meta() {
 void KvArchive::open() {
   std::vector<std::string> damaged;
   uint64_t next = 0;
+  // A disk that refuses costs space; the blocks beside the gap are as good as they were.
+  const auto erase = [&](const std::string& from, const std::string& to) {
+    try {
+      values_->erase_range(from, to);
+      return true;
+    } catch (const Error& error) {
+      log_warning("kv_archive_gap_not_erased reason=\"{}\"", error.message());
+      return false;
+    }
+  };
   const auto erase_gap = [&](uint64_t first, uint64_t end) {
-    if (first < end) values_->erase_range(kv_key(first, 0), kv_key(end, 0));
+    if (first < end) erase(kv_key(first, 0), kv_key(end, 0));
   };
   std::vector<std::pair<uint64_t, ArchivedBatch>> found;
   records_->scan(std::string(1, kRecordPrefix), [&](std::string_view key, std::string_view value) {
@@ -142,8 +155,9 @@ void KvArchive::open() {
     for (; serial <= batch.last; ++serial) dead.push_back(serial);
     batches_.bury(dead);
   }
-  values_->erase_range(kv_key(next, 0), std::string(16, '\xff'));
-  next_serial_ = std::max<uint64_t>(1, next);
+  const bool clean = erase(kv_key(next, 0), std::string(16, '\xff'));
+  // What may still lie behind the last record keeps its serials.
+  next_serial_ = std::max<uint64_t>(1, next) + (clean ? 0 : kSerialsOfOneDeath);
 }
 
 // --- Looking up ---
@@ -358,6 +372,7 @@ bool KvArchive::may_write(Lock& lock, uint64_t bytes) {
 
 bool KvArchive::make_room(Lock& lock, uint64_t bytes) {
   const uint64_t most = options_.limit.count / kLiveDenominator * kLiveNumerator;
+  if (bytes > most) return false;
   while (index_.bytes() + bytes > most || index_.size() >= KvArchiveIndex::kMostBlocks) {
     const auto victim = index_.victim();
     if (!victim) break;

@@ -1,5 +1,6 @@
 #include "daemon/archive_folder.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,6 +23,19 @@ constexpr const char* kRecords = "index";
 // What is left to others of the disk, whatever the bound says.
 uint64_t left_free(const std::string& folder) {
   return std::min<uint64_t>(disk_total_bytes(folder) / 64, uint64_t{512} << 20);
+}
+
+// RocksDB looks at some files before it takes its lock, so that damage alone does not say that nobody is in
+// there.
+bool held_by_another(const fs::path& lock_file) {
+  const int file = ::open(lock_file.c_str(), O_RDWR | O_CLOEXEC);
+  if (file < 0) return false;
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  const bool held = ::fcntl(file, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+  ::close(file);
+  return held;
 }
 
 std::unique_ptr<KvArchive> open_in_folder(const ArchiveOptions& options, const Clock& clock) {
@@ -51,11 +65,12 @@ std::unique_ptr<KvArchive> open_archive(const ArchiveOptions& options, const Clo
     try {
       return open_in_folder(options, clock);
     } catch (const Error& error) {
-      if (error.code() != ErrorCode::kMalformed) throw;
+      const fs::path store = fs::path(options.folder) / "store";
+      if (error.code() != ErrorCode::kMalformed || held_by_another(store / "LOCK")) throw;
       // All in it can be computed again, and a user should not have to remove it by hand.
       log_warning("kv_archive_new reason=\"begun anew, because it is damaged: {}\"", error.message());
       std::error_code ignored;
-      fs::remove_all(fs::path(options.folder) / "store", ignored);
+      fs::remove_all(store, ignored);
       return open_in_folder(options, clock);
     }
   } catch (const Error& error) {

@@ -406,7 +406,7 @@ std::vector<Scheduler::Question> Scheduler::take_questions() {
     if (request.asking != Request::Asking::kNotYet) continue;
     request.archived_positions = 0;
     request.asking = Request::Asking::kDone;
-    if (request.lost || request.asked.prompt_logits) continue;
+    if (request.lost || request.unloadable || request.asked.prompt_logits) continue;
     const size_t blocks = std::min<size_t>((request.tokens.size() - 1) / kBlock, limits::kMaxTagsPerStep);
     const uint32_t kept = find_kept(request).second;
     if (blocks * kBlock <= kept) continue;
@@ -519,8 +519,11 @@ void Scheduler::complete(const StepPlan& plan, std::vector<OutputResult> results
 void Scheduler::lose(SequenceId sequence, const Error& error) {
   for (auto& [id, request] : requests_) {
     if (!request.running || request.sequence != sequence) continue;
+    // What archives had is gone by now, or damaged: sequences that are kept in memory are as good as before.
+    const bool loaded = request.load_positions > 0;
+    archive_.failed += loaded;
+    if (loaded && !std::exchange(request.unloadable, true)) return preempt(request);
     forget_alike(request);
-    archive_.failed += request.load_positions > 0;
     if (!std::exchange(request.lost, true)) return preempt(request);
     return finish(request, error);
   }

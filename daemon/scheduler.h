@@ -169,6 +169,7 @@ class Scheduler {
     uint32_t max_positions = 0;
     uint32_t logits_delivered = 0;  // prompt positions
     bool lost = false;              // state at a stage, once
+    bool unloadable = false;        // what archives had of it was lost on the way
     std::vector<BlockTag> tags;     // of its blocks so far
 
     // What archives have of it; asked anew each time it waits.

@@ -48,7 +48,9 @@ rocksdb::DBOptions database_options(RocksStore::Access access, bool direct) {
   options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
   options.max_log_file_size = 1u << 20;
   options.keep_log_file_num = 2;
-  options.max_manifest_file_size = 1u << 20;
+  // An archive of many small tables has a long list of them, which is written whole each time it outgrows
+  // this.
+  options.max_manifest_file_size = 64u << 20;
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   options.use_direct_reads = direct;

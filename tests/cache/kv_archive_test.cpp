@@ -216,6 +216,22 @@ TEST(KvArchive, AFullDiskSwitchesItOffForAWhile) {
   EXPECT_EQ(archive->counters().failures.value(), 1u);
 }
 
+TEST(KvArchive, ADiskThatCannotEraseAtOpeningCostsSpaceAlone) {
+  World world;
+  bool broken = false;
+  world.values = std::make_shared<MemoryBulk>([&](Operation operation, std::string_view) {
+    return broken && operation == Operation::kErase ? Fault::kIo : Fault::kNone;
+  });
+  auto archive = world.open();
+  write_chain(*archive, 1, 10);
+  archive.reset();
+  broken = true;
+  archive = world.open();
+  EXPECT_EQ(found_of_chain(*archive, 1, 10), 10u);
+  for (const auto& handle : write_chain(*archive, 11, 12, numbered_tag(10))) EXPECT_TRUE(handle);
+  for (uint64_t number = 1; number <= 12; ++number) EXPECT_TRUE(reads_back(*archive, numbered_tag(number)));
+}
+
 TEST(KvArchive, RecordsOfAnotherVersionAreLeftAlone) {
   World world;
   world.records->put("meta", "caravan kv archive 2\nwhatever");

@@ -24,8 +24,8 @@ class ArchiveFolder : public testing::Test {
         std::ofstream(entry.path(), std::ios::trunc) << text;
   }
 
-  const test::TemporaryFolder folder_;
-  const SystemClock clock_;
+  test::TemporaryFolder folder_;
+  SystemClock clock_;
 };
 
 TEST_F(ArchiveFolder, ADamagedOneIsBegunAnew) {

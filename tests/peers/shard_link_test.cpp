@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <thread>
 
@@ -178,15 +179,20 @@ TEST(ShardLink, FetchesOverARealLinkThatBreaks) {
   Fetching fetching(head, peer, contents);
   uint64_t breaks = 0;
   ASSERT_TRUE(fetching.run(60s, [&] {
-    // Three times on the way the connection goes; connect() makes it anew.
+    // Three times on the way the connection goes, each time once it is there again; connect() makes it anew.
     const FetchProgress now = fetching.fetcher().progress();
-    if (breaks < 3 && now.done_bytes > (breaks + 1) * 5'000'000) {
+    const bool connected = peer.log.count<LinkUp>(head.key()) > breaks;
+    if (connected && breaks < 3 && now.done_bytes > (breaks + 1) * 5'000'000) {
       ++breaks;
       head.link->forbid(peer.key());
       head.link->allow(peer.key());
     }
   })) << fetching.fetcher().error();
   EXPECT_EQ(breaks, 3u);
+  // The last bytes may be here before the last end is noticed.
+  const auto patience = std::chrono::steady_clock::now() + 20s;
+  while (peer.log.count<LinkDown>(head.key()) < 3 && std::chrono::steady_clock::now() < patience)
+    std::this_thread::sleep_for(10ms);
   EXPECT_GE(peer.log.count<LinkDown>(head.key()), 3u);
   uint64_t total = 0;
   for (const SharedBytes& content : contents) {
