@@ -61,8 +61,10 @@ run same-version "$state"
 [ "$(read_back same-version)" -gt 0 ] || give_up "a store of another version was not left alone"
 : >"$state/archive/store/CURRENT"
 run broken "$state"
-grep -q "kv_archive_none" "$work/broken.err" || give_up "a damaged store is not told: $(cat "$work/broken.err")"
-pass "a store of another version, or a damaged one, is told of and left alone"
+grep -q "kv_archive_new" "$work/broken.err" || give_up "a damaged store is not told: $(cat "$work/broken.err")"
+run renewed "$state"
+[ "$(read_back renewed)" -gt 0 ] || give_up "a damaged store was not begun anew"
+pass "a store of another version is told of and left alone, a damaged one is begun anew"
 
 run little "$work/little-state" --archive 2MiB
 run little "$work/little-state" --archive 2MiB
