@@ -104,25 +104,28 @@ uint64_t peak_memory_bytes() {
 
 void print_json(const RunResult& result, const ServiceStatus& status, const Engine& engine) {
   const KvCounters& kv = engine.kv_counters();
-  const nlohmann::ordered_json json = {{"prompt_ids", result.prompt_ids},
-                                       {"ids", result.ids},
-                                       {"text", result.text},
-                                       {"token_ms", result.token_ms},
-                                       {"wire_bytes", status.wire_bytes},
-                                       {"finish", !result.finish                          ? ""
-                                                  : *result.finish == FinishReason::kStop ? "stop"
-                                                                                          : "length"},
-                                       {"disk_bytes", engine.pager().counters().bytes_read.value() +
-                                                          kv.bytes_read.value() + kv.bytes_written.value()},
-                                       {"kv_bytes_written", kv.bytes_written.value()},
-                                       {"kv_bytes_read", kv.bytes_read.value()},
-                                       {"kv_wait_ms", static_cast<double>(kv.waited_ns.value()) * 1e-6},
-                                       {"peak_memory_bytes", peak_memory_bytes()},
-                                       {"plan", plan_json(engine)},
-                                       {"model", status.model},
-                                       {"codec", status.codec},
-                                       {"exact", status.exact},
-                                       {"stages", status.stages.size()}};
+  const uint64_t archived = engine.archive() ? engine.archive()->counters().bytes_written.value() : 0;
+  const nlohmann::ordered_json json = {
+      {"prompt_ids", result.prompt_ids},
+      {"ids", result.ids},
+      {"text", result.text},
+      {"token_ms", result.token_ms},
+      {"wire_bytes", status.wire_bytes},
+      {"finish", !result.finish                          ? ""
+                 : *result.finish == FinishReason::kStop ? "stop"
+                                                         : "length"},
+      {"disk_bytes", engine.pager().counters().bytes_read.value() + kv.bytes_read.value() +
+                         kv.bytes_written.value() + archived},
+      {"kv_bytes_written", kv.bytes_written.value()},
+      {"kv_bytes_archived", archived},
+      {"kv_bytes_read", kv.bytes_read.value()},
+      {"kv_wait_ms", static_cast<double>(kv.waited_ns.value()) * 1e-6},
+      {"peak_memory_bytes", peak_memory_bytes()},
+      {"plan", plan_json(engine)},
+      {"model", status.model},
+      {"codec", status.codec},
+      {"exact", status.exact},
+      {"stages", status.stages.size()}};
   std::printf("%s\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
 }
 

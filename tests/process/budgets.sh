@@ -24,10 +24,13 @@ stays_within() { # MIB WHAT ARGUMENTS...
 some=$(seq -s, 1 40) many=$(seq -s, 1 600)
 stays_within 80 "streamed weights" --ids "$some" -n 4 --context 512
 [ "$(number disk_bytes)" -gt $((size / 2)) ] || give_up "under 80 MiB nothing was streamed: $json"
-stays_within 80 "streamed weights and KV on disk" --ids "$many" -n 4 --context 1024 --kv-ram 8MiB
+stays_within 80 "streamed weights and KV on disk" --archive 0 --ids "$many" -n 4 --context 1024 --kv-ram 8MiB
 [ "$(number kv_bytes_written)" -gt 0 ] || give_up "under 8 MiB no KV went to disk: $json"
-stays_within 300 "mapped weights" --ids "$many" -n 4 --context 1024
+stays_within 300 "mapped weights" --archive 0 --ids "$many" -n 4 --context 1024
 [ "$(number disk_bytes)" = 0 ] || give_up "under 300 MiB something was streamed: $json"
+stays_within 300 "mapped weights and an archive" --ids "$many" -n 4 --context 1024
+[ "$(number kv_bytes_archived)" -gt 0 ] || give_up "nothing was archived: $json"
+[ "$(number disk_bytes)" -ge "$(number kv_bytes_archived)" ] || give_up "what was archived is in no sum: $json"
 pass "resident memory stays within --ram and $((beside >> 20)) MiB: streamed, with KV on disk, and mapped"
 
 # --- Expected and measured ---
