@@ -117,8 +117,8 @@ void print_json(const RunResult& result, const ServiceStatus& status, const Engi
       {"disk_bytes", engine.pager().counters().bytes_read.value() + kv.bytes_read.value() +
                          kv.bytes_written.value() + archived},
       {"kv_bytes_written", kv.bytes_written.value()},
-      {"kv_bytes_archived", archived},
       {"kv_bytes_read", kv.bytes_read.value()},
+      {"kv_bytes_archived", archived},
       {"kv_wait_ms", static_cast<double>(kv.waited_ns.value()) * 1e-6},
       {"peak_memory_bytes", peak_memory_bytes()},
       {"plan", plan_json(engine)},
