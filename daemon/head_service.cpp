@@ -15,6 +15,22 @@ namespace {
 constexpr uint32_t kMeasuredTokens = 8;
 constexpr uint32_t kMeasuredPrompt = 64;
 
+ArchiveStatus archive_status(const KvArchive& archive) {
+  const KvArchive::Status now = archive.status();
+  const KvArchiveCounters& counters = archive.counters();
+  return {true,
+          now.off,
+          archive.limit().count,
+          now.bytes,
+          now.blocks,
+          counters.bytes_written.value(),
+          counters.bytes_read.value(),
+          counters.evicted.value(),
+          counters.refused.value(),
+          counters.quarantined.value(),
+          counters.failures.value()};
+}
+
 }  // namespace
 
 struct HeadService::Generation {
@@ -147,26 +163,6 @@ void HeadService::finish(RequestId request, Generation& generation, FinishReason
   last.usage = generation.usage;
   generation.callback(last);
 }
-
-namespace {
-
-ArchiveStatus archive_status(const KvArchive& archive) {
-  const KvArchive::Status now = archive.status();
-  const KvArchiveCounters& counters = archive.counters();
-  return {true,
-          now.off,
-          archive.limit().count,
-          now.bytes,
-          now.blocks,
-          counters.bytes_written.value(),
-          counters.bytes_read.value(),
-          counters.evicted.value(),
-          counters.refused.value(),
-          counters.quarantined.value(),
-          counters.failures.value()};
-}
-
-}  // namespace
 
 void HeadService::measure(const Generation& generation) {
   const Usage& usage = generation.usage;

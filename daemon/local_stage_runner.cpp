@@ -122,7 +122,7 @@ void LocalStageRunner::apply(const SequenceOperation& operation, std::span<const
     case OperationKind::kMark:
       return;  // KV can be cut anywhere, so a mark needs nothing
     case OperationKind::kLoad: {
-      const size_t blocks = operation.positions / limits::kKvBlockPositions;
+      const size_t blocks = loaded_blocks(operation);
       if (blocks > load_tags.size())
         fail(ErrorCode::kMalformed, "the step loads {} blocks and names {}", blocks, load_tags.size());
       cache.load(operation.sequence, operation.positions, load_tags.first(blocks));
@@ -135,12 +135,10 @@ void LocalStageRunner::apply(const SequenceOperation& operation, std::span<const
 // With the tags of the blocks that they complete, unless a stage before lost the sequence: what is computed
 // from there on is of no use.
 void LocalStageRunner::add_ranges(const Step& step) {
-  constexpr uint32_t kPositions = limits::kKvBlockPositions;
   ranges_.clear();
   size_t next = 0;
   for (const RowRange& range : step.ranges) {
-    const uint32_t from = range.first_position / kPositions;
-    const size_t blocks = (uint64_t{range.first_position} + range.count) / kPositions - from;
+    const size_t blocks = completed_blocks(range);
     StageRange& added = ranges_.emplace_back(StageRange{range.sequence, range.first_position, range.count});
     if (step.tags.empty()) continue;
     if (blocks > step.tags.size() - next)

@@ -128,8 +128,8 @@ class Scheduler {
   // One result for each answered row. `error` not empty: the requests of the step's answered rows end with
   // it.
   void complete(const StepPlan& plan, std::vector<OutputResult> results, const std::string& error);
-  // A stage lost state of the sequence: its request is filled again from its tokens, once; the next time it
-  // ends with `error`. The others go on.
+  // A stage lost state of the sequence: its request is filled again from its tokens, once, and once more if
+  // that state came from archives; the next time it ends with `error`. The others go on.
   void lose(SequenceId sequence, const Error& error);
 
   // Which leading blocks of a waiting request do all stages have? Each question wants its answered(), before

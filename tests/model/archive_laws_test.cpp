@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <thread>
@@ -15,16 +14,6 @@
 
 namespace caravan {
 namespace {
-
-std::vector<TokenId> random_ids(SeededRandom& random, size_t count, uint32_t vocabulary) {
-  std::vector<TokenId> ids(count);
-  for (TokenId& id : ids) id = static_cast<TokenId>(random.below(vocabulary));
-  return ids;
-}
-
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 
 // Tags of the whole blocks among the ids: a chain.
 std::vector<BlockTag> chained_tags(const std::vector<TokenId>& ids) {

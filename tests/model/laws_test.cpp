@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <string>
 #include <vector>
@@ -17,16 +16,6 @@ namespace {
 
 const std::string kDemo = std::string(CARAVAN_SOURCE_DIR) + "/configs/demo/demo.gguf";
 const std::string kExperts = std::string(CARAVAN_SOURCE_DIR) + "/tests/reference/cases/qwen3_moe";
-
-std::vector<TokenId> random_ids(SeededRandom& random, size_t count, uint32_t vocabulary) {
-  std::vector<TokenId> ids(count);
-  for (TokenId& id : ids) id = static_cast<TokenId>(random.below(vocabulary));
-  return ids;
-}
-
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 
 std::vector<cpu::Isa> instruction_sets() {
   std::vector<cpu::Isa> sets;

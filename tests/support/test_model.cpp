@@ -1,11 +1,22 @@
 #include "tests/support/test_model.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/check.h"
 #include "model/sampler.h"
 
 namespace caravan {
+
+std::vector<TokenId> random_ids(Random& random, size_t count, uint32_t vocabulary) {
+  std::vector<TokenId> ids(count);
+  for (TokenId& id : ids) id = static_cast<TokenId>(random.below(vocabulary));
+  return ids;
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
 
 namespace {
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/budget.h"
+#include "base/random.h"
 #include "compute/cpu/cpu_backend.h"
 #include "compute/cpu/cpu_device.h"
 #include "model/families.h"
@@ -29,6 +30,9 @@ struct TestModelOptions {
   MemoryBulk::Inject kv_faults = nullptr;
   KvArchive* archive = nullptr;  // of all stages
 };
+
+std::vector<TokenId> random_ids(Random& random, size_t count, uint32_t vocabulary);
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b);
 
 // A model cut into stages in one process: what a ring computes, without the ring.
 class TestModel {
