@@ -72,6 +72,8 @@ json completion_logprobs(const ApiChoice& choice) {
     logprobs.push_back(token.logprob);
     json alternatives = json::object();
     for (const auto& [bytes, logprob] : token.top) alternatives.emplace(token_name(bytes), logprob);
+    // As OpenAI's: the token that was taken is among them, however many were asked for.
+    alternatives.emplace(tokens.back(), token.logprob);
     top.push_back(std::move(alternatives));
     offsets.push_back(offset);
     offset += code_points(token.bytes);

@@ -63,7 +63,8 @@ int command_invite(const CommandLine& line) {
   std::fflush(stdout);
   std::fprintf(stderr,
                "One peer may join with it, once, within %u minutes. On the other machine:\n"
-               "  caravan join TICKET --model MODEL\n",
+               "  caravan join TICKET\n"
+               "It fetches the layers that it takes, unless it has the model: --model MODEL.\n",
                line.ticket_minutes);
   return 0;
 }

@@ -23,6 +23,7 @@
 #include "daemon/running.h"
 #include "daemon/serve_process.h"
 #include "daemon/serving.h"
+#include "model/families.h"
 
 namespace caravan {
 
@@ -115,12 +116,14 @@ int command_serve(const CommandLine& line) {
   SystemRandom random;
   EventLoop loop;
   LoadReport load(clock);
-  ServeProcess serve(loop, clock, random, line.config, open_model(line.model, line.config), load.progress());
-  if (line.config.calibrate) {
-    const Engine& engine = serve.head().engine();
-    serve.head().service().set_forecast(forecast_of(clock, line.config, engine.manifest(), engine.spec(),
-                                                    state_folder(line.config), calibration_progress()));
-  }
+  Manifest manifest = open_model(line.model, line.config);
+  // While nothing answers yet: it takes seconds, in which a signal ends the process at once.
+  std::optional<Forecast> forecast;
+  if (line.config.calibrate)
+    forecast = forecast_of(clock, line.config, manifest, read_spec(manifest), state_folder(line.config),
+                           calibration_progress());
+  ServeProcess serve(loop, clock, random, line.config, std::move(manifest), load.progress());
+  serve.head().service().set_forecast(std::move(forecast));
   serve.head().driver().on_change([&, told = false]() mutable {
     if (told || !serve.head().driver().node().head()->ready()) return;
     told = true;

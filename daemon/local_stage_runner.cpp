@@ -66,15 +66,18 @@ void LocalStageRunner::prepare_now(const StagePlan& plan) {
         engine_.kv_room(plan.span, plan.context, kv_type, static_cast<uint32_t>(blocks_a_sequence), wanted);
     if (kv.blocks < blocks_a_sequence) {
       const Bytes disk = engine_.kv_disk();
-      fail(
-          ErrorCode::kOutOfMemory,
-          "KV of one sequence of {} positions needs {} blocks, the budget of {} has room for {}{}; give more "
-          "with --ram, --kv-ram or --disk, or a smaller --context",
-          plan.context, blocks_a_sequence, to_string(engine_.budget().limit()), kv.blocks,
-          disk.count == 0
-              ? ""
-              : fmt::format(" and {} of disk for the rest, with at least {} in memory", to_string(disk),
-                            to_string(engine_.least_kv_memory(plan.span, kv_type))));
+      const Bytes ram = engine_.budget().limit();
+      const auto kv_ram = engine_.options().kv_memory;
+      fail(ErrorCode::kOutOfMemory,
+           "KV of one sequence of {} positions needs {} blocks, {} has room for {}{}; give more "
+           "with --ram, --kv-ram or --disk, or a smaller --context",
+           plan.context, blocks_a_sequence,
+           kv_ram && *kv_ram < ram ? "--kv-ram of " + to_string(*kv_ram) : "the budget of " + to_string(ram),
+           kv.blocks,
+           disk.count == 0
+               ? ""
+               : fmt::format(" and {} of disk for the rest, with at least {} in memory", to_string(disk),
+                             to_string(engine_.least_kv_memory(plan.span, kv_type))));
     }
     prepared_.emplace(
         Prepared{plan, engine_.host(plan.span, plan.context, kv, progress_, kv_type, plan.lineage)});

@@ -1,7 +1,7 @@
 #include "daemon/running.h"
 
 #include <fcntl.h>
-#include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,25 +24,33 @@ std::string path_in(const std::string& folder) {
   return folder + "/running.json";
 }
 
-std::optional<std::string> read_small_file(const std::string& path) {
+struct FoundFile {
+  std::string text;
+  bool held = false;  // by the process that wrote it
+};
+
+// A process's id says nothing once it has ended, since another gets it: a head holds a lock on its file for
+// as long as it lives, which no kill leaves behind.
+std::optional<FoundFile> read_small_file(const std::string& path) {
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) {
     if (errno == ENOENT) return std::nullopt;
     fail(ErrorCode::kIo, "{}: {}", path, std::strerror(errno));
   }
-  std::string text(kMostBytes, '\0');
+  FoundFile found{std::string(kMostBytes, '\0'), ::flock(file, LOCK_SH | LOCK_NB) != 0};
   size_t size = 0;
-  for (ssize_t count; size < text.size(); size += static_cast<size_t>(count)) {
-    count = ::read(file, text.data() + size, text.size() - size);
+  for (ssize_t count; size < found.text.size(); size += static_cast<size_t>(count)) {
+    count = ::read(file, found.text.data() + size, found.text.size() - size);
     if (count <= 0) break;
   }
   ::close(file);
-  text.resize(size);
-  return text;
+  found.text.resize(size);
+  return found;
 }
 
-// Whole or not at all: a reader sees the old file or the new one, also after a crash in between.
-void write_whole(const std::string& path, const std::string& text) {
+// Whole or not at all: a reader sees the old file or the new one, also after a crash in between. Returns the
+// locked file.
+int write_whole(const std::string& path, const std::string& text) {
   const std::string temporary = fmt::format("{}.{}", path, ::getpid());
   const auto refuse = [&](const char* what) {
     const int reason = errno;
@@ -52,14 +60,16 @@ void write_whole(const std::string& path, const std::string& text) {
   };
   const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, S_IRUSR | S_IWUSR);
   if (file < 0) refuse("write");
+  const bool locked = ::flock(file, LOCK_EX | LOCK_NB) == 0;
   const bool written = ::write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size());
   const bool synced = ::fsync(file) == 0;
-  if (::close(file) != 0 || !written || !synced) refuse("write");
-  if (::rename(temporary.c_str(), path.c_str()) != 0) refuse("replace");
-}
-
-bool is_alive(int64_t pid) {
-  return pid > 0 && (::kill(static_cast<pid_t>(pid), 0) == 0 || errno == EPERM);
+  const bool replaced = locked && written && synced && ::rename(temporary.c_str(), path.c_str()) == 0;
+  if (replaced) return file;
+  const int reason = errno;
+  ::close(file);
+  errno = reason;
+  refuse(locked && written && synced ? "replace" : "write");
+  return -1;
 }
 
 RunningHead parse(const std::string& text, const std::string& path) {
@@ -80,10 +90,10 @@ RunningHead parse(const std::string& text, const std::string& path) {
 
 std::optional<RunningHead> find_running(const std::string& state_folder) {
   const std::string path = path_in(state_folder);
-  const auto text = read_small_file(path);
-  if (!text) return std::nullopt;
-  RunningHead head = parse(*text, path);
-  if (!is_alive(head.pid)) return std::nullopt;
+  const auto found = read_small_file(path);
+  if (!found) return std::nullopt;
+  RunningHead head = parse(found->text, path);
+  if (!found->held) return std::nullopt;
   return head;
 }
 
@@ -109,17 +119,18 @@ RunningFile::RunningFile(const std::string& state_folder, const RunningHead& hea
     fail(ErrorCode::kRefused, "process {} serves '{}' on {} already, with the state folder {}; see --state",
          other->pid, other->model, other->api, state_folder);
   const json object = {{"pid", head.pid}, {"api", head.api}, {"wire", head.wire}, {"model", head.model}};
-  write_whole(path_, object.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
+  file_ = write_whole(path_, object.dump(2, ' ', false, json::error_handler_t::replace) + "\n");
 }
 
 RunningFile::~RunningFile() {
   // Another head may have taken the folder over, if this one was thought dead.
   try {
-    const auto text = read_small_file(path_);
-    if (text && parse(*text, path_).pid == pid_) ::unlink(path_.c_str());
+    const auto found = read_small_file(path_);
+    if (found && parse(found->text, path_).pid == pid_) ::unlink(path_.c_str());
   } catch (const Error&) {
-    return;
+    // What is there now is another's.
   }
+  ::close(file_);
 }
 
 }  // namespace caravan

@@ -28,9 +28,11 @@ class RunningFile {
  private:
   const std::string path_;
   const int64_t pid_;
+  int file_ = -1;  // locked, for as long as this lives
 };
 
-// The head that runs on that folder; none when there is no file, or its process has gone. Throws kMalformed.
+// The head that runs on that folder; none when there is no file, or nobody holds it.
+// Throws kMalformed.
 std::optional<RunningHead> find_running(const std::string& state_folder);
 
 // The same, for commands that need one: throws kUnavailable saying how to start one.

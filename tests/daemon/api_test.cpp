@@ -226,6 +226,9 @@ TEST_F(ApiTest, GivesLogprobsInBothShapes) {
   EXPECT_EQ(shape["text_offset"], (json::array({0, 1, 2, 2})));
   EXPECT_EQ(shape["top_logprobs"][1], (json{{"bytes:\\xc3", -0.5}}));
   EXPECT_EQ(shape["token_logprobs"].size(), 4u);
+  // What was taken is named among the likeliest, also when none is asked for.
+  const json none = parsed(complete(begin + R"("logprobs":0,"prompt":"x"})"))["choices"][0]["logprobs"];
+  EXPECT_EQ(none["top_logprobs"][1], (json{{"bytes:\\xc3", none["token_logprobs"][1]}}));
 
   json offsets = json::array();
   for (const json& piece : events(complete(completion + R"(,"stream":true})")->body)) {
