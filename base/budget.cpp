@@ -28,6 +28,19 @@ Reservation::~Reservation() {
   if (budget_) budget_->give_back(tag_, bytes_);
 }
 
+void Reservation::merge(Reservation other) {
+  if (!other.budget_) return;
+  if (!budget_) return std::swap(*this, other);
+  CHECK((budget_ == other.budget_ && tag_ == other.tag_));
+  bytes_ += std::exchange(other.bytes_, {});
+}
+
+void Reservation::give_back(Bytes bytes) {
+  CHECK(bytes.count <= bytes_.count);
+  if (budget_) budget_->give_back(tag_, bytes);
+  bytes_ -= bytes;
+}
+
 Reservation Budget::reserve(MemoryTag tag, Bytes bytes) {
   if (!take(tag, bytes)) {
     const Bytes in_use = used();

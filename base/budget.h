@@ -25,6 +25,10 @@ class Reservation {
   Reservation& operator=(Reservation&& other) noexcept;
   ~Reservation();
   Bytes bytes() const { return bytes_; }
+  // Takes over the bytes of another one, of the same budget and tag; either may be empty.
+  void merge(Reservation other);
+  // Gives a part back.
+  void give_back(Bytes bytes);
 
  private:
   friend class Budget;

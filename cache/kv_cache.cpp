@@ -16,13 +16,6 @@ uint32_t blocks_for(uint32_t positions) {
   return (positions + kPositions - 1) / kPositions;
 }
 
-Bytes state_bytes(const std::vector<KvLayerShape>& layers, KvType type, uint32_t blocks,
-                  const std::optional<KvSpill>& spill) {
-  const uint64_t block = KvCache::block_bytes(layers, type).count;
-  if (!spill) return {block * blocks};
-  return Bytes{block * spill->frames} + KvCache::staging_bytes(layers, type);
-}
-
 }  // namespace
 
 Bytes KvCache::block_bytes(const std::vector<KvLayerShape>& layers, KvType type) {
@@ -36,14 +29,15 @@ Bytes KvCache::staging_bytes(const std::vector<KvLayerShape>& layers, KvType typ
 }
 
 KvCache::KvCache(Device& device, Budget& budget, std::vector<KvLayerShape> layers, KvType type,
-                 uint32_t blocks, const std::optional<KvSpill>& spill)
+                 uint32_t blocks, const std::optional<KvSpill>& spill,
+                 const std::optional<KvSharing>& sharing)
     : device_(device),
       layers_(std::move(layers)),
       type_(type),
       block_limit_(blocks),
-      reservation_(budget.reserve(MemoryTag::kState, state_bytes(layers_, type, blocks, spill))),
-      frames_(device, layers_, type, blocks, spill) {
+      frames_(device, budget, layers_, type, blocks, spill, sharing) {
   if (spill) {
+    staging_ = budget.reserve(MemoryTag::kState, staging_bytes(layers_, type));
     CHECK((spill->frames >= kLeastFrames || !spill->store));
     stager_ = std::make_unique<KvStager>(device, frames_);
   }
@@ -276,7 +270,7 @@ const KvBlock* KvCache::blocks(SequenceId id, uint32_t layer) {
 void KvCache::begin_step() {
   finish_step(false);
   in_step_ = true;
-  frames_.start_step();
+  frames_.start_step(blocks_used_);
 }
 
 uint32_t KvCache::add_rows(SequenceId id, uint32_t first_position, uint32_t count) {
@@ -293,7 +287,8 @@ uint32_t KvCache::add_rows(SequenceId id, uint32_t first_position, uint32_t coun
   const size_t held_before = held_.size();
   uint32_t end = first_position;
   try {
-    for (uint32_t place = first; end < first_position + count && held_.size() < frames_.count(); ++place) {
+    for (uint32_t place = first; end < first_position + count; ++place) {
+      if (held_.size() >= frames_.count() && !frames_.grow()) break;
       frames_.use(sequence.blocks[place], place);
       frames_.hold_to_change(sequence.blocks[place]);
       end = std::min(first_position + count, (place + 1) * kPositions);
@@ -301,7 +296,7 @@ uint32_t KvCache::add_rows(SequenceId id, uint32_t first_position, uint32_t coun
       // What follows is new, and has no frame.
       const uint32_t left = blocks_for(first_position + count) - place - 1;
       if (place == first && left > 0)
-        frames_.expect(std::min(left, frames_.count() - static_cast<uint32_t>(held_.size())));
+        frames_.expect(std::min(left, frames_.most() - static_cast<uint32_t>(held_.size())));
     }
   } catch (const Error&) {
     for (; held_.size() > held_before; held_.pop_back()) frames_.release(held_.back().block);

@@ -26,16 +26,19 @@ namespace caravan {
 //
 // A step over sequences that are in use: begin_step; add_rows for each run of rows; start_reading; the
 // layers, with reach() for the parts that are not whole in RAM; end_step. Every other call ends an unfinished
-// step, of which nothing is archived.
+// step, of which nothing is archived. With shared frames the border to their other user moves in calls that
+// need a frame, and in begin_step.
 class KvCache {
  public:
   // The least number of frames: one that fills, one that is being written or read.
   static constexpr uint32_t kLeastFrames = 2;
 
   // `blocks`: how many may be in use. Throws kOutOfMemory when the budget has no room for them, or for the
-  // spill's frames and staging_bytes.
+  // spill's frames and staging_bytes. Where frames are shared, for the least of them; more are reserved when
+  // they are needed.
   KvCache(Device& device, Budget& budget, std::vector<KvLayerShape> layers, KvType type, uint32_t blocks,
-          const std::optional<KvSpill>& spill = std::nullopt);
+          const std::optional<KvSpill>& spill = std::nullopt,
+          const std::optional<KvSharing>& sharing = std::nullopt);
   ~KvCache();
   KvCache(const KvCache&) = delete;
   KvCache& operator=(const KvCache&) = delete;
@@ -123,8 +126,8 @@ class KvCache {
   const std::vector<KvLayerShape> layers_;
   const KvType type_;
   const uint32_t block_limit_;
-  Reservation reservation_;
   KvFrames frames_;
+  Reservation staging_;
   std::unique_ptr<KvStager> stager_;  // when there is a store or an archive
   std::vector<uint32_t> users_;       // of each block
   std::vector<uint32_t> free_;

@@ -18,21 +18,31 @@ constexpr size_t kMostArchiving = 16;
 
 }  // namespace
 
-KvFrames::KvFrames(Device& device, std::vector<KvLayerShape> layers, KvType type, uint32_t blocks,
-                   const std::optional<KvSpill>& spill)
+KvFrames::KvFrames(Device& device, Budget& budget, std::vector<KvLayerShape> layers, KvType type,
+                   uint32_t blocks, const std::optional<KvSpill>& spill,
+                   const std::optional<KvSharing>& sharing)
     : device_(device),
+      budget_(budget),
       layers_(std::move(layers)),
       type_(type),
       store_(spill && spill->store),
       archive_(spill ? spill->archive : nullptr),
-      residency_(std::max(1u, spill ? spill->frames : blocks)) {
+      residency_(std::max(1u, sharing ? sharing->least
+                              : spill ? spill->frames
+                                      : blocks)) {
   for (const KvLayerShape& layer : layers_) {
     part_offsets_.push_back(block_bytes_);
     part_bytes_.push_back(2 * kv_side_bytes(layer, type));
     block_bytes_ += part_bytes_.back();
   }
+  const uint32_t most = spill ? spill->frames : blocks;
+  if (sharing) {
+    border_.emplace(sharing->least, most);
+    neighbour_ = sharing->neighbour;
+  }
+  reservation_ = budget.reserve(MemoryTag::kState, Bytes{block_bytes_ * std::min(most, residency_.frames())});
   if (!spill) return;
-  ahead_ = std::clamp(residency_.frames() / 4, 1u, kMostAhead);
+  ahead_ = std::clamp(most / 4, 1u, kMostAhead);
   CHECK((store_ || archive_));
   CHECK((store_ || spill->frames >= blocks));
   shape_ = {spill->lineage, spill->first_layer, part_bytes_};
@@ -58,6 +68,36 @@ void KvFrames::drop(uint32_t block) {
   for (const uint64_t serial : residency_.take_garbage()) mover_->erase(serial);
 }
 
+bool KvFrames::grow() {
+  const uint32_t now = count(), frames = border_ ? border_->above(now) : now;
+  if (frames == now) return false;
+  const Bytes more{block_bytes_ * (frames - now)};
+  try {
+    neighbour_->make_room(more);
+    reservation_.merge(budget_.reserve(MemoryTag::kState, more));
+  } catch (const Error&) {
+    return false;  // a block gives way then
+  }
+  residency_.set_frames(frames);
+  return true;
+}
+
+// Only frames that no block has: what is in use stays where it is.
+void KvFrames::shrink(uint32_t frames) {
+  const uint32_t before = count(), after = residency_.set_frames(frames);
+  for (const uint32_t frame : residency_.frames_unused())
+    if (frame < frames_.size()) frames_[frame] = {};
+  reservation_.give_back(Bytes{block_bytes_ * (before - after)});
+  neighbour_->take_room();
+}
+
+void KvFrames::start_step(uint32_t blocks) {
+  residency_.start_step();
+  if (!border_) return;
+  const uint32_t frames = border_->at_step(count(), blocks);
+  if (frames < count()) shrink(frames);
+}
+
 void KvFrames::allocate(uint32_t block) {
   const uint32_t frame = residency_.frame(block);
   if (frame >= frames_.size()) frames_.resize(frame + 1);
@@ -72,12 +112,13 @@ void KvFrames::allocate(uint32_t block) {
 
 void KvFrames::take_frame(uint32_t block) {
   write_error_.reset();
+  if (residency_.frames_free() == 0) grow();
   for (;;) {
     if (residency_.take_frame(block) != KvResidency::kNone) return allocate(block);
     if (write_error_) throw Error(*std::exchange(write_error_, std::nullopt));
-    CHECK((mover_ != nullptr));
+    CHECK((mover_ || border_));
     if (residency_.writes_under_way() == 0) {
-      start_writes(1, true);
+      if (mover_) start_writes(1, true);
       if (residency_.writes_under_way() == 0)
         fail(ErrorCode::kOutOfMemory, "no KV frame is free: all {} are in use", residency_.frames());
     }
@@ -121,7 +162,7 @@ void KvFrames::write_behind() {
   note_written();
   if (archiving_ < kMostArchiving) move(residency_.start_archiving(kMostArchiving - archiving_));
   // A store that failed is tried again when a frame is needed.
-  if (store_ && !write_error_) start_writes(ahead_, false);
+  if (store_ && !write_error_ && count() == most()) start_writes(ahead_, false);
 }
 
 void KvFrames::archive(uint32_t block, const KvTag& tag) {
@@ -145,6 +186,8 @@ bool KvFrames::adopt(uint32_t block, const BlockTag& tag) {
 }
 
 void KvFrames::expect(uint32_t blocks) {
+  while (residency_.frames_free() < blocks && grow()) {
+  }
   note_written();
   start_writes(blocks, true);
 }

@@ -7,10 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "base/budget.h"
 #include "base/bulk_store.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "cache/kv_archive.h"
+#include "cache/kv_border.h"
 #include "cache/kv_mover.h"
 #include "cache/kv_residency.h"
 #include "cache/kv_shape.h"
@@ -31,16 +33,27 @@ struct KvSpill {
   Lineage lineage = {};  // of what is archived and loaded
 };
 
+// Frames that are only there while they are needed: others use their memory meanwhile.
+struct KvSharing {
+  KvNeighbour* neighbour = nullptr;  // outlives the cache
+  uint32_t least = 0;                // frames that are always there
+};
+
 // The memory of KV blocks: a frame for each, or fewer frames and a store behind them, or an archive, between
 // which KvResidency decides and KvMover moves. The compute thread owns it. Frames lie in memory that the
-// movers can write. Bytes are reserved by the owner and allocated as frames are first used.
+// movers can write. Bytes are reserved for all frames that there are, and allocated as they are first used.
 class KvFrames {
  public:
-  KvFrames(Device& device, std::vector<KvLayerShape> layers, KvType type, uint32_t blocks,
-           const std::optional<KvSpill>& spill);
+  // Throws kOutOfMemory when the budget has no room for the frames that are there at first.
+  KvFrames(Device& device, Budget& budget, std::vector<KvLayerShape> layers, KvType type, uint32_t blocks,
+           const std::optional<KvSpill>& spill, const std::optional<KvSharing>& sharing);
 
   bool spills() const { return store_; }
   uint32_t count() const { return residency_.frames(); }
+  // That there may be.
+  uint32_t most() const { return border_ ? border_->most() : count(); }
+  // More frames, where there may be more and the neighbour makes room. While no lease is held.
+  bool grow();
 
   // A block comes into use, or out of use. Without a store and an archive it has a frame at once.
   void add(uint32_t block);
@@ -60,7 +73,8 @@ class KvFrames {
   // Its content is in the archive; false: it is not.
   bool adopt(uint32_t block, const BlockTag& tag);
 
-  void start_step() { residency_.start_step(); }
+  // While no lease is held. `blocks`: in use.
+  void start_step(uint32_t blocks);
   void use(uint32_t block, uint32_t place) { residency_.use(block, place); }
   // For a block that the step reads from disk: a frame that is to spare, pinned, to be filled part by part,
   // and then filled or given up.
@@ -88,6 +102,7 @@ class KvFrames {
   KvMover& mover() { return *mover_; }
 
  private:
+  void shrink(uint32_t frames);
   void take_frame(uint32_t block);
   void allocate(uint32_t block);
   void start_writes(uint32_t wanted, bool partial);
@@ -95,6 +110,7 @@ class KvFrames {
   void note_written();
 
   Device& device_;
+  Budget& budget_;
   const std::vector<KvLayerShape> layers_;
   const KvType type_;
   std::vector<uint64_t> part_bytes_, part_offsets_;
@@ -102,7 +118,10 @@ class KvFrames {
   const bool store_;
   KvArchive* const archive_;
   KvArchiveShape shape_;
+  std::optional<KvBorder> border_;  // when frames are shared
+  KvNeighbour* neighbour_ = nullptr;
   KvResidency residency_;
+  Reservation reservation_;  // of the frames
   std::vector<KvTag> tags_;  // of blocks to be archived
   std::vector<DeviceBuffer> frames_;
   std::optional<Error> write_error_;  // of the last writing, unless it worked

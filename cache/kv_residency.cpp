@@ -11,6 +11,11 @@ KvResidency::KvResidency(uint32_t frames) : limit_(frames) {
   CHECK(frames > 0u);
 }
 
+uint32_t KvResidency::set_frames(uint32_t frames) {
+  limit_ = std::max({1u, frames, frames_used()});
+  return limit_;
+}
+
 void KvResidency::add(uint32_t block) {
   if (block >= blocks_.size()) blocks_.resize(block + 1);
   CHECK(!blocks_[block].used);

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -27,6 +28,8 @@ class KvResidency {
   };
 
   explicit KvResidency(uint32_t frames);
+  // Another number of frames, at least those in use; returns it.
+  uint32_t set_frames(uint32_t frames);
 
   // A block comes into use: without content, without a frame.
   void add(uint32_t block);
@@ -83,9 +86,9 @@ class KvResidency {
   // 0: not on disk.
   uint64_t serial(uint32_t block) const { return blocks_[block].stored; }
   uint32_t frames() const { return limit_; }
-  uint32_t frames_free() const {
-    return limit_ - static_cast<uint32_t>(owner_.size()) + static_cast<uint32_t>(free_.size());
-  }
+  uint32_t frames_free() const { return limit_ - frames_used(); }
+  // Frames that no block has, of those that were used before.
+  std::span<const uint32_t> frames_unused() const { return free_; }
   uint32_t writes_under_way() const { return static_cast<uint32_t>(writes_.size()); }
   // Raised whenever a block gains or loses a frame.
   uint64_t version() const { return version_; }
@@ -100,6 +103,7 @@ class KvResidency {
     uint64_t last_use = 0;             // step
     uint64_t wish = 0;                 // its place among wishes_; 0: none
   };
+  uint32_t frames_used() const { return static_cast<uint32_t>(owner_.size() - free_.size()); }
   bool may_give_way(const Block& block) const;
   bool gives_way_before(const Block& a, const Block& b) const;
   uint32_t find_victim() const;
@@ -108,7 +112,7 @@ class KvResidency {
   void drop_wish(Block& block);
   Write start_write(uint32_t block);
 
-  const uint32_t limit_;  // of frames
+  uint32_t limit_;  // of frames
   std::vector<Block> blocks_;
   std::vector<uint32_t> owner_;  // block of each frame that was used so far, or kNone
   std::vector<uint32_t> free_;

@@ -42,6 +42,9 @@ caravan_system(SPDLOG spdlog)
 caravan_system(OPENSSL libcrypto)
 caravan_system(XXHASH libxxhash)
 caravan_system(ZMQ libzmq)
+# Of headers that libzmq itself was built with: nobody here includes them, and from CMake's second run on they would stand
+# elsewhere on the command line, so that all that uses ZeroMQ would be compiled again.
+set_target_properties(PkgConfig::ZMQ PROPERTIES INTERFACE_COMPILE_OPTIONS "" INTERFACE_INCLUDE_DIRECTORIES "")
 caravan_system(CAPNP capnp)
 caravan_system(ROCKSDB rocksdb)
 caravan_system(SODIUM libsodium)

@@ -69,6 +69,13 @@ void each_field(Status& status, Field field) {
   field("kv_bytes_written", status.kv_bytes_written);
   field("kv_bytes_read", status.kv_bytes_read);
   field("kv_wait_seconds", status.kv_wait_seconds);
+  field("memory_limit_bytes", status.memory.limit_bytes);
+  field("memory_weights_bytes", status.memory.weights_bytes);
+  field("memory_state_bytes", status.memory.state_bytes);
+  field("memory_scratch_bytes", status.memory.scratch_bytes);
+  field("memory_wire_bytes", status.memory.wire_bytes);
+  field("weights_bytes_read", status.memory.weights_read_bytes);
+  field("weights_wait_seconds", status.memory.weights_wait_seconds);
   field("kv_archive_on", status.kv_archive.on);
   field("kv_archive_off_for_now", status.kv_archive.off_for_now);
   field("kv_archive_limit_bytes", status.kv_archive.limit_bytes);
@@ -196,6 +203,14 @@ std::string status_table(const ServiceStatus& status, int64_t now_unix) {
                         status.archive_misses);
   text += fmt::format("speed, last minute: prefill {:.1f} tokens/s, decode {:.1f} tokens/s\n",
                       status.prefill_tokens_per_second, status.decode_tokens_per_second);
+  if (const MemoryStatus& memory = status.memory; memory.limit_bytes > 0)
+    text += fmt::format(
+        "memory here: {} for weights, {} for KV, {} for scratch and wire, of {}{}\n",
+        to_string(Bytes{memory.weights_bytes}), to_string(Bytes{memory.state_bytes}),
+        to_string(Bytes{memory.scratch_bytes + memory.wire_bytes}), to_string(Bytes{memory.limit_bytes}),
+        memory.weights_read_bytes == 0
+            ? ""
+            : fmt::format("   {} of weights streamed", to_string(Bytes{memory.weights_read_bytes})));
   if (const ArchiveStatus& archive = status.kv_archive; archive.on)
     text += fmt::format(
         "KV archive here: {} of {} in {} blocks{}   {} written, {} read, {} blocks evicted, {} bad\n",

@@ -92,7 +92,8 @@ nlohmann::ordered_json plan_json(const Engine& engine) {
           {"streamed_bytes_a_pass", plan.streamed_bytes},
           {"reader", pager.reader_name()},
           {"kv_blocks", kv.blocks},
-          {"kv_frames", kv.frames}};
+          {"kv_frames", kv.frames},
+          {"kv_memory_bytes", engine.memory().state_bytes}};
 }
 
 // The most that was resident of this process: its own memory, and what it had mapped of files.

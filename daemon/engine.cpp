@@ -1,5 +1,7 @@
 #include "daemon/engine.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <fstream>
 #include <utility>
@@ -169,27 +171,58 @@ void Engine::open_archive(KvSpill& places, const Lineage& lineage) {
   places.lineage = lineage;
 }
 
+MemoryStatus Engine::memory() const {
+  const PagerCounters& weights = pager_->counters();
+  return {budget_.limit().count,
+          budget_.used(MemoryTag::kWeights).count,
+          budget_.used(MemoryTag::kState).count,
+          budget_.used(MemoryTag::kScratch).count,
+          budget_.used(MemoryTag::kWire).count,
+          weights.bytes_read.value(),
+          static_cast<double>(weights.waited_ns.value()) * 1e-9};
+}
+
 void Engine::leave_disk() {
   const std::lock_guard lock(kv_folder_mutex_);
   if (kv_folder_) kv_folder_->remove();
+}
+
+void Engine::make_room(Bytes more) {
+  pager_->set_limit({weights_room(more.count)});
+}
+
+void Engine::take_room() {
+  // What was freed is kept by the allocator, and weights are about to take as much.
+  ::malloc_trim(0);
+  pager_->set_limit({weights_room(0)});
+}
+
+std::optional<KvSharing> Engine::share(UnitSpan span, KvRoom kv, Bytes state, Bytes block) {
+  const uint64_t weights = pager_->total_bytes() + ModelWeights::paged_bytes(manifest_, span).count;
+  if (weights <= weights_room(state.count)) return std::nullopt;
+  if (block.count == 0 || kv.frames <= KvCache::kLeastFrames) return std::nullopt;
+  return KvSharing{this, KvCache::kLeastFrames};
 }
 
 Engine::Hosted Engine::host(UnitSpan span, uint32_t context, KvRoom kv, const LoadProgress& progress,
                             std::optional<KvType> kv_type, std::optional<Lineage> lineage) {
   StageOptions options = stage_options(span, context, kv.blocks, kv_type.value_or(options_.kv_type));
   const std::vector<KvLayerShape> layers = kv_layers(span);
-  uint64_t state = KvCache::block_bytes(layers, options.kv_type).count * kv.frames;
+  const Bytes block = KvCache::block_bytes(layers, options.kv_type);
+  Bytes beside = Stage::scratch_bytes(spec_, options);
   Hosted hosted;
   KvSpill places = kv_places(span, kv);
   places.counters = &kv_counters_;
   if (kv.spills()) open_spill(places, hosted);
   if (lineage && !layers.empty() && options_.archive.on()) open_archive(places, *lineage);
   if (places.store || places.archive) {
-    state += KvCache::staging_bytes(layers, options.kv_type).count;
+    beside += KvCache::staging_bytes(layers, options.kv_type);
     options.spill = std::move(places);
   }
   if (!layers.empty()) kv_room_ = kv;
-  pager_->set_limit({weights_room(state + Stage::scratch_bytes(spec_, options).count)});
+  options.sharing = share(span, kv, beside + Bytes{block.count * kv.frames}, block);
+  const uint32_t frames = options.sharing ? options.sharing->least : kv.frames;
+  pager_->set_limit({weights_room(beside.count + block.count * frames)});
   hosted.weights = std::make_unique<ModelWeights>(manifest_, spec_, span, *pager_);
   hosted.stage = std::make_unique<Stage>(spec_, *hosted.weights, *backend_, *device_, budget_, options);
   uint64_t done = 0;

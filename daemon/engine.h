@@ -16,6 +16,7 @@
 #include "compute/counters.h"
 #include "compute/device.h"
 #include "daemon/archive_folder.h"
+#include "daemon/generation.h"
 #include "daemon/kv_folder.h"
 #include "model/spec.h"
 #include "model/stage.h"
@@ -39,7 +40,7 @@ struct EngineOptions {
   ArchiveOptions archive;
 };
 
-// How many KV blocks a stage has, and how many of them can be in memory at a time.
+// How many KV blocks a stage has, and how many of them can be in memory at a time, at most.
 struct alignas(8) KvRoom {  // aligned so that every compiler stores it as one word
   uint32_t blocks = 0;
   uint32_t frames = 0;
@@ -57,11 +58,14 @@ using LoadProgress = std::function<void(uint64_t bytes, uint64_t total)>;
 
 // The arithmetic side of a process: model, device, backend, budget, and stages made from them. Built by main;
 // the compute thread owns it from then on. Spec and manifest are constant.
-class Engine {
+//
+// Weights and KV compete for the same bytes. Where weights do not all fit beside the most KV that a stage may
+// have in memory, the border moves while it runs: weights use what KV does not need yet.
+class Engine : private KvNeighbour {
  public:
   // Throws kUnsupported (family, instruction set), kMalformed, kOutOfMemory.
   Engine(Manifest manifest, const EngineOptions& options);
-  ~Engine();
+  ~Engine() override;
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
@@ -91,6 +95,8 @@ class Engine {
   Bytes kv_disk() const { return options_.kv_places.empty() ? Bytes{} : options_.kv_disk; }
   // Of the layers hosted last. Any thread.
   KvRoom kv_room() const { return kv_room_; }
+  // What is reserved now. Any thread.
+  MemoryStatus memory() const;
   const KvCounters& kv_counters() const { return kv_counters_; }
   // Opened with the first layers that are hosted for a ring; null: there is none, or not yet. Any thread.
   KvArchive* archive() const { return archive_; }
@@ -111,11 +117,15 @@ class Engine {
   uint64_t measure_layer_ns();
 
  private:
+  void make_room(Bytes more) override;
+  void take_room() override;
   std::vector<KvLayerShape> kv_layers(UnitSpan span) const;
   StageOptions stage_options(UnitSpan span, uint32_t context, uint32_t kv_blocks, KvType kv_type) const;
   KvSpill kv_places(UnitSpan span, KvRoom kv) const;
   void open_spill(KvSpill& places, Hosted& hosted);
   void open_archive(KvSpill& places, const Lineage& lineage);
+  // Frames that are always there, where weights use those of the others.
+  std::optional<KvSharing> share(UnitSpan span, KvRoom kv, Bytes state, Bytes block);
   // Of the budget, what weights may take beside what is reserved by others and `more`.
   uint64_t weights_room(uint64_t more) const;
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/config.h"
@@ -24,8 +25,11 @@ class Forecast {
   double prompt_token_seconds(uint32_t rows) const;
 
  private:
+  double seconds_at(uint32_t context) const;
   PlanInput input_;
-  double first_token_seconds_ = 0, last_token_seconds_ = 0;  // at the context's start and end
+  uint32_t first_ = 0;         // positions that KV always has room for
+  std::vector<double> token_;  // seconds, at even distances from first_ to the whole context
+  double start_seconds_ = 0;   // of the first token
 };
 
 // For a model under a configuration. Measures the machine where that has not been done yet and `measure`

@@ -88,6 +88,14 @@ struct ArchiveStatus {
   uint64_t failures = 0;            // that switched it off for a while
 };
 
+// The memory of a process under its budget, and the weights that it does not hold.
+struct MemoryStatus {
+  uint64_t limit_bytes = 0;  // of all of it
+  uint64_t weights_bytes = 0, state_bytes = 0, scratch_bytes = 0, wire_bytes = 0;
+  uint64_t weights_read_bytes = 0;  // streamed, since the start
+  double weights_wait_seconds = 0;  // in which computing waited for them
+};
+
 struct ServiceStatus {
   bool ready = false;
   std::string not_ready_reason;  // names the failing edge
@@ -108,6 +116,7 @@ struct ServiceStatus {
   // Of the layers in this process: KV that went to disk and came back, and the time that computing waited.
   uint64_t kv_bytes_written = 0, kv_bytes_read = 0;
   double kv_wait_seconds = 0;
+  MemoryStatus memory;       // of this process
   ArchiveStatus kv_archive;  // of this process
   // What came of asking the stages' archives for prompts.
   bool archive = false;  // whether they are asked at all

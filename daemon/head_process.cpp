@@ -86,6 +86,7 @@ HeadProcess::HeadProcess(EventLoop& loop, const Clock& clock, Random& random, co
   service.tokenizer = text_.tokenizer ? &*text_.tokenizer : nullptr;
   service.kv = &engine_->kv_counters();
   service.kv_archive = [this] { return engine_->archive(); };
+  service.memory = [this] { return engine_->memory(); };
   service.prompt_rows = std::min(config.prefill_rows, engine_->options().max_rows);
   service_ = std::make_unique<HeadService>(*driver_, clock, std::move(service));
 }

@@ -202,6 +202,7 @@ ServiceStatus HeadService::status() const {
     status.kv_bytes_read = options_.kv->bytes_read.value();
     status.kv_wait_seconds = static_cast<double>(options_.kv->waited_ns.value()) * 1e-9;
   }
+  if (options_.memory) status.memory = options_.memory();
   const KvArchive* archive = options_.kv_archive ? options_.kv_archive() : nullptr;
   if (archive) status.kv_archive = archive_status(*archive);
   return status;

@@ -29,6 +29,7 @@ class HeadService final : public GenerationService {
     const Tokenizer* tokenizer = nullptr;               // none: tokens without text. Outlives the service
     const KvCounters* kv = nullptr;                     // of the process; outlives the service
     std::function<const KvArchive*()> kv_archive = {};  // of the process, once it is there; may be empty
+    std::function<MemoryStatus()> memory = {};          // of the process; may be empty
     uint32_t prompt_rows = 1;                           // of a prompt's step
     bool opening = false;  // texts begin with their prompt's end, so no space is dropped
   };

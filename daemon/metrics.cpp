@@ -83,6 +83,26 @@ void add_archive(const ArchiveStatus& archive, std::vector<MetricFamily>& famili
   counter("caravan_kv_archive_failures_total", "Failures that switched it off for a while", archive.failures);
 }
 
+void add_memory(const MemoryStatus& memory, std::vector<MetricFamily>& families) {
+  if (memory.limit_bytes == 0) return;
+  MetricFamily bytes{
+      "caravan_memory_bytes", "Memory of this process that is reserved", MetricType::Gauge, {}};
+  const std::pair<const char*, uint64_t> uses[] = {{"weights", memory.weights_bytes},
+                                                   {"state", memory.state_bytes},
+                                                   {"scratch", memory.scratch_bytes},
+                                                   {"wire", memory.wire_bytes}};
+  for (const auto& [use, amount] : uses)
+    bytes.metric.push_back(sample(bytes.type, static_cast<double>(amount), {{"use", use}}));
+  families.push_back(std::move(bytes));
+  families.push_back(family("caravan_memory_limit_bytes", "What all of it may take", MetricType::Gauge,
+                            static_cast<double>(memory.limit_bytes)));
+  families.push_back(family("caravan_weights_read_bytes_total", "Weights of this process that were streamed",
+                            MetricType::Counter, static_cast<double>(memory.weights_read_bytes)));
+  families.push_back(family("caravan_weights_wait_seconds_total",
+                            "Time in which computing waited for weights", MetricType::Counter,
+                            memory.weights_wait_seconds));
+}
+
 std::vector<MetricFamily> service_families(const ServiceStatus& status) {
   const auto gauge = [](std::string name, std::string help, double value) {
     return family(std::move(name), std::move(help), MetricType::Gauge, value);
@@ -120,6 +140,7 @@ std::vector<MetricFamily> service_families(const ServiceStatus& status) {
       counter("caravan_archive_failed_total", "Loads whose state could not be read after all",
               status.archive_failed),
   };
+  add_memory(status.memory, families);
   add_archive(status.kv_archive, families);
   add_stages(status, families);
   return families;

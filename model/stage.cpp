@@ -83,8 +83,8 @@ Stage::Stage(const ModelSpec& spec, const ModelWeights& weights, Backend& backen
       options_(options),
       first_layer_(first_layer(spec, options.span)),
       last_layer_(last_layer(spec, options.span)),
-      cache_(device, budget, kv_shapes(spec, options.span), options.kv_type, options.kv_blocks,
-             options.spill) {
+      cache_(device, budget, kv_shapes(spec, options.span), options.kv_type, options.kv_blocks, options.spill,
+             options.sharing) {
   if (first_layer_ == last_layer_) return;
   const Widths most = widths(spec, first_layer_, last_layer_);
   const size_t rows = options.max_rows;

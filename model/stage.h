@@ -20,8 +20,9 @@ struct StageOptions {
   uint32_t context = 0;               // positions of one sequence
   uint32_t kv_blocks = 0;             // of all sequences
   std::optional<KvSpill> spill = {};  // where blocks go that its frames do not hold
-  uint32_t max_rows = 0;              // of one call
-  uint32_t pieces_per_mix = 8;        // softmax pieces that attention takes at a time
+  std::optional<KvSharing> sharing = {};
+  uint32_t max_rows = 0;        // of one call
+  uint32_t pieces_per_mix = 8;  // softmax pieces that attention takes at a time
 };
 
 // Consecutive rows of one sequence.

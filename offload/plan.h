@@ -76,6 +76,9 @@ struct PlanInput {
   double elsewhere_seconds = 0;  // of a pass that other peers take; pages may be read meanwhile
 };
 
+// KV blocks that are always in memory: one that fills, one that attention reads.
+inline constexpr uint32_t kLeastKvBlocks = 2;
+
 enum class Placement : uint8_t {
   kMapped,    // stays where the source maps it; counted in the budget
   kResident,  // read once into the arena and kept
@@ -86,7 +89,7 @@ enum class Placement : uint8_t {
 std::string_view name(Placement placement);
 
 // Bytes of RAM by who takes them. Their sum with headroom is at most the budget. Each part's floor is what it
-// cannot do without; the border between weights and KV may move while running, but never below a floor.
+// cannot do without; the border between weights and KV moves while running, but never below a floor.
 struct PlanShares {
   uint64_t weights = 0;  // mapped; or resident + window + caches
   uint64_t kv = 0;
@@ -136,13 +139,13 @@ struct Plan {
   double expected_hit_rate = 1;  // of chosen pages, in decode
   uint64_t read_size_bytes = 0;  // of the reads that measured fastest, and their number at once
   uint32_t readers = 0;
-  uint64_t kv_blocks = 0;            // in RAM
-  uint64_t kv_spilled_bytes = 0;     // of the full context of all sequences, on disk
-  Prediction decode;                 // every sequence at its full context
-  Prediction decode_start;           // every sequence at its first positions
-  Prediction prompt;                 // the first step of a prompt
-  std::string binds;                 // one sentence: what limits decode
-  uint64_t least_ram = 0;            // with which any plan exists
+  uint64_t kv_blocks = 0;         // in RAM
+  uint64_t kv_spilled_bytes = 0;  // of the full context of all sequences, on disk
+  Prediction decode;              // every sequence at its full context
+  Prediction decode_start;        // every sequence at its first positions, with the border where it is then
+  Prediction prompt;              // the first step of a prompt
+  std::string binds;              // one sentence: what limits decode
+  uint64_t least_ram = 0;         // with which any plan exists
   std::optional<RamStep> next_step;  // the least RAM with which decode is at least a twentieth faster
   std::optional<RamStep> all_fits;   // the least RAM with which nothing is read from disk; none when it is so
 };

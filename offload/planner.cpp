@@ -14,7 +14,6 @@ namespace caravan {
 namespace {
 
 constexpr uint64_t kKvLevels = 16;
-constexpr uint64_t kFloorBlocks = 2;  // one that fills, one that attention reads
 constexpr double kUsefulStep = 0.95;  // of the time: what a step up in RAM must reach
 
 struct Candidate {
@@ -39,7 +38,7 @@ class Planner {
         !checked_multiply(kv_wanted_, input.block_bytes, kv_bytes) || kv_bytes > kTooMuch)
       fail(ErrorCode::kLimit, "the KV of {} sequences of {} positions is past counting", decode_.sequences,
            input.context);
-    kv_floor_ = input.may_spill ? std::min(kv_wanted_, kFloorBlocks) : kv_wanted_;
+    kv_floor_ = input.may_spill ? std::min<uint64_t>(kv_wanted_, kLeastKvBlocks) : kv_wanted_;
     add_candidates();
   }
 
@@ -229,10 +228,22 @@ class Planner {
     plan.kv_blocks = candidate.kv_blocks;
     plan.kv_spilled_bytes = spilled(candidate.kv_blocks);
     plan.decode = predict_pass(input_, decode_, steps_, placement(candidate));
-    plan.decode_start = predict(input_, plan, decode_.rows, decode_.sequences, 0);
+    plan.decode_start = decode_start(plan);
     const uint32_t rows = std::max(1u, std::min(input_.prompt_rows, input_.context));
     plan.prompt = predict(input_, plan, rows, 1, rows / 2);
     return plan;
+  }
+
+  // KV takes little at first, and weights use the rest of it.
+  Prediction decode_start(const Plan& plan) const {
+    PlanInput start = input_;
+    start.context = std::min(input_.context, kLeastKvBlocks * input_.block_positions);
+    if (start.context == input_.context) return predict(input_, plan, decode_.rows, decode_.sequences, 0);
+    const Planner planner(start);
+    const Candidate* best = planner.fastest();
+    if (!best) return predict(input_, plan, decode_.rows, decode_.sequences, 0);
+    const PassShape shape{decode_.rows, decode_.sequences, 0};
+    return predict_pass(start, shape, pass_steps(start, shape), planner.placement(*best));
   }
 
   bool reads_nothing(const Candidate& candidate) const {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -38,14 +39,20 @@ class Tale {
  public:
   Tale(BulkStore& store, uint32_t frames, std::vector<KvLayerShape> layers = kLayers, uint32_t blocks = 256)
       : Tale(&store, nullptr, frames, std::move(layers), blocks) {}
-  // Either may be null, not both. Tags are of the numbers written.
+  // Either may be null; where both are, there is a frame for each block. Tags are of the numbers written.
   Tale(BulkStore* store, KvArchive* archive, uint32_t frames, std::vector<KvLayerShape> layers = kLayers,
-       uint32_t blocks = 256)
+       uint32_t blocks = 256, std::optional<KvSharing> sharing = std::nullopt)
       : layers_(std::move(layers)),
         budget_("ram", Bytes{64 << 20}),
         archive_(archive),
         cache_(device_, budget_, layers_, KvType::kF32, blocks,
-               KvSpill{store, &clock_, &counters_, "the store", frames, kFirstLayer, 2, archive, kLineage}) {}
+               store || archive ? std::optional(KvSpill{store, &clock_, &counters_, "the store", frames,
+                                                        kFirstLayer, 2, archive, kLineage})
+                                : std::nullopt,
+               sharing) {}
+  // What the cache has reserved, and what it has allocated of it.
+  Bytes reserved() const { return budget_.used(MemoryTag::kState); }
+  Bytes allocated() const { return {device_.used_bytes()}; }
 
   KvCache& cache() { return cache_; }
   const KvCounters& counters() const { return counters_; }

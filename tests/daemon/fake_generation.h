@@ -94,6 +94,7 @@ class FakeGeneration : public GenerationService {
     status.kv_bytes_written = 1500;
     status.kv_bytes_read = 2500;
     status.kv_wait_seconds = 0.5;
+    status.memory = {1000, 600, 200, 50, 25, 7000, 1.5};
     status.kv_archive = {true, false, 9000, 7000, 70, 8000, 600, 5, 4, 3, 2};
     status.archive = true;
     status.archive_hits = 11;

@@ -50,6 +50,9 @@ TEST_F(MetricsTest, ReadsTheServicesOwnCounts) {
   EXPECT_EQ(value("caravan_kv_archive_limit_bytes"), "9000");
   EXPECT_EQ(value("caravan_kv_archive_bytes"), "7000");
   EXPECT_EQ(value("caravan_kv_archive_blocks"), "70");
+  EXPECT_EQ(value("caravan_memory_bytes{use=\"state\"}"), "200");
+  EXPECT_EQ(value("caravan_memory_limit_bytes"), "1000");
+  EXPECT_EQ(value("caravan_weights_read_bytes_total"), "7000");
   EXPECT_EQ(value("caravan_kv_archive_off"), "0");
   EXPECT_EQ(value("caravan_kv_archive_written_bytes_total"), "8000");
   EXPECT_EQ(value("caravan_kv_archive_read_bytes_total"), "600");

@@ -180,6 +180,48 @@ TEST_P(Laws, AnyKvBudgetGivesTheSameBits) {
   }
 }
 
+// Weights and KV in the same bytes: the border between them moves while sequences come and go, over the
+// point, too, from which on all weights are mapped.
+TEST_P(Laws, AnyBorderGivesTheSameBits) {
+  SeededRandom random(8);
+  std::vector<std::vector<TokenId>> prompts;
+  for (const size_t most : {300, 90, 40, 1})
+    prompts.push_back(random_ids(random, most / 2 + 1 + random.below(most / 2 + 1), vocabulary_));
+  const TestModelOptions options{.context = 320};
+  TestModel whole(manifest_, {1}, options);
+  std::vector<std::vector<float>> alone;
+  uint64_t blocks = 0;
+  for (const auto& prompt : prompts) {
+    alone.push_back(whole.prompt_logits(prompt, 96));
+    blocks += (prompt.size() + 31) / 32;
+  }
+  const uint64_t block = whole.kv_memory().count / options.kv_blocks;
+  const uint64_t least = whole.pager().least_bytes(), all = whole.pager().total_bytes();
+  uint64_t seed = 40;
+  for (const uint64_t weights : {least, std::max(least, all - block * blocks / 2)})
+    for (const bool spills : {false, true}) {
+      if (test::kSanitized && spills == (weights == least)) continue;
+      TestModelOptions shared = options;
+      shared.kv_frames = spills ? static_cast<uint32_t>(blocks / 2) : 0;
+      const uint32_t most = spills ? shared.kv_frames : options.kv_blocks;
+      const uint64_t staging = spills ? whole.kv_memory().count : 0;  // more than enough
+      shared.shared_bytes = weights + block * most + staging;
+      shared.pager.limit = Bytes{least};
+      TestModel model(manifest_, {1}, shared);
+      const uint64_t before = model.kv_memory().count, limit = model.pager().limit().count;
+      for (int life = 0; life < 2; ++life) {
+        const auto mixed = run_mixtures(model, prompts, ++seed);
+        for (uint64_t s = 0; s < prompts.size(); ++s)
+          EXPECT_TRUE(same_bits(mixed.at(s), alone[s])) << weights << ", " << spills << ", sequence " << s;
+        EXPECT_GT(model.kv_memory().count, before) << "KV took more";
+        EXPECT_LT(model.pager().limit().count, limit) << "from the weights";
+        for (uint32_t i = 0; i <= KvBorder::kIdleSteps; ++i) model.idle();
+        EXPECT_EQ(model.pager().limit().count + model.kv_memory().count, shared.shared_bytes);
+        EXPECT_GT(model.pager().limit().count, least) << "and gave it back";
+      }
+    }
+}
+
 // Windows over some layers or all: what no layer reaches is not read, and the bits stay.
 TEST(KvWindows, AnyKvBudgetGivesTheSameBits) {
   for (const char* name : {"mistral", "odd_qwen3_moe_window", "odd_smollm3_window_unroped"}) {

@@ -26,6 +26,15 @@ stays_within 80 "streamed weights" --ids "$some" -n 4 --context 512
 [ "$(number disk_bytes)" -gt $((size / 2)) ] || give_up "under 80 MiB nothing was streamed: $json"
 stays_within 80 "streamed weights and KV on disk" --archive 0 --ids "$many" -n 4 --context 1024 --kv-ram 8MiB
 [ "$(number kv_bytes_written)" -gt 0 ] || give_up "under 8 MiB no KV went to disk: $json"
+kv_and_limit() { echo "$(number kv_memory_bytes) $(number limit_bytes)"; }
+stays_within 120 "streamed weights beside little KV" --archive 0 --ids "$some" -n 4 --context 4096
+read -r kv_little limit_little <<<"$(kv_and_limit)"
+stays_within 120 "streamed weights beside much KV" --archive 0 --ids "$(seq -s, 1 1700)" -n 4 --context 4096
+read -r kv_much limit_much <<<"$(kv_and_limit)"
+[ "$kv_little" -lt "$kv_much" ] && [ "$limit_little" -gt "$limit_much" ] ||
+  give_up "the border stays: KV $kv_little and $kv_much, weights $limit_little and $limit_much"
+[ $((kv_little + limit_little)) = $((kv_much + limit_much)) ] ||
+  give_up "memory is lost at the border: KV $kv_little and $kv_much, weights $limit_little and $limit_much"
 stays_within 300 "mapped weights" --archive 0 --ids "$many" -n 4 --context 1024
 [ "$(number disk_bytes)" = 0 ] || give_up "under 300 MiB something was streamed: $json"
 stays_within 300 "mapped weights and an archive" --ids "$many" -n 4 --context 1024

@@ -61,12 +61,14 @@ TestModel::TestModel(const Manifest& manifest, std::vector<uint32_t> cuts, TestM
         stage.spill = KvSpill{nullptr, &clock_, &kv_counters_, "no store", options.kv_blocks, span.first, 2};
       stage.spill->archive = options.archive;
     }
+    if (options.shared_bytes > 0) stage.sharing = KvSharing{this, options.least_frames};
     weights_.push_back(std::make_unique<ModelWeights>(manifest, spec_, span, pager_));
     return std::make_unique<Stage>(spec_, *weights_.back(), backend_, device_, budget_, stage);
   };
   for (size_t i = 0; i + 1 < cuts.size(); ++i) stages_.push_back(make({cuts[i] + 1, cuts[i + 1] + 1}));
   embed_ = make({0, 1});
   output_ = make({spec_.layer_count() + 1, spec_.layer_count() + 2});
+  if (options.shared_bytes > 0) take_room();
 }
 
 void TestModel::open(uint64_t sequence) {

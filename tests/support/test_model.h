@@ -29,13 +29,16 @@ struct TestModelOptions {
   uint32_t kv_frames = 0;   // fewer than blocks: the rest goes to a store in memory
   MemoryBulk::Inject kv_faults = nullptr;
   KvArchive* archive = nullptr;  // of all stages
+  // Of weights and KV together: the border between them moves, from the least frames on. 0: it does not.
+  uint64_t shared_bytes = 0;
+  uint32_t least_frames = 2;
 };
 
 std::vector<TokenId> random_ids(Random& random, size_t count, uint32_t vocabulary);
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b);
 
 // A model cut into stages in one process: what a ring computes, without the ring.
-class TestModel {
+class TestModel : private KvNeighbour {
  public:
   // `cuts`: the first layers of the second, third, … stage.
   TestModel(const Manifest& manifest, std::vector<uint32_t> cuts = {}, TestModelOptions options = {});
@@ -68,9 +71,14 @@ class TestModel {
                               std::vector<float>* margins = nullptr);
   uint32_t kv_blocks_free() const;
   Pager& pager() { return pager_; }
+  Bytes kv_memory() const { return budget_.used(MemoryTag::kState); }
   const KvCounters& kv_counters() const { return kv_counters_; }  // of all stages
 
  private:
+  void make_room(Bytes more) override { pager_.set_limit(weights_room() - more); }
+  void take_room() override { pager_.set_limit(weights_room()); }
+  Bytes weights_room() const { return Bytes{options_.shared_bytes} - kv_memory(); }
+
   const TestModelOptions options_;
   const ModelSpec spec_;
   Budget budget_;
