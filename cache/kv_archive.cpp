@@ -155,6 +155,8 @@ void KvArchive::open() {
     for (; serial <= batch.last; ++serial) dead.push_back(serial);
     batches_.bury(dead);
   }
+  while (index_.size() > options_.most_blocks && evict()) {
+  }
   const bool clean = erase(kv_key(next, 0), std::string(16, '\xff'));
   // What may still lie behind the last record keeps its serials.
   next_serial_ = std::max<uint64_t>(1, next) + (clean ? 0 : kSerialsOfOneDeath);
@@ -370,18 +372,22 @@ bool KvArchive::may_write(Lock& lock, uint64_t bytes) {
   return true;
 }
 
+bool KvArchive::evict() {
+  const auto victim = index_.victim();
+  if (!victim) return false;
+  index_.remove(*victim);
+  dead_.push_back(*victim);
+  counters_.evicted.add(1);
+  return true;
+}
+
 bool KvArchive::make_room(Lock& lock, uint64_t bytes) {
   const uint64_t most = options_.limit.count / kLiveDenominator * kLiveNumerator;
   if (bytes > most) return false;
-  while (index_.bytes() + bytes > most || index_.size() >= KvArchiveIndex::kMostBlocks) {
-    const auto victim = index_.victim();
-    if (!victim) break;
-    index_.remove(*victim);
-    dead_.push_back(*victim);
-    counters_.evicted.add(1);
-  }
+  while (index_.bytes() + bytes > most || index_.size() >= options_.most_blocks)
+    if (!evict()) break;
   if (has_dirt()) to_clean_.notify_all();
-  if (index_.bytes() + bytes > most) return false;
+  if (index_.bytes() + bytes > most || index_.size() >= options_.most_blocks) return false;
   const auto fits = [&] {
     return batches_.bytes_live() + batches_.bytes_dead() + erasing_bytes_ + bytes <= options_.limit.count;
   };

@@ -43,6 +43,8 @@ struct KvArchiveOptions {
   // Whether the disk may take so many bytes more; may be empty. The writing thread calls.
   std::function<bool(Bytes)> disk_has_room;
   std::string name;  // for errors
+  // Whose index is in memory.
+  size_t most_blocks = KvArchiveIndex::kMostBlocks;
 };
 
 // The layers of a stage, as they are archived.
@@ -131,6 +133,7 @@ class KvArchive {
                              std::vector<Handle>& handles, std::vector<Handle>& before);
   bool may_write(Lock& lock, uint64_t bytes);
   bool make_room(Lock& lock, uint64_t bytes);
+  bool evict();
   void store(const KvArchiveShape& shape, std::span<const Write> writes, std::span<const size_t> chosen,
              uint64_t first);
 

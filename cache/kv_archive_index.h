@@ -48,8 +48,9 @@ std::optional<ArchivedBatch> decode_archived(uint64_t first, std::string_view by
 // begin with is archived once, and the short ends behind it are short.
 class KvArchiveIndex {
  public:
-  // Each takes some 300 bytes of memory.
   static constexpr size_t kMostBlocks = 1u << 18;
+  // Of memory for each, about.
+  static constexpr uint64_t kBlockBytes = 448;
 
   // `limit` is what values age by.
   explicit KvArchiveIndex(Bytes limit) : limit_bytes_(limit.count) {}

@@ -42,6 +42,7 @@ std::unique_ptr<KvArchive> open_in_folder(const ArchiveOptions& options, const C
   RocksStore rocks(options.folder, {kValues, kRecords});
   KvArchiveOptions archive;
   archive.limit = options.limit;
+  archive.most_blocks = options.most_blocks;
   archive.day = options.day;
   archive.name = "the KV archive " + options.folder;
   archive.disk_has_room = [folder = options.folder, left = left_free(options.folder)](Bytes bytes) {

@@ -14,6 +14,7 @@ struct ArchiveOptions {
   std::string folder;        // empty: there is no archive
   Bytes limit;               // on disk; 0: there is none
   std::optional<Bytes> day;  // written a day, at most
+  size_t most_blocks = KvArchiveIndex::kMostBlocks;
   bool on() const { return !folder.empty() && limit.count > 0; }
 };
 

@@ -28,14 +28,16 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int kInterrupted = 130;
-// Left on the disk whatever is imported: the system and the logs need some.
+// Left on the disk whatever is imported, at most: the system and the logs need some.
 constexpr uint64_t kDiskHeadroom = 64u << 20;
+constexpr uint64_t kDiskHeadroomShare = 64;
 
 uint64_t free_bytes(const std::string& folder) {
   std::error_code error;
   const auto space = std::filesystem::space(folder, error);
   if (error) fail(ErrorCode::kIo, "{}: {}", folder, error.message());
-  return space.available - std::min<uint64_t>(space.available, kDiskHeadroom);
+  const uint64_t kept = std::min<uint64_t>(kDiskHeadroom, space.capacity / kDiskHeadroomShare);
+  return space.available - std::min<uint64_t>(space.available, kept);
 }
 
 std::string shown(uint64_t bytes) {

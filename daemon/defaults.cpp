@@ -75,6 +75,10 @@ constexpr uint64_t kMostArchive = uint64_t{16} << 30;
 // Below which it is of no use.
 constexpr uint64_t kLeastArchive = uint64_t{1} << 20;
 
+// Of memory, for the index of an archive: half of what is never reserved.
+constexpr uint64_t kIndexShare = 64;
+constexpr uint64_t kLeastBlocks = 256;
+
 // As configured; else an eighth of what is free beside it. What --disk leaves bounds both.
 ArchiveOptions archive_options(const Config& config, uint32_t sharers) {
   ArchiveOptions options;
@@ -99,6 +103,9 @@ ArchiveOptions archive_options(const Config& config, uint32_t sharers) {
     limit = std::min(limit, asked_for ? left : left / 4);
   }
   options.limit = {limit / std::max(1u, sharers)};
+  if (asked_for && limit > 0 && limit < kLeastArchive)
+    fail(ErrorCode::kInvalidArgument, "an archive of {} is too little: the least is {}, and 0 for none",
+         to_string(Bytes{limit}), to_string(Bytes{kLeastArchive}));
   if (options.limit.count < kLeastArchive) options.limit = {};
   if (!config.archive_day.empty())
     options.day = Bytes{parse_budget(config.archive_day, disk).count / std::max(1u, sharers)};
@@ -118,6 +125,9 @@ EngineOptions engine_options(const Config& config, uint32_t sharers) {
   if (!config.kv_ram.empty()) options.kv_memory = parse_budget(config.kv_ram, options.memory);
   options.kv_places = kv_places(config);
   options.archive = archive_options(config, sharers);
+  options.archive.most_blocks =
+      std::clamp<uint64_t>(options.memory.count / kIndexShare / KvArchiveIndex::kBlockBytes, kLeastBlocks,
+                           KvArchiveIndex::kMostBlocks);
   if (!options.kv_places.empty())
     options.kv_disk = kv_disk(config, options.kv_places.front(), options.archive.limit, sharers);
   return options;

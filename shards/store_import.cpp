@@ -200,8 +200,10 @@ class Import {
     const uint64_t needed = needed_bytes();
     if (fits(needed)) return;
     if (needed > options_.free.value_or(UINT64_MAX))
-      fail(ErrorCode::kOutOfMemory, "{}: {} would be copied, and the disk of {} has {} left", manifest_.path,
-           to_string(Bytes{needed}), store_.name(), to_string(Bytes{*options_.free}));
+      fail(ErrorCode::kOutOfMemory,
+           "{}: {} would be copied, and the disk of {} has {} to give. Free some of it, or name another "
+           "folder with --state DIR; without --copy nothing is copied",
+           manifest_.path, to_string(Bytes{needed}), store_.name(), to_string(Bytes{*options_.free}));
     fail(ErrorCode::kOutOfMemory,
          "{}: {} would be copied; {} has {} of the {} that --disk allows. Remove a model with caravan rm, or "
          "allow more",

@@ -25,12 +25,13 @@ struct World {
   explicit World(Bytes most = Bytes{1 << 20}) : limit(most) {}
   std::unique_ptr<KvArchive> open(std::optional<Bytes> day = std::nullopt) {
     return std::make_unique<KvArchive>(values, records, clock,
-                                       KvArchiveOptions{limit, day, {}, "the archive"});
+                                       KvArchiveOptions{limit, day, {}, "the archive", most_blocks});
   }
   HandClock clock;
   std::shared_ptr<MemoryBulk> values = std::make_shared<MemoryBulk>();
   std::shared_ptr<MemoryStore> records = std::make_shared<MemoryStore>();
   const Bytes limit;
+  size_t most_blocks = KvArchiveIndex::kMostBlocks;
 };
 
 TEST(KvArchive, WhatWasWrittenIsThereAfterReopening) {
@@ -122,6 +123,24 @@ TEST(KvArchive, StaysWithinItsBoundAndGivesSequencesUpFromTheirEnds) {
   EXPECT_EQ(blocks, archive->status().blocks) << "no block is left behind one that is gone";
   EXPECT_GE(whole, 4u);
   EXPECT_EQ(found_of_chain(*archive, 2900, 2905), 6u) << "the newest";
+}
+
+// What is known of them is in memory.
+TEST(KvArchive, NeverHasMoreBlocksThanItMay) {
+  World world;
+  world.most_blocks = 10;
+  auto archive = world.open();
+  for (uint64_t chain = 0; chain < 20; ++chain) {
+    EXPECT_TRUE(write_chain(*archive, 100 * chain, 100 * chain).front());
+    EXPECT_LE(archive->status().blocks, 10u);
+  }
+  EXPECT_EQ(found_of_chain(*archive, 1900, 1900), 1u) << "the newest";
+  archive.reset();
+  world.most_blocks = 4;
+  archive = world.open();
+  EXPECT_EQ(archive->status().blocks, 4u);
+  archive->settle();
+  EXPECT_EQ(world.values->bytes().count, 4 * kBlock);
 }
 
 TEST(KvArchive, WhatIsInUseStaysAndThenNothingNewIsTaken) {
