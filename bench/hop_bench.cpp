@@ -1,6 +1,5 @@
 #include "bench/hop_bench.h"
 
-#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <memory>
@@ -10,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "bench/median.h"
 #include "compute/codec.h"
 #include "peers/zmq_link.h"
 
@@ -18,13 +18,6 @@ namespace {
 
 double microseconds(Duration duration) {
   return seconds(duration) * 1e6;
-}
-
-double median(std::vector<double> values) {
-  CHECK(values.size() > size_t{0});
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 // One end: the wire thread leaves what came, the benchmark's thread waits for it.

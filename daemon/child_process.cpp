@@ -17,7 +17,7 @@
 namespace caravan {
 
 ChildProcess::ChildProcess(std::string name, const std::string& program,
-                           const std::vector<std::string>& arguments)
+                           const std::vector<std::string>& arguments, Output output)
     : name_(std::move(name)) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) fail(ErrorCode::kIo, "no pipe for {}: {}", name_, std::strerror(errno));
@@ -39,7 +39,10 @@ ChildProcess::ChildProcess(std::string name, const std::string& program,
   CHECK(posix_spawnattr_setsigdefault(&attributes, &all) == 0);
   CHECK(posix_spawn_file_actions_adddup2(&actions, ends[0], STDIN_FILENO) == 0);
   // A child's words belong to standard error: standard output is for the text alone.
-  CHECK(posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO) == 0);
+  if (output == Output::kStandardError)
+    CHECK(posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO) == 0);
+  else
+    CHECK(posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0) == 0);
   const int error = ::posix_spawn(&pid_, program.c_str(), &actions, &attributes, argv.data(), environ);
   posix_spawn_file_actions_destroy(&actions);
   posix_spawnattr_destroy(&attributes);
@@ -93,6 +96,13 @@ void ChildProcess::end(Duration patience) {
   while (!ended()) {
     if (std::chrono::steady_clock::now() >= deadline) ::kill(pid_, SIGKILL);
     ::usleep(5000);
+  }
+}
+
+void ChildProcess::kill() {
+  while (!ended()) {
+    ::kill(pid_, SIGKILL);
+    ::usleep(1000);
   }
 }
 

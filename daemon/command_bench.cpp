@@ -1,7 +1,6 @@
 // bench: the machine's read bandwidth, a model's prefill and decode beside it, and a hop on the loopback.
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -10,8 +9,9 @@
 #include "base/progress.h"
 #include "base/random.h"
 #include "bench/hop_bench.h"
+#include "bench/median.h"
+#include "bench/pages_bench.h"
 #include "compute/cpu/thread_pool.h"
-#include "daemon/bench_pages.h"
 #include "daemon/commands.h"
 #include "daemon/defaults.h"
 #include "daemon/engine.h"
@@ -27,11 +27,6 @@ using Json = nlohmann::ordered_json;
 constexpr uint32_t kPrompt = 512;
 constexpr uint32_t kDecode = 32;
 constexpr int kRepeats = 5;
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 template <class Work>
 double timed(const Clock& clock, Work&& work) {
@@ -143,53 +138,24 @@ void print_table(const Json& json) {
                 row["wire_us"].get<double>(), row["codec_us"].get<double>());
 }
 
-void print_pages(const PagesBench& bench) {
-  std::printf("%-6s %7s %9s %12s %12s %13s %10s %7s %7s\n", "from", "x RAM", "ram", "ms a token",
-              "predicted ms", "MB a token", "raw GB/s", "of raw", "hidden");
-  for (const PagedDecode& row : bench.decodes)
-    std::printf("%-6s %7.0f %9s %12.1f %12.1f %13.1f %10.2f %5.0f %% %5.0f %%\n", row.from.c_str(),
-                row.times_ram, to_string(Bytes{row.ram}).c_str(), row.seconds_a_token * 1e3,
-                row.predicted_seconds * 1e3, row.bytes_a_token / 1e6, row.raw_rate / 1e9, row.share * 100,
-                row.hidden * 100);
-  std::printf("\n%9s %12s %10s %7s %12s\n", "in flight", "store GB/s", "raw GB/s", "of raw", "CPU s a GB");
-  for (const StoredReads& row : bench.reads)
-    std::printf("%9u %12.2f %10.2f %5.0f %% %12.2f\n", row.in_flight, row.store_rate / 1e9,
-                row.raw_rate / 1e9, row.store_rate / row.raw_rate * 100, row.processor_seconds_gb);
-}
-
-Json pages_json(const PagesBench& bench) {
-  Json json = {{"decode", Json::array()}, {"store_reads", Json::array()}};
-  for (const PagedDecode& row : bench.decodes)
-    json["decode"].push_back({{"from", row.from},
-                              {"times_ram", row.times_ram},
-                              {"ram", row.ram},
-                              {"seconds_per_token", row.seconds_a_token},
-                              {"predicted_seconds_per_token", row.predicted_seconds},
-                              {"disk_bytes_per_token", row.bytes_a_token},
-                              {"raw_bytes_per_second", row.raw_rate},
-                              {"share_of_raw", row.share},
-                              {"hidden", row.hidden}});
-  for (const StoredReads& row : bench.reads)
-    json["store_reads"].push_back({{"in_flight", row.in_flight},
-                                   {"store_bytes_per_second", row.store_rate},
-                                   {"raw_bytes_per_second", row.raw_rate},
-                                   {"processor_seconds_per_gb", row.processor_seconds_gb}});
-  return json;
-}
-
-int bench_pages(const CommandLine& line, const Clock& clock) {
+int bench_pages(const CommandLine& line, const Clock& clock, Random& random) {
   if (line.model.empty()) fail(ErrorCode::kInvalidArgument, "bench --pages needs a MODEL");
+  apply_log_level(line.config);
   Interruption interruption;
   const bool terminal = standard_error_is_terminal();
-  const PagesBench bench = run_pages_bench(clock, line, [&](const std::string& what) {
-    if (interruption.came()) fail(ErrorCode::kCancelled, "interrupted");
+  PagesBenchOptions options;
+  options.model = line.model;
+  options.config = line.config;
+  options.repeats = line.repeats;
+  options.lasting = line.seconds;
+  options.prompt_tokens = line.prompt_tokens;
+  options.tell = [&](const std::string& what) {
     std::fprintf(stderr, terminal ? "\r\033[K%s " : "%s\n", what.c_str());
-  });
+  };
+  options.cancelled = [&] { return interruption.came(); };
+  const PagesBench bench = run_pages_bench(options, clock, random);
   if (terminal) std::fprintf(stderr, "\r\033[K");
-  if (line.json)
-    std::printf("%s\n", pages_json(bench).dump(2).c_str());
-  else
-    print_pages(bench);
+  std::printf("%s", (line.json ? pages_json(bench) : pages_table(bench)).c_str());
   return 0;
 }
 
@@ -197,8 +163,8 @@ int bench_pages(const CommandLine& line, const Clock& clock) {
 
 int command_bench(const CommandLine& line) {
   const SystemClock clock;
-  if (line.pages) return bench_pages(line, clock);
   SystemRandom random;
+  if (line.pages) return bench_pages(line, clock, random);
   Json json = {{"model", line.model}, {"machine", Json::array()}, {"hop", Json::array()}};
   for (const uint32_t threads : {1u, 2u}) json["machine"].push_back(measure_threads(clock, line, threads));
   for (const HopResult& hop : run_hop_bench({}, clock, random))

@@ -72,7 +72,9 @@ constexpr Examples kExamples[] = {
     {"bench",
      "  caravan bench                                          this machine and a hop\n"
      "  caravan bench MODEL --json                             and a model's prefill and decode\n"
-     "  caravan bench MODEL --pages --state DIR                when RAM does not hold it"},
+     "  caravan bench MODEL --pages --state DIR                when RAM does not hold it, and after kill -9\n"
+     "  caravan bench MODEL --pages --repeats 1 --seconds 0.1  a first look\n"
+     "--pages takes minutes, shows what it measures, and Ctrl-C ends it."},
     {"import",
      "  caravan import model.gguf                              its name and hashes; the bytes stay there\n"
      "  caravan import HF_FOLDER --copy --disk 50%             its weights, too, into the state folder\n"

@@ -193,6 +193,12 @@ class Parser {
     sub->add_option("--seed", sampling.seed, "the same seed draws the same text")->capture_default_str();
   }
 
+  // What children of this program are told (daemon/child_flags.h): not for people.
+  void add_child(CLI::App* sub) {
+    sub->add_flag("--until-eof", line_.until_eof, "end when standard input closes")->group("");
+    sub->add_option("--library", line_.library, "the state folder that imported the model")->group("");
+  }
+
   void add_run() {
     CLI::App* sub =
         command("run", "Generate text here and exit: text to standard output, statistics to standard error",
@@ -230,6 +236,7 @@ class Parser {
     sub->add_flag_callback(
         "--no-calibrate", [this] { overrides_.push_back([](Config& c) { c.calibrate = false; }); },
         "do not measure this machine at the first start (seconds; status then lacks what was expected)");
+    add_child(sub);
     add_api(sub);
     add_engine(sub);
     add_ring(sub);
@@ -247,10 +254,8 @@ class Parser {
     flag<std::string>(sub, "--listen",
                       "HOST:PORT where neighbours connect (default: an address they can reach, free port)",
                       [](Config& c, const std::string& v) { c.listen = v; });
-    // For the children of demo and run: not for people.
-    sub->add_flag("--until-eof", line_.until_eof, "end when standard input closes")->group("");
+    add_child(sub);
     sub->add_option("--sharers", line_.sharers, "processes of this kind on the machine")->group("");
-    sub->add_option("--library", line_.library, "the state folder that imported the model")->group("");
     sub->add_option("--archive-folder", line_.archive_folder, "where KV is archived")->group("");
     add_engine(sub, "this peer's name in the ring's status (default: the machine's)");
   }
@@ -368,10 +373,23 @@ class Parser {
                 CommandLine::Command::kBench);
     model_option(bench);
     bench->add_flag("--json", line_.json, "print one object instead of the tables");
-    bench->add_flag(
+    CLI::Option* pages = bench->add_flag(
         "--pages", line_.pages,
-        "instead: MODEL under half and a quarter of the RAM it needs, from its file and from a store, "
-        "beside the raw speed of the disk; the state folder needs room for a copy");
+        "instead: MODEL under half and a quarter of the RAM it needs, from its file and from a store; a "
+        "prompt seen before, after kill -9 and a restart; fetching the weights over the loopback; beside the "
+        "raw speed of the disk. The state folder needs room for a copy");
+    bench->add_option("--repeats", line_.repeats, "with --pages: of each measurement; medians count")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 1000))
+        ->needs(pages);
+    bench->add_option("--seconds", line_.seconds, "with --pages: that each rate is measured")
+        ->capture_default_str()
+        ->check(CLI::Range(0.01, 3600.0))
+        ->needs(pages);
+    bench->add_option("--prompt-tokens", line_.prompt_tokens, "with --pages: of the prompt seen before")
+        ->capture_default_str()
+        ->check(CLI::Range(limits::kKvBlockPositions, limits::kMaxContext / 2))
+        ->needs(pages);
     add_engine(bench);
   }
 

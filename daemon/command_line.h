@@ -44,7 +44,7 @@ struct CommandLine {
   bool json = false;
   uint32_t peers = 0;  // run (0: in this process), demo
 
-  bool until_eof = false;      // join: end when standard input closes
+  bool until_eof = false;      // join, serve: end when standard input closes
   uint32_t sharers = 1;        // join: processes of this kind on the machine
   std::string archive_folder;  // join: in place of the one in the state folder
 
@@ -63,9 +63,14 @@ struct CommandLine {
   bool ignore_end = false;
 
   bool codec_given = false;
-  bool pages = false;      // bench: weights and KV over memory
   bool force = false;      // calibrate: measure again
   uint32_t sequences = 1;  // plan: that run at once
+
+  // bench
+  bool pages = false;  // weights and KV that memory does not hold
+  uint32_t repeats = 5;
+  double seconds = 1;
+  uint32_t prompt_tokens = 2049;  // 64 whole blocks of KV, and one token to compute
 
   // tokenize
   bool text_given = false, bos = false, special = false;

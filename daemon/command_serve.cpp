@@ -116,7 +116,7 @@ int command_serve(const CommandLine& line) {
   SystemRandom random;
   EventLoop loop;
   LoadReport load(clock);
-  Manifest manifest = open_model(line.model, line.config);
+  Manifest manifest = open_model(line.model, line.config, line.library);
   // While nothing answers yet: it takes seconds, in which a signal ends the process at once.
   std::optional<Forecast> forecast;
   if (line.config.calibrate)
@@ -135,6 +135,7 @@ int command_serve(const CommandLine& line) {
               serve.api_address().c_str(), serve.wire_addresses().c_str());
   std::fflush(stdout);
   end_on_signal(loop, kHeadPatience);
+  if (line.until_eof) watch_standard_input(loop).detach();
   serve.start();
   loop.run();
   return 0;

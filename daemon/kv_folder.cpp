@@ -1,15 +1,13 @@
 #include "daemon/kv_folder.h"
 
-#include <signal.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstdlib>
 #include <filesystem>
 #include <system_error>
 
 #include "base/error.h"
+#include "daemon/process_folder.h"
 
 namespace caravan {
 
@@ -18,14 +16,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kFamily = "bulk.kv";
-
-void remove_left_over(const std::string& place) {
-  std::error_code ignored;
-  for (const auto& entry : fs::directory_iterator(place, ignored)) {
-    const auto pid = static_cast<pid_t>(std::atoi(entry.path().filename().c_str()));
-    if (pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH) fs::remove_all(entry.path(), ignored);
-  }
-}
 
 bool ask_disk(const std::string& folder, struct statvfs& disk) {
   std::error_code error;
@@ -38,7 +28,7 @@ bool ask_disk(const std::string& folder, struct statvfs& disk) {
 
 KvFolder::KvFolder(const std::vector<std::string>& places) {
   for (const std::string& place : places) {
-    remove_left_over(place);
+    remove_left_over(place, "");
     path_ = place + "/" + std::to_string(::getpid());
     std::error_code error;
     fs::remove_all(path_, error);

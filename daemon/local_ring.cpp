@@ -1,15 +1,12 @@
 #include "daemon/local_ring.h"
 
-#include <signal.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdlib>
+#include <filesystem>
 #include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "daemon/child_flags.h"
 #include "daemon/defaults.h"
 #include "daemon/link_options.h"
 #include "daemon/model_library.h"
@@ -22,17 +19,6 @@ constexpr Duration kWatchInterval = std::chrono::milliseconds(50);
 // Loading on a slow disk takes its time; a child that ends is noticed at once.
 constexpr Duration kPatience = std::chrono::seconds(600);
 
-// Folders of rings whose process was killed.
-void remove_left_over(const std::filesystem::path& state) {
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(state, ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (name.rfind("local-", 0) != 0) continue;
-    const auto pid = static_cast<pid_t>(std::atoi(name.c_str() + 6));
-    if (pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH) std::filesystem::remove_all(entry.path(), ignored);
-  }
-}
-
 }  // namespace
 
 LocalRing::LocalRing(EventLoop& loop, const Clock& clock, Random& random, const Config& config,
@@ -41,8 +27,7 @@ LocalRing::LocalRing(EventLoop& loop, const Clock& clock, Random& random, const 
       clock_(clock),
       random_(random),
       config_(config),
-      model_(std::filesystem::exists(model_path) ? std::filesystem::absolute(model_path).string()
-                                                 : model_path),
+      model_(child_model(model_path)),
       peers_(peers),
       keys_(make_key_pair(random)) {
   HeadProcessOptions options;
@@ -70,14 +55,10 @@ LocalRing::~LocalRing() {
   for (ChildProcess& child : children_) child.ask_to_end();
   children_.clear();
   link_.reset();
-  std::error_code ignored;
-  if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
 }
 
 void LocalRing::start_link() {
-  const std::filesystem::path state = state_folder(config_);
-  remove_left_over(state);
-  folder_ = state / ("local-" + std::to_string(::getpid()));
+  folder_.emplace(state_folder(config_), "local-");
   ZmqLinkOptions options = link_options(keys_, "head", "tcp://127.0.0.1:0", config_);
   ZmqLinkCallbacks callbacks;
   callbacks.event = [this](LinkEvent event) {
@@ -109,44 +90,20 @@ void LocalRing::start() {
 
 void LocalRing::start_child(uint32_t index) {
   const std::string name = "peer-" + std::to_string(index + 1);
-  const std::filesystem::path state = folder_ / name;
-  std::filesystem::create_directories(state);
   const EngineOptions& engine = head_->engine().options();
+  Config config = config_;
+  config.threads = engine.threads;
   // What a child would warn of, the head tells better: a neighbour that ends first is no news when the ring
   // ends.
-  const std::string log_level = config_.log_level == "warning" ? "error" : config_.log_level;
-  std::vector<std::string> arguments = {"join",
-                                        "-",
-                                        "--until-eof",
-                                        "--model",
-                                        model_,
-                                        "--state",
-                                        state,
-                                        "--name",
-                                        name,
-                                        "--listen",
-                                        "127.0.0.1:0",
-                                        "--threads",
-                                        std::to_string(engine.threads),
-                                        "--isa",
-                                        engine.isa,
-                                        "--kv-type",
-                                        config_.kv_type,
-                                        "--peer-timeout",
-                                        std::to_string(config_.peer_timeout_s),
-                                        "--sharers",
-                                        std::to_string(peers_),
-                                        "--log",
-                                        log_level};
-  // An imported model is in the store of this process, not in the child's.
-  if (!std::filesystem::exists(model_))
-    arguments.insert(arguments.end(), {"--library", state_folder(config_)});
-  if (engine.exact) arguments.push_back("--exact");
-  for (const auto& [flag, value] : {std::pair{"--ram", &config_.ram},
-                                    {"--kv-ram", &config_.kv_ram},
-                                    {"--disk", &config_.disk},
-                                    {"--archive-day", &config_.archive_day}})
-    if (!value->empty()) arguments.insert(arguments.end(), {flag, *value});
+  if (config.log_level == "warning") config.log_level = "error";
+  std::vector<std::string> arguments = {"join",           "-",
+                                        "--model",        model_,
+                                        "--state",        folder_->path() + "/" + name,
+                                        "--name",         name,
+                                        "--listen",       "127.0.0.1:0",
+                                        "--peer-timeout", std::to_string(config_.peer_timeout_s),
+                                        "--sharers",      std::to_string(peers_)};
+  for (std::string& flag : child_flags(config)) arguments.push_back(std::move(flag));
   // Of its own, and kept when the ring is gone; what the whole ring may take is shared.
   const ArchiveOptions& archive = engine.archive;
   arguments.insert(arguments.end(),

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -12,6 +11,7 @@
 #include "daemon/child_process.h"
 #include "daemon/event_loop.h"
 #include "daemon/head_process.h"
+#include "daemon/process_folder.h"
 #include "peers/zmq_link.h"
 
 namespace caravan {
@@ -53,7 +53,7 @@ class LocalRing {
   Ready ready_;
   Lost lost_;
   KeyPair keys_;
-  std::filesystem::path folder_;
+  std::optional<ProcessFolder> folder_;
   std::unique_ptr<HeadProcess> head_;
   std::unique_ptr<ZmqLink> link_;
   std::vector<ChildProcess> children_;

@@ -21,11 +21,6 @@ ShardFetcherOptions fetcher_options(const ShardFetch::Options& options) {
   return out;
 }
 
-uint32_t unit_of(const GroupId& id, uint32_t layers) {
-  if (id.kind == GroupId::Kind::kEmbed) return 0;
-  return id.kind == GroupId::Kind::kOutput ? layers + 1 : id.layer + 1;
-}
-
 }  // namespace
 
 ShardFetch::ShardFetch(EventLoop& loop, const Clock& clock, Link& link, std::shared_ptr<ShardStore> store,

@@ -122,6 +122,11 @@ std::string to_string(GroupId id) {
   return "output";
 }
 
+uint32_t unit_of(const GroupId& id, uint32_t layers) {
+  if (id.kind == GroupId::Kind::kEmbed) return 0;
+  return id.kind == GroupId::Kind::kOutput ? layers + 1 : id.layer + 1;
+}
+
 Bytes WeightGroup::bytes() const {
   Bytes sum;
   for (const Tensor& tensor : tensors) sum += Bytes{tensor.extent.length};

@@ -57,6 +57,8 @@ struct GroupId {
   auto operator<=>(const GroupId&) const = default;
 };
 std::string to_string(GroupId id);
+// In which unit of a model of `layers` layers.
+uint32_t unit_of(const GroupId& id, uint32_t layers);
 
 struct Tensor {
   std::string name;  // the file's

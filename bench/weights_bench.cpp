@@ -1,17 +1,13 @@
-#include "daemon/bench_pages.h"
-
-#include <unistd.h>
+#include "bench/weights_bench.h"
 
 #include <algorithm>
-#include <cmath>
-#include <filesystem>
 #include <memory>
-#include <optional>
 #include <utility>
 
 #include "base/bytes.h"
 #include "base/error.h"
 #include "bench/cpu_seconds.h"
+#include "bench/median.h"
 #include "daemon/defaults.h"
 #include "daemon/engine.h"
 #include "daemon/model_library.h"
@@ -27,33 +23,6 @@ namespace caravan {
 namespace {
 
 constexpr uint32_t kContext = 256;
-constexpr int kRepeats = 5;
-constexpr double kLasting = 1.0;  // seconds of each measurement, at least
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
-// A folder of this process in the state folder, removed with all that is in it.
-class ScratchState {
- public:
-  explicit ScratchState(const std::string& state) : path_(state + "/bench-" + std::to_string(::getpid())) {
-    std::error_code error;
-    std::filesystem::create_directories(path_, error);
-    if (error) fail(ErrorCode::kIo, "{}: {}; --state names another folder", path_, error.message());
-  }
-  ~ScratchState() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  ScratchState(const ScratchState&) = delete;
-  ScratchState& operator=(const ScratchState&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  const std::string path_;
-};
 
 // The groups that every pass reads whole, tensors side by side as one run.
 std::vector<Extent> runs_of(const Manifest& manifest) {
@@ -113,12 +82,12 @@ class Decoder {
   uint32_t position_ = 0;
 };
 
-// One measurement: tokens for about kLasting.
+// One measurement.
 struct Sample {
   double seconds_a_token = 0, bytes_a_token = 0, hidden = 0;
 };
 
-Sample sample(Decoder& decoder, const Clock& clock) {
+Sample sample(Decoder& decoder, const Clock& clock, double lasting) {
   const PagerCounters& pager = decoder.engine().pager().counters();
   const uint64_t bytes = pager.bytes_read.value(), busy = pager.read_busy_ns.value(),
                  waited = pager.waited_ns.value();
@@ -127,7 +96,7 @@ Sample sample(Decoder& decoder, const Clock& clock) {
   do {
     decoder.token();
     ++tokens;
-  } while (seconds(clock.now() - start) < kLasting || tokens < 2);
+  } while (seconds(clock.now() - start) < lasting || tokens < 2);
   const double elapsed = seconds(clock.now() - start);
   const double reading = static_cast<double>(pager.read_busy_ns.value() - busy) / 1e9;
   const double computing = elapsed - static_cast<double>(pager.waited_ns.value() - waited) / 1e9;
@@ -136,48 +105,56 @@ Sample sample(Decoder& decoder, const Clock& clock) {
           shorter > 0 ? std::clamp((reading + computing - elapsed) / shorter, 0.0, 1.0) : 1};
 }
 
-class PagesBenchRun {
+class WeightsBenchRun {
  public:
-  PagesBenchRun(const Clock& clock, const CommandLine& line,
-                const std::function<void(const std::string&)>& step)
-      : clock_(clock),
-        line_(line),
-        step_(step),
-        scratch_(state_folder(line.config)),
-        file_(open_model(line.model, line.config)),
-        runs_(runs_of(file_)) {}
+  WeightsBenchRun(const PagesBenchOptions& options, const Manifest& file, const std::string& folder,
+                  const Clock& clock)
+      : options_(options), file_(file), folder_(folder), clock_(clock), runs_(runs_of(file)) {}
 
-  PagesBench run() {
-    step_("copying the model into a store");
-    const std::shared_ptr<ShardStore> store = open_shards(scratch_.path());
-    const ImportResult imported = import_model(*store, file_, {.copy = true});
-    const Manifest stored = open_record(store, imported.record);
+  WeightsBench run() {
+    const std::shared_ptr<ShardStore> store = open_shards(folder_);
+    const Manifest stored = import(store);
     for (const double times : {2.0, 4.0}) {
       add_decode("file", file_, times);
       add_decode("store", stored, times);
     }
-    for (const uint32_t in_flight : {1u, 2u, 4u, 8u}) add_reads(stored, in_flight);
+    for (const uint32_t readers : {1u, 2u, 4u}) add_reads(stored, readers);
     return std::move(bench_);
   }
 
  private:
+  Manifest import(const std::shared_ptr<ShardStore>& store) {
+    options_.step("copying the model into a store");
+    ImportOptions import;
+    import.copy = true;
+    import.cancelled = options_.cancelled;
+    const double before = cpu_seconds();
+    const Time start = clock_.now();
+    const ImportResult imported = import_model(*store, file_, import);
+    const auto bytes = static_cast<double>(content_bytes(file_));
+    bench_.import = {content_bytes(file_), bytes / seconds(clock_.now() - start),
+                     (cpu_seconds() - before) / (bytes / 1e9)};
+    return open_record(store, imported.record);
+  }
+
   void add_decode(const std::string& from, const Manifest& manifest, double times) {
-    step_(fmt::format("decode, {} times the RAM, from the {}", times, from));
+    options_.step(fmt::format("decode, {} times the RAM, from the {}", times, from));
     PagedDecode result;
     result.from = from;
     result.times_ram = times;
     result.ram = static_cast<uint64_t>(static_cast<double>(file_.bytes().count) / times);
-    Config config = line_.config;
+    Config config = options_.config;
     config.ram = std::to_string(result.ram);
     config.context = kContext;
-    EngineOptions options = engine_options(config, 1);
-    options.memory = Bytes{result.ram};
-    Decoder decoder(manifest, options);
+    EngineOptions engine = engine_options(config, 1);
+    engine.memory = Bytes{result.ram};
+    Decoder decoder(manifest, engine);
     decoder.token();
     std::vector<double> token, bytes, raw, share, hidden;
-    for (int i = 0; i < kRepeats; ++i) {
-      raw.push_back(read_rate(file_.source, runs_, clock_, kLasting));
-      const Sample one = sample(decoder, clock_);
+    for (uint32_t i = 0; i < options_.repeats; ++i) {
+      options_.check();
+      raw.push_back(read_rate(file_.source, runs_, clock_, options_.lasting));
+      const Sample one = sample(decoder, clock_, options_.lasting);
       token.push_back(one.seconds_a_token);
       bytes.push_back(one.bytes_a_token);
       hidden.push_back(one.hidden);
@@ -194,43 +171,57 @@ class PagesBenchRun {
 
   double predicted(const Config& config) {
     const ModelSpec spec = read_spec(file_);
-    const ModelPlan made = plan_model(clock_, config, file_, spec, state_folder(line_.config), 1,
+    const ModelPlan made = plan_model(clock_, config, file_, spec, state_folder(options_.config), 1,
                                       [this](const std::string& what) {
-                                        if (!what.empty()) step_("calibrating: " + what);
+                                        if (!what.empty()) options_.step("calibrating: " + what);
                                       });
     return predict(made.pages.input, made.plan, 1, 1, kContext / 2).seconds;
   }
 
-  void add_reads(const Manifest& stored, uint32_t in_flight) {
-    step_(fmt::format("reads with {} in flight", in_flight));
-    const std::vector<Extent> runs = runs_of(stored);
-    const PageReaderOptions options{.allow_uring = false, .pieces_in_flight = 2 * in_flight};
-    std::vector<double> store, raw, processor;
-    for (int i = 0; i < kRepeats; ++i) {
-      raw.push_back(read_rate(file_.source, runs_, clock_, kLasting, options));
-      const double before = cpu_seconds();
-      const Time start = clock_.now();
-      store.push_back(read_rate(stored.source, runs, clock_, kLasting, options));
-      const double bytes = store.back() * seconds(clock_.now() - start);
-      processor.push_back((cpu_seconds() - before) / (bytes / 1e9));
-    }
-    bench_.reads.push_back({in_flight, median(store), median(raw), median(processor)});
+  struct Reading {
+    double rate = 0, processor_seconds_gb = 0;
+  };
+  Reading read(const Manifest& manifest, const std::vector<Extent>& runs, uint32_t readers) const {
+    // A reader is a thread; the reader through io_uring would have the file alone.
+    const PageReaderOptions reader{.allow_uring = false, .pieces_in_flight = 2 * readers};
+    const double before = cpu_seconds();
+    const Time start = clock_.now();
+    const double rate = read_rate(manifest.source, runs, clock_, options_.lasting, reader);
+    const double gigabytes = rate * seconds(clock_.now() - start) / 1e9;
+    return {rate, (cpu_seconds() - before) / gigabytes};
   }
 
+  void add_reads(const Manifest& stored, uint32_t readers) {
+    options_.step(fmt::format("groups read from the store, {} reader{}", readers, readers == 1 ? "" : "s"));
+    const std::vector<Extent> stored_runs = runs_of(stored);
+    std::vector<double> store, raw, share, processor, raw_processor;
+    for (uint32_t i = 0; i < options_.repeats; ++i) {
+      options_.check();
+      const Reading file = read(file_, runs_, readers);
+      const Reading one = read(stored, stored_runs, readers);
+      raw.push_back(file.rate);
+      raw_processor.push_back(file.processor_seconds_gb);
+      store.push_back(one.rate);
+      processor.push_back(one.processor_seconds_gb);
+      share.push_back(one.rate / file.rate);
+    }
+    bench_.reads.push_back(
+        {readers, median(store), median(raw), median(share), median(processor), median(raw_processor)});
+  }
+
+  const PagesBenchOptions& options_;
+  const Manifest& file_;
+  const std::string folder_;
   const Clock& clock_;
-  const CommandLine& line_;
-  const std::function<void(const std::string&)>& step_;
-  const ScratchState scratch_;
-  const Manifest file_;
   const std::vector<Extent> runs_;
-  PagesBench bench_;
+  WeightsBench bench_;
 };
 
 }  // namespace
 
-PagesBench run_pages_bench(const Clock& clock, const CommandLine& line,
-                           const std::function<void(const std::string&)>& step) {
-  return PagesBenchRun(clock, line, step).run();
+WeightsBench run_weights_bench(const PagesBenchOptions& options, const Manifest& file,
+                               const std::string& folder, const Clock& clock) {
+  return WeightsBenchRun(options, file, folder, clock).run();
 }
 
 }  // namespace caravan

@@ -1,0 +1,28 @@
+#include "bench/pages_bench.h"
+
+#include "daemon/defaults.h"
+#include "daemon/model_library.h"
+#include "daemon/process_folder.h"
+
+namespace caravan {
+
+PagesBench run_pages_bench(const PagesBenchOptions& options, const Clock& clock, Random& random) {
+  const Manifest model = open_model(options.model, options.config);
+  PagesBench bench;
+  bench.model = model.name;
+  const auto folder = [&] { return ProcessFolder(state_folder(options.config), "bench-"); };
+  // One part at a time has its files on the disk.
+  {
+    const ProcessFolder own = folder();
+    bench.weights = run_weights_bench(options, model, own.path(), clock);
+  }
+  {
+    const ProcessFolder own = folder();
+    bench.restart = run_restart_bench(options, model, own.path(), clock);
+  }
+  const ProcessFolder own = folder();
+  bench.fetch = run_fetch_bench(options, model, own.path(), clock, random);
+  return bench;
+}
+
+}  // namespace caravan
