@@ -201,7 +201,7 @@ class Import {
     if (fits(needed)) return;
     if (needed > options_.free.value_or(UINT64_MAX))
       fail(ErrorCode::kOutOfMemory,
-           "{}: {} would be copied, and the disk of {} has {} to give. Free some of it, or name another "
+           "{}: {} would be copied, and the disk of {} has {} left for it. Free some of it, or name another "
            "folder with --state DIR; without --copy nothing is copied",
            manifest_.path, to_string(Bytes{needed}), store_.name(), to_string(Bytes{*options_.free}));
     fail(ErrorCode::kOutOfMemory,

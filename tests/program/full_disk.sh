@@ -24,7 +24,7 @@ fill() { # KIB that stay free
   head -c $(((free - $1) * 1024)) /dev/zero >"$disk/fill"
 }
 
-expect_exit 1 "would be copied, and the disk of .* has .* to give" import "$model" --copy --state "$disk/store"
+expect_exit 1 "would be copied, and the disk of .* has .* left for it" import "$model" --copy --state "$disk/store"
 resize 96m
 "$program" import "$model" --copy --state "$disk/store" >/dev/null 2>&1 || give_up "with room the import does not go on"
 "$program" verify demo --state "$disk/store" >/dev/null 2>&1 || give_up "what was imported is not whole"
