@@ -8,6 +8,7 @@
 
 #include "base/limits.h"
 #include "daemon/api_error.h"
+#include "shards/json_metadata.h"
 
 using nlohmann::json;
 
@@ -45,7 +46,7 @@ json parse_object(std::string_view body) {
     if (!parsed.is_object()) refuse_param("", "the body is not a JSON object");
     return parsed;
   } catch (const json::exception& error) {
-    refuse_param("", fmt::format("the body is not valid JSON: {}", error.what()));
+    refuse_param("", fmt::format("the body is not valid JSON: {}", json_reason(error.what())));
   }
 }
 
@@ -147,9 +148,8 @@ void read_logit_bias(const Fields& fields, SamplingOptions& sampling) {
 }
 
 void read_sampling(const Fields& fields, SamplingOptions& sampling) {
-  constexpr float kLeastTopP = 1e-6f;  // 0 keeps the best token alone
   sampling.temperature = fields.number("temperature", 0, 2, 1);
-  sampling.top_p = std::max(kLeastTopP, fields.number("top_p", 0, 1, 1));
+  sampling.top_p = fields.number("top_p", 0, 1, 1);
   sampling.min_p = fields.number("min_p", 0, 1, 0);
   sampling.presence_penalty = fields.number("presence_penalty", -2, 2, 0);
   sampling.frequency_penalty = fields.number("frequency_penalty", -2, 2, 0);

@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/limits.h"
+#include "shards/json_metadata.h"
 
 using json = nlohmann::ordered_json;
 
@@ -184,7 +185,7 @@ ServiceStatus parse_status_json(std::string_view text) {
     });
     return status;
   } catch (const json::exception& error) {
-    fail(ErrorCode::kMalformed, "status: {}", error.what());
+    fail(ErrorCode::kMalformed, "status: {}", json_reason(error.what()));
   }
 }
 

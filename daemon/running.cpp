@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "shards/json_metadata.h"
 
 using nlohmann::json;
 
@@ -82,7 +83,7 @@ RunningHead parse(const std::string& text, const std::string& path) {
     head.model = object.value("model", "");
     return head;
   } catch (const json::exception& error) {
-    fail(ErrorCode::kMalformed, "{}: {}", path, error.what());
+    fail(ErrorCode::kMalformed, "{}: {}", path, json_reason(error.what()));
   }
 }
 

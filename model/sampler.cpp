@@ -28,10 +28,10 @@ bool better(const std::pair<float, TokenId>& a, const std::pair<float, TokenId>&
   return a.first != b.first ? a.first > b.first : a.second < b.second;
 }
 
-void check_range(std::string_view field, float value, float least, float most) {
+void check_range(std::string_view field, float value, SamplingRange range) {
   // Written so that NaN fails.
-  if (value >= least && value <= most) return;
-  fail(ErrorCode::kInvalidArgument, "{} is {}, not between {} and {}", field, value, least, most);
+  if (value >= range.least && value <= range.most) return;
+  fail(ErrorCode::kInvalidArgument, "{} is {}, not between {} and {}", field, value, range.least, range.most);
 }
 
 void apply_penalties(std::vector<float>& logits, const SamplingOptions& options,
@@ -125,12 +125,12 @@ LogSum log_sum_exp(std::span<const float> logits) {
 }  // namespace
 
 void validate(const SamplingOptions& options) {
-  check_range("temperature", options.temperature, 0, 100);
-  check_range("top_p", options.top_p, std::numeric_limits<float>::min(), 1);
-  check_range("min_p", options.min_p, 0, 1);
-  check_range("repetition_penalty", options.repetition_penalty, 0.01f, 100);
-  check_range("presence_penalty", options.presence_penalty, -100, 100);
-  check_range("frequency_penalty", options.frequency_penalty, -100, 100);
+  check_range("temperature", options.temperature, kTemperatureRange);
+  check_range("top_p", options.top_p, kTopPRange);
+  check_range("min_p", options.min_p, kMinPRange);
+  check_range("repetition_penalty", options.repetition_penalty, kRepetitionRange);
+  check_range("presence_penalty", options.presence_penalty, kPenaltyRange);
+  check_range("frequency_penalty", options.frequency_penalty, kPenaltyRange);
   if (options.logit_bias.size() > limits::kMaxLogitBias) {
     fail(ErrorCode::kInvalidArgument, "logit_bias has {} entries, more than {}", options.logit_bias.size(),
          limits::kMaxLogitBias);

@@ -10,6 +10,16 @@
 
 namespace caravan {
 
+// What the options below may be. 0 of top_p keeps the best token alone.
+struct SamplingRange {
+  float least, most;
+};
+inline constexpr SamplingRange kTemperatureRange{0, 100};
+inline constexpr SamplingRange kTopPRange{0, 1};
+inline constexpr SamplingRange kMinPRange{0, 1};
+inline constexpr SamplingRange kRepetitionRange{0.01f, 100};
+inline constexpr SamplingRange kPenaltyRange{-100, 100};  // presence, frequency
+
 struct SamplingOptions {
   float temperature = 1.0f;         // 0 is greedy
   uint32_t top_k = 0;               // 0 keeps all

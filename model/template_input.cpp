@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "shards/json_metadata.h"
+
 namespace caravan::tmpl {
 namespace {
 
@@ -84,7 +86,7 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool parse_error(size_t at, const std::string&, const nlohmann::json::exception& e) override {
-    fail(ErrorCode::kMalformed, "template input, byte {}: {}", at, e.what());
+    fail(ErrorCode::kMalformed, "template input, byte {}: {}", at, json_reason(e.what()));
   }
 
   const Value& root() const { return root_; }

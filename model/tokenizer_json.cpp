@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "model/piece_encoder.h"
 #include "model/pretokenizer.h"
+#include "shards/json_metadata.h"
 
 namespace caravan {
 namespace {
@@ -445,7 +446,7 @@ Vocabulary read_tokenizer_json(std::string_view tokenizer_json, std::string_view
     if (!tokenizer_config_json.empty()) reader.read_config(parse(tokenizer_config_json, name));
     return reader.take();
   } catch (const Json::exception& error) {
-    fail(ErrorCode::kMalformed, "{}: {}", name, error.what());
+    fail(ErrorCode::kMalformed, "{}: {}", name, json_reason(error.what()));
   }
 }
 
@@ -465,7 +466,7 @@ void read_generation_config(std::string_view generation_config_json, Vocabulary&
       vocabulary.more_ends.push_back(id);
     }
   } catch (const Json::exception& error) {
-    fail(ErrorCode::kMalformed, "{}: generation_config.json: {}", vocabulary.name, error.what());
+    fail(ErrorCode::kMalformed, "{}: generation_config.json: {}", vocabulary.name, json_reason(error.what()));
   }
 }
 

@@ -48,7 +48,8 @@ Kind common_kind(const json& array) {
 
 class Flattener {
  public:
-  explicit Flattener(std::string_view where) : metadata_(std::string(where)) {}
+  Flattener(std::string_view where, std::set<std::string>* nulls)
+      : metadata_(std::string(where)), nulls_(nulls) {}
 
   void add(const std::string& key, const json& value) {
     if (key.size() > limits::kMaxKeyBytes)
@@ -57,7 +58,10 @@ class Flattener {
       for (const auto& [name, inner] : value.items()) add(key.empty() ? name : key + "." + name, inner);
       return;
     }
-    if (value.is_null()) return;
+    if (value.is_null()) {
+      if (nulls_) nulls_->insert(key);
+      return;
+    }
     if (!value.is_array()) return set(key, scalar(value));
     const Kind kind = common_kind(value);
     if (kind != Kind::kOther) return set(key, array(value, kind));
@@ -106,6 +110,7 @@ class Flattener {
   }
 
   Metadata metadata_;
+  std::set<std::string>* const nulls_;
 };
 
 }  // namespace
@@ -131,16 +136,27 @@ void require_small_json(std::string_view text, std::string_view where, uint64_t 
   }
 }
 
-Metadata flatten_json(std::string_view text, std::string_view where) {
+std::string json_reason(std::string_view what) {
+  // "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error while ..."
+  constexpr std::string_view kLibrary = "[json.exception.", kPlace = "parse error at ",
+                             kNoPlace = "parse error: ";
+  if (const size_t end = what.find("] "); what.starts_with(kLibrary) && end != std::string_view::npos)
+    what.remove_prefix(end + 2);
+  for (const std::string_view words : {kPlace, kNoPlace})
+    if (what.starts_with(words)) what.remove_prefix(words.size());
+  return std::string(what);
+}
+
+Metadata flatten_json(std::string_view text, std::string_view where, std::set<std::string>* nulls) {
   require_small_json(text, where, limits::kMaxConfigBytes);
   try {
     const json root = json::parse(text);
     if (!root.is_object()) fail(ErrorCode::kMalformed, "{}: not a JSON object", where);
-    Flattener flattener(where);
+    Flattener flattener(where, nulls);
     flattener.add("", root);
     return flattener.take();
   } catch (const json::exception& error) {
-    fail(ErrorCode::kMalformed, "{}: {}", where, error.what());
+    fail(ErrorCode::kMalformed, "{}: {}", where, json_reason(error.what()));
   }
 }
 

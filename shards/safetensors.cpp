@@ -31,7 +31,7 @@ json parse_object(std::string_view text, std::string_view where) {
     if (!root.is_object()) fail(ErrorCode::kMalformed, "{}: not a JSON object", where);
     return root;
   } catch (const json::exception& error) {
-    fail(ErrorCode::kMalformed, "{}: {}", where, error.what());
+    fail(ErrorCode::kMalformed, "{}: {}", where, json_reason(error.what()));
   }
 }
 
@@ -121,10 +121,13 @@ bool stays_in_folder(std::string_view file) {
 
 std::vector<SafetensorsEntry> read_safetensors(std::span<const std::byte> file, std::string_view name) {
   uint64_t header = 0;
-  if (file.size() < sizeof header) fail(ErrorCode::kMalformed, "{}: shorter than a safetensors header", name);
+  if (file.size() < sizeof header)
+    fail(ErrorCode::kMalformed, "{}: cut short: {} bytes hold no safetensors header", name, file.size());
   std::memcpy(&header, file.data(), sizeof header);
   if (header > file.size() - sizeof header)
-    fail(ErrorCode::kMalformed, "{}: a header of {} bytes in a file of {}", name, header, file.size());
+    fail(ErrorCode::kMalformed,
+         "{}: cut short, or no safetensors file: it has {} bytes, its header says that it takes {} of them",
+         name, file.size(), header);
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + sizeof header, header);
   const json root = parse_object(text, name);
   if (root.size() > limits::kMaxTensors + 1)

@@ -66,7 +66,7 @@ class Tokenizer {
       out.set("tokenizer.ggml.merges", merges);
       write_special(out);
     } catch (const json::exception& error) {
-      fail(ErrorCode::kMalformed, "{}: {}", where_, error.what());
+      fail(ErrorCode::kMalformed, "{}: {}", where_, json_reason(error.what()));
     }
   }
 
@@ -78,7 +78,7 @@ class Tokenizer {
       if (!root.is_object()) fail(ErrorCode::kMalformed, "{}: not a JSON object", where);
       return root;
     } catch (const json::exception& error) {
-      fail(ErrorCode::kMalformed, "{}: {}", where, error.what());
+      fail(ErrorCode::kMalformed, "{}: {}", where, json_reason(error.what()));
     }
   }
 

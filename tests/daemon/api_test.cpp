@@ -240,6 +240,8 @@ TEST_F(ApiTest, GivesLogprobsInBothShapes) {
 }
 
 TEST_F(ApiTest, PassesTheSamplingOptionsOn) {
+  complete(R"({"prompt":"a","top_p":0})");
+  EXPECT_EQ(service.last.sampling.top_p, 0.0f);
   complete(R"({"prompt":"a","temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.05,"presence_penalty":1,
       "frequency_penalty":-1.5,"repetition_penalty":1.1,"logit_bias":{"65":-100,"7":2.5},"ignore_eos":true})");
   const SamplingOptions& sampling = service.last.sampling;
@@ -366,7 +368,11 @@ TEST_F(ApiTest, ABodyThatIsNoObjectIsA400) {
     const auto answer = complete(body);
     EXPECT_EQ(answer->head.status, 400) << body.substr(0, 100);
     EXPECT_TRUE(parsed(answer)["error"]["param"].is_null());
+    EXPECT_EQ(answer->body.find("json.exception"), std::string::npos) << answer->body.substr(0, 200);
   }
+  EXPECT_NE(parsed(complete("{\n1"))["error"]["message"].get<std::string>().find(
+                "the body is not valid JSON: line 2, column 1: syntax error"),
+            std::string::npos);
 }
 
 TEST_F(ApiTest, NullCountsAsAbsent) {
