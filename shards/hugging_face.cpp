@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "shards/config_defaults.h"
 #include "shards/groups.h"
 #include "shards/json_metadata.h"
 #include "shards/safetensors.h"
@@ -126,11 +127,13 @@ Manifest read_hugging_face(const std::string& path) {
   Manifest manifest;
   manifest.origin = Manifest::Origin::kHuggingFace;
   manifest.path = path;
-  manifest.metadata =
-      flatten_json(read_text(folder + "config.json", limits::kMaxConfigBytes), folder + "config.json");
+  std::set<std::string> nulls;
+  manifest.metadata = flatten_json(read_text(folder + "config.json", limits::kMaxConfigBytes),
+                                   folder + "config.json", &nulls);
   const auto architecture = manifest.metadata.text("model_type");
   if (!architecture) fail(ErrorCode::kMalformed, "{}config.json: key model_type is missing", folder);
   manifest.architecture = *architecture;
+  add_config_defaults(*architecture, nulls, manifest.metadata);
   read_texts(manifest, folder);
   const Weights weights = find_weights(folder);
   std::vector<std::string> paths;

@@ -217,6 +217,20 @@ TEST(HuggingFace, TakesTheTemplateFromWhereItStands) {
   EXPECT_EQ(read_manifest(folder.path()).chat_template, "I");
 }
 
+TEST(HuggingFace, WhetherTheMatricesAreTiedIsTheFamilysToSayWhereTheFolderDoesNot) {
+  const TemporaryFolder folder;
+  auto tensors = llama_tensors(1);
+  tensors.push_back({"lm_head.weight", {16, 8}});
+  folder.write("model.safetensors", safetensors_of(tensors));
+  for (const auto& [family, tied] : {std::pair{"llama", false}, std::pair{"smollm3", true}}) {
+    folder.write("config.json", std::string("{\"model_type\": \"") + family + "\"}");
+    const Manifest manifest = read_manifest(folder.path());
+    EXPECT_EQ(manifest.find({Kind::kOutput})->find(Role::kOutput)->name,
+              tied ? "model.embed_tokens.weight" : "lm_head.weight")
+        << family;
+  }
+}
+
 TEST(HuggingFace, AFurtherTrainedModelHasAnotherFingerprint) {
   const TemporaryFolder folder;
   folder.write("config.json", llama_config());
