@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "model/rope_spec.h"
+#include "shards/names.h"
 
 namespace caravan {
 
@@ -268,7 +269,9 @@ FeedForwardSpec read_feed_forward(const Facts& facts, const Family& family, Acti
 uint32_t read_vocabulary(const Manifest& manifest) {
   const WeightGroup* group = manifest.find({GroupId::Kind::kEmbed, 0, 0});
   const Tensor* table = group ? group->find(Role::kEmbedding) : nullptr;
-  if (!table) fail(ErrorCode::kMalformed, "{}: the token embedding is missing", manifest.path);
+  if (!table)
+    fail(ErrorCode::kMalformed, "{}: tensor {} is missing, the token embedding", manifest.path,
+         usual_name(manifest.origin, manifest.architecture, {GroupId::Kind::kEmbed, 0, 0}, Role::kEmbedding));
   if (table->rows > limits::kMaxVocabulary)
     fail(ErrorCode::kLimit, "{}: {} has {} rows, over {}", manifest.path, table->name, table->rows,
          limits::kMaxVocabulary);

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "shards/names.h"
 
 namespace caravan {
 
@@ -91,20 +92,15 @@ std::vector<std::pair<GroupId, std::vector<Expected>>> expected_groups(const Mod
   return groups;
 }
 
-const WeightGroup& group_of(const Manifest& manifest, GroupId id) {
-  const WeightGroup* group = manifest.find(id);
-  if (!group) fail(ErrorCode::kMalformed, "{}: weight group {} is missing", manifest.path, to_string(id));
-  return *group;
-}
-
 void check_group(const Manifest& manifest, const std::string& family, const WeightGroup& group,
                  const std::vector<Expected>& expected) {
   for (const Expected& want : expected) {
     const Tensor* tensor = group.find(want.role);
     if (!tensor) {
       if (want.optional) continue;
-      fail(ErrorCode::kMalformed, "{}: {} has no {} tensor, which family {} needs", manifest.path,
-           to_string(group.id), name(want.role), family);
+      fail(ErrorCode::kMalformed, "{}: tensor {} is missing ({}, {}), which family {} needs", manifest.path,
+           usual_name(manifest.origin, manifest.architecture, group.id, want.role), to_string(group.id),
+           name(want.role), family);
     }
     const bool columns =
         tensor->columns == want.columns || (want.other_columns && tensor->columns == want.other_columns);
@@ -121,10 +117,28 @@ void check_group(const Manifest& manifest, const std::string& family, const Weig
   }
 }
 
+// The group, found to hold what it must.
+const WeightGroup& checked_group(const Manifest& manifest, const std::string& family, GroupId id,
+                                 const std::vector<Expected>& expected) {
+  const WeightGroup* group = manifest.find(id);
+  // Without a single tensor the first that it needs is missing.
+  check_group(manifest, family, group ? *group : WeightGroup{id, {}}, expected);
+  CHECK(group != nullptr);
+  return *group;
+}
+
 // Places in a pass: a layer's attention, then its feed-forward; the head matrix last.
 uint64_t order_of(GroupId id, const ModelSpec& spec) {
   const uint64_t layer = id.kind == GroupId::Kind::kOutput ? spec.layer_count() : id.layer;
   return 2 * layer + (id.kind == GroupId::Kind::kFeedForward ? 1 : 0);
+}
+
+// Its extents are the group's tensors, in their order.
+PageSpec page_of(const WeightGroup& group, const ModelSpec& spec) {
+  PageSpec page{to_string(group.id), {}, order_of(group.id, spec), PageUse::kWhole, 0};
+  if (group.id.kind == GroupId::Kind::kExpert) page.use = PageUse::kChosen, page.shelf = group.id.layer;
+  for (const Tensor& tensor : group.tensors) page.extents.push_back(tensor.extent);
+  return page;
 }
 
 }  // namespace
@@ -139,7 +153,7 @@ Matrix GroupLease::operator[](Role role) const {
 
 void check_weights(const Manifest& manifest, const ModelSpec& spec) {
   for (const auto& [id, expected] : expected_groups(spec, {0, spec.unit_count()}))
-    check_group(manifest, spec.family, group_of(manifest, id), expected);
+    checked_group(manifest, spec.family, id, expected);
 }
 
 ModelWeights::ModelWeights(const Manifest& manifest, const ModelSpec& spec, UnitSpan span, Pager& pager)
@@ -148,8 +162,7 @@ ModelWeights::ModelWeights(const Manifest& manifest, const ModelSpec& spec, Unit
   std::vector<GroupLease::Binding> bindings;
   std::vector<GroupId> ids;
   for (const auto& [id, expected] : expected_groups(spec, span)) {
-    const WeightGroup* group = &group_of(manifest, id);
-    check_group(manifest, spec.family, *group, expected);
+    const WeightGroup* group = &checked_group(manifest, spec.family, id, expected);
     if (id.kind == GroupId::Kind::kEmbed) {
       embedding_ = *group->find(Role::kEmbedding);
       continue;
@@ -157,15 +170,13 @@ ModelWeights::ModelWeights(const Manifest& manifest, const ModelSpec& spec, Unit
     GroupLease::Binding& binding = bindings.emplace_back();
     ids.push_back(id);
     binding.extent.fill(-1);
-    PageSpec page{to_string(id), {}, order_of(id, spec), PageUse::kWhole, 0};
-    if (id.kind == GroupId::Kind::kExpert) page.use = PageUse::kChosen, page.shelf = id.layer;
-    for (const Tensor& tensor : group->tensors) {
+    for (size_t i = 0; i < group->tensors.size(); ++i) {
+      const Tensor& tensor = group->tensors[i];
       const auto index = static_cast<size_t>(tensor.role);
-      binding.extent[index] = static_cast<int16_t>(page.extents.size());
+      binding.extent[index] = static_cast<int16_t>(i);
       binding.shape[index] = {tensor.type, tensor.rows, tensor.columns, nullptr};
-      page.extents.push_back(tensor.extent);
     }
-    pages.push_back(std::move(page));
+    pages.push_back(page_of(*group, spec));
   }
   pages_ = pager_.add(std::move(pages));
   for (size_t i = 0; i < ids.size(); ++i) {
@@ -209,6 +220,15 @@ EmbeddingRows ModelWeights::embedding(std::span<const TokenId> ids) const {
   made.table.rows = static_cast<uint32_t>(ids.size());
   made.table.data = made.bytes.data();
   return made;
+}
+
+std::vector<PageSpec> ModelWeights::page_specs(const Manifest& manifest, const ModelSpec& spec,
+                                               UnitSpan span) {
+  std::vector<PageSpec> pages;
+  for (const auto& [id, expected] : expected_groups(spec, span))
+    if (id.kind != GroupId::Kind::kEmbed)
+      pages.push_back(page_of(checked_group(manifest, spec.family, id, expected), spec));
+  return pages;
 }
 
 Bytes ModelWeights::paged_bytes(const Manifest& manifest, UnitSpan span) {

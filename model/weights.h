@@ -67,6 +67,8 @@ class ModelWeights {
   EmbeddingRows embedding(std::span<const TokenId> ids) const;
   // Bytes of the groups of a span, the embedding table left out.
   static Bytes paged_bytes(const Manifest& manifest, UnitSpan span);
+  // The pages that a span of units takes. Throws as the constructor.
+  static std::vector<PageSpec> page_specs(const Manifest& manifest, const ModelSpec& spec, UnitSpan span);
 
  private:
   Pager& pager_;

@@ -46,8 +46,9 @@ class Reader {
 
   void require(uint64_t count, std::string_view what) const {
     if (count > remaining())
-      fail(ErrorCode::kMalformed, "{}: {}: the file ends at byte {}, {} more are needed", file_, what,
-           bytes_.size(), count - remaining());
+      fail(ErrorCode::kMalformed,
+           "{}: {}: cut short or damaged: the file ends at byte {}, at least {} more bytes are needed here",
+           file_, what, bytes_.size(), count - remaining());
   }
 
   uint64_t remaining() const { return bytes_.size() - position_; }

@@ -147,8 +147,10 @@ class Assembler {
       const std::vector<Tensor>& first = groups_.at({Kind::kExpert, id.layer, 0});
       for (const Tensor& tensor : first) {
         const Tensor* same = find(tensors, tensor.role);
-        if (!same || same->rows != tensor.rows || same->columns != tensor.columns ||
-            tensors.size() != first.size())
+        if (!same)
+          fail(ErrorCode::kMalformed, "{}: tensor {} is missing, which expert 0 has", manifest_.path,
+               usual_name(manifest_.origin, manifest_.architecture, id, tensor.role));
+        if (same->rows != tensor.rows || same->columns != tensor.columns || tensors.size() != first.size())
           fail(ErrorCode::kMalformed,
                "{}: expert {} of layer {} has other tensors or shapes than expert 0 ({})", manifest_.path,
                id.expert, id.layer, tensor.name);

@@ -132,6 +132,15 @@ bool matches(std::string_view pattern, std::string_view text, std::array<uint32_
   return text.empty();
 }
 
+// The name with the numbers of a place.
+std::string spelled(std::string_view pattern, GroupId group) {
+  std::string name(pattern);
+  for (const uint32_t number : {group.layer, group.expert})
+    if (const size_t hash = name.find('#'); hash != std::string::npos)
+      name.replace(hash, 1, std::to_string(number));
+  return name;
+}
+
 std::optional<Place> fit(const Name& name, std::string_view text) {
   std::array<uint32_t, 2> numbers{};
   if (!matches(name.pattern, text, numbers)) return std::nullopt;
@@ -200,13 +209,25 @@ std::string gguf_name(GroupId group, Role role) {
   for (const Name& entry : kGgufNames) {
     if (entry.kind != group.kind || entry.role != role || entry.fused != (group.kind == Kind::kExpert))
       continue;
-    std::string name(entry.pattern);
-    if (const size_t hash = name.find('#'); hash != std::string::npos)
-      name.replace(hash, 1, std::to_string(group.layer));
-    return name;
+    return spelled(entry.pattern, group);
   }
   CHECK(std::string("a role of its group") == std::string(caravan::name(role)));
   return {};
+}
+
+std::string usual_name(Manifest::Origin origin, std::string_view architecture, GroupId group, Role role) {
+  if (origin == Manifest::Origin::kGguf) return gguf_name(group, role);
+  const auto fits = [&](const Name& name) { return name.kind == group.kind && name.role == role; };
+  std::string_view pattern;
+  for (const Name& entry : kHuggingFaceNames) {
+    // Of the two ways to name routers and experts the older one is Mixtral's.
+    const bool mixtral = entry.pattern.find("block_sparse_moe") != std::string_view::npos;
+    if (fits(entry) && (pattern.empty() || (mixtral && architecture == "mixtral"))) pattern = entry.pattern;
+  }
+  for (const Override& entry : kHuggingFaceOverrides)
+    if (entry.architecture == architecture && fits(entry.name)) pattern = entry.name.pattern;
+  if (pattern.empty()) return std::string(caravan::name(role));
+  return (role == Role::kOutput ? "" : std::string(kModelPrefix)) + spelled(pattern, group);
 }
 
 }  // namespace caravan

@@ -29,4 +29,8 @@ std::optional<uint32_t> layer_of(Manifest::Origin origin, std::string_view name)
 // GGUF's name for a place; of experts the one of the fused tensor.
 std::string gguf_name(GroupId group, Role role);
 
+// What a file of this kind calls the tensor of a place, as most such files do; for messages about one that is
+// missing.
+std::string usual_name(Manifest::Origin origin, std::string_view architecture, GroupId group, Role role);
+
 }  // namespace caravan

@@ -95,7 +95,8 @@ TEST(Gguf, RefusesCountsThatTheFileCannotHold) {
   const uint64_t huge = std::numeric_limits<uint64_t>::max();
   expect_refused(ErrorCode::kLimit, {"tensors"}, GgufBytes().header(huge, 0));
   expect_refused(ErrorCode::kLimit, {"entries"}, GgufBytes().header(0, huge));
-  expect_refused(ErrorCode::kMalformed, {"ends"}, GgufBytes().header(1000, 0));
+  expect_refused(ErrorCode::kMalformed, {"the header", "cut short", "ends at byte 24", "more bytes"},
+                 GgufBytes().header(1000, 0));
   expect_refused(ErrorCode::kMalformed, {"ends"}, GgufBytes().header(0, 1000));
   for (const uint64_t count : {huge, huge / 8, uint64_t{1} << 61})
     expect_refused(ErrorCode::kLimit, {"key k"},

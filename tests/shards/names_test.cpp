@@ -1,6 +1,8 @@
 #include "shards/names.h"
 
 #include <set>
+#include <tuple>
+#include <vector>
 
 #include "fixtures.h"
 #include "shards/groups.h"
@@ -32,6 +34,26 @@ TEST(Names, PlacesGgufTensors) {
        {"blk.x.attn_q.weight", "blk.01.attn_q.weight", "blk.1.attn_q.weight2", "blk..attn_q.weight",
         "blk.99999999999.attn_q.weight", "blk.-1.attn_q.weight", "model.norm.weight", ""})
     EXPECT_EQ(place(kGguf, "llama", foreign), "") << foreign;
+}
+
+TEST(Names, AMissingTensorIsCalledWhatSuchFilesCallIt) {
+  for (const auto& [origin, architecture, tensor] :
+       std::vector<std::tuple<Manifest::Origin, const char*, const char*>>{
+           {kGguf, "llama", "blk.12.attn_q.weight"},
+           {kGguf, "qwen3moe", "blk.1.ffn_gate_exps.weight"},
+           {kHuggingFace, "llama", "model.embed_tokens.weight"},
+           {kHuggingFace, "llama", "lm_head.weight"},
+           {kHuggingFace, "llama", "model.layers.4.post_attention_layernorm.weight"},
+           {kHuggingFace, "olmo2", "model.layers.4.post_attention_layernorm.weight"},
+           {kHuggingFace, "qwen2", "model.layers.0.self_attn.k_proj.bias"},
+           {kHuggingFace, "mixtral", "model.layers.2.block_sparse_moe.experts.5.w3.weight"},
+           {kHuggingFace, "mixtral", "model.layers.2.block_sparse_moe.gate.weight"},
+           {kHuggingFace, "qwen3_moe", "model.layers.2.mlp.gate.weight"},
+           {kHuggingFace, "qwen3_moe", "model.layers.2.mlp.experts.15.up_proj.weight"}}) {
+    const auto found = place_of(origin, architecture, tensor);
+    ASSERT_TRUE(found) << tensor;
+    EXPECT_EQ(usual_name(origin, architecture, found->group, found->role), tensor);
+  }
 }
 
 TEST(Names, PlacesHuggingFaceTensors) {
