@@ -44,7 +44,7 @@ void Reservation::give_back(Bytes bytes) {
 Reservation Budget::reserve(MemoryTag tag, Bytes bytes) {
   if (!take(tag, bytes)) {
     const Bytes in_use = used();
-    fail(ErrorCode::kOutOfMemory, "{} budget of {}: {} for {} do not fit, {} are in use", tier_,
+    fail(ErrorCode::kOutOfMemory, "the budget {} of {}: {} for {} do not fit, {} are in use", tier_,
          to_string(limit_), to_string(bytes), name(tag), to_string(in_use));
   }
   return Reservation(this, tag, bytes);

@@ -19,6 +19,7 @@
 #include "daemon/load_report.h"
 #include "daemon/local_ring.h"
 #include "daemon/model_library.h"
+#include "daemon/model_plan.h"
 #include "daemon/peer_process.h"
 #include "daemon/running.h"
 #include "daemon/serve_process.h"
@@ -122,7 +123,15 @@ int command_serve(const CommandLine& line) {
   if (line.config.calibrate)
     forecast = forecast_of(clock, line.config, manifest, read_spec(manifest), state_folder(line.config),
                            calibration_progress());
-  ServeProcess serve(loop, clock, random, line.config, std::move(manifest), load.progress());
+  std::optional<ServeProcess> started;
+  try {
+    started.emplace(loop, clock, random, line.config, std::move(manifest), load.progress());
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kOutOfMemory) throw;
+    throw Error(error.code(),
+                error.message() + least_ram_hint(line.config, open_model(line.model, line.config)));
+  }
+  ServeProcess& serve = *started;
   serve.head().service().set_forecast(std::move(forecast));
   serve.head().driver().on_change([&, told = false]() mutable {
     if (told || !serve.head().driver().node().head()->ready()) return;

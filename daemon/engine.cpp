@@ -69,7 +69,7 @@ Engine::Engine(Manifest manifest, const EngineOptions& options)
     : options_(options),
       manifest_(std::move(manifest)),
       spec_(read_spec(manifest_)),
-      budget_("ram", {options.memory.count - options.memory.count / kHeadroomShare}),
+      budget_("--ram", {options.memory.count - options.memory.count / kHeadroomShare}),
       device_(std::make_unique<CpuDevice>()) {
   // Before anything is allocated by the spec's sizes, and before a ring forms that could only fail.
   check_weights(manifest_, spec_);
@@ -123,14 +123,17 @@ KvRoom Engine::kv_room(UnitSpan span, uint32_t context, KvType kv_type, uint32_t
   const uint64_t room =
       weights_room(Stage::scratch_bytes(spec_, stage_options(span, context, 0, kv_type)).count);
   const uint64_t weights = pager_->total_bytes() + ModelWeights::paged_bytes(manifest_, span).count;
-  const uint64_t sequence = one_sequence * block;
-  uint64_t most = std::max(
-      {room - std::min(room, weights), room / 4, can_spill ? std::min(sequence, room / 2) : sequence});
-  most = std::min(most, room - std::min(room, pager_->least_bytes()));
-  if (options_.kv_memory) most = std::min(most, options_.kv_memory->count);
   const uint64_t staging = KvCache::staging_bytes(layers, kv_type).count;
   // An archive's blocks come the same way.
   const uint64_t beside = options_.archive.on() ? staging : 0;
+  const uint64_t sequence = one_sequence * block + beside;
+  const uint64_t least = can_spill ? std::min(sequence, KvCache::kLeastFrames * block + staging) : sequence;
+  uint64_t most = std::max(
+      {room - std::min(room, weights), room / 4, least, can_spill ? std::min(sequence, room / 2) : sequence});
+  // What is left must do for the weights.
+  const uint64_t least_weights = pager_->least_bytes(ModelWeights::page_specs(manifest_, spec_, span));
+  most = std::min(most, room - std::min(room, least_weights));
+  if (options_.kv_memory) most = std::min(most, options_.kv_memory->count);
   const auto in_memory =
       static_cast<uint32_t>(std::min<uint64_t>(wanted, (most - std::min(most, beside)) / block));
   const auto frames = static_cast<uint32_t>((most - std::min(most, staging)) / block);

@@ -164,8 +164,8 @@ void Head::handle(const PeerKey& from, const StepFailed& message, Time now) {
 void Head::blame(const PeerKey& peer, const std::string& reason, Time now) {
   if (!probation_.failed(peer, reason, now)) return;
   const Member* member = members_.find(peer);
-  log_warning("peer_left_out peer={} name={} reason=\"{}\"", short_string(peer),
-              member ? member->hello.name : "", reason);
+  log_line(ring_.failure_level(), fmt::format("peer_left_out peer={} name={} reason=\"{}\"",
+                                              short_string(peer), member ? member->hello.name : "", reason));
 }
 
 void Head::handle(const PeerKey& from, const Fetched& message, Time now) {
@@ -220,13 +220,12 @@ std::vector<const Member*> Head::able(Time now) const {
   return members;
 }
 
-std::string Head::left_out(Time now) const {
-  std::string text;
+std::vector<Head::LeftOut> Head::left_out(Time now) const {
+  std::vector<LeftOut> out;
   for (const Member* member : members_.members())
     if (probation_.is_out(member->key, now))
-      text += fmt::format("{}{} is left out: {}", text.empty() ? "" : "; ", member->hello.name,
-                          probation_.reason(member->key, now));
-  return text;
+      out.push_back({member->hello.name, probation_.reason(member->key, now)});
+  return out;
 }
 
 void Head::fail_ring(std::string reason, Time now, std::optional<PeerKey> gone) {
@@ -352,6 +351,7 @@ void Head::finish(Pipeline::Finished finished, Time now) {
     return scheduler_.complete(finished.plan, std::move(finished.results), finished.error);
   if (!finished.error.empty()) {
     ++useless_canaries_;
+    useless_reason_ = finished.error;
     return fail_ring("the canary's row is of no use: " + finished.error, now);
   }
   if (canaries_ == 0 || --canaries_ > 0) return;
@@ -488,8 +488,10 @@ ServiceStatus Head::status(Time now) const {
   ServiceStatus status;
   status.ready = ready();
   status.not_ready_reason = ring_.reason();
-  if (const std::string out = left_out(now); !status.ready && !out.empty())
-    status.not_ready_reason += (status.not_ready_reason.empty() ? "" : "; ") + out;
+  if (!status.ready)
+    for (const LeftOut& one : left_out(now))
+      status.not_ready_reason += fmt::format(
+          "{}{} is left out: {}", status.not_ready_reason.empty() ? "" : "; ", one.name, one.reason);
   status.peers = peer_status(now);
   status.fingerprint = to_string(options_.ring.model);
   status.codec = name(ring_.assignment() ? ring_.assignment()->codec : options_.ring.codec);

@@ -60,10 +60,15 @@ class Head {
   bool ready() const { return ring_.state() == Ring::State::kReady; }
   // Why it is not; names the failing edge or peer.
   std::string not_ready_reason() const { return ring_.reason(); }
-  // Of peers that are left out because their stages keep failing: who and why; empty when there is none.
-  std::string left_out(Time now) const;
-  // Canaries in a row whose result was none (NaN): of a model that is broken, every one is.
+  // Peers that are left out because their stages keep failing.
+  struct LeftOut {
+    std::string name, reason;
+  };
+  std::vector<LeftOut> left_out(Time now) const;
+  // Canaries in a row whose result was none (NaN): of a model that is broken, every one is; and why the last
+  // one was.
   uint32_t useless_canaries() const { return useless_canaries_; }
+  const std::string& useless_reason() const { return useless_reason_; }
   // Everything but the model's names and the time of the start.
   ServiceStatus status(Time now) const;
 
@@ -125,6 +130,7 @@ class Head {
   std::optional<Pipeline> pipeline_;  // of the epoch, once the canary goes
   uint32_t canaries_ = 0;             // on their way
   uint32_t useless_canaries_ = 0;
+  std::string useless_reason_;
   bool growing_ = false;     // between two rings, on purpose
   uint64_t considered_ = 0;  // how many had joined when growing was last considered
   std::vector<HeadAction> actions_;

@@ -117,6 +117,7 @@ HeadOptions HeadProcess::head_options(const Config& config, Random& random) cons
   ring.context = context_;
   ring.max_sequences = config.max_sequences;
   ring.max_rows = engine_->options().max_rows;
+  ring.awaited = options_.awaited;
   ring.timeout = from_seconds(config.peer_timeout_s);
   MembershipOptions& members = head.members;
   members.self = options_.self;
@@ -136,6 +137,7 @@ StageHostOptions HeadProcess::stage_options(Random& random) const {
   StageHostOptions stage;
   stage.self = options_.self;
   stage.head = options_.self;
+  stage.awaited = options_.awaited;
   // Alone, no cut has to be weighed.
   const uint64_t layer_ns = options_.link ? engine_->measure_layer_ns() : 0;
   stage.hello = make_hello(*engine_, engine_->manifest().fingerprint(), options_.self_name, random.next(),

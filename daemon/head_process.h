@@ -26,6 +26,7 @@ struct HeadProcessOptions {
   CutMode cut = CutMode::kByCost;
   uint32_t min_peers = 1;  // stages that must be there before the first ring
   uint32_t sharers = 1;    // processes of this kind on the machine
+  bool awaited = false;    // as RingOptions::awaited
 };
 
 // A head with all that belongs to it: model, compute thread, runners, control objects, and the service on

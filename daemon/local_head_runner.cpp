@@ -1,10 +1,12 @@
 #include "daemon/local_head_runner.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/error.h"
 #include "compute/codec.h"
+#include "shards/not_finite.h"
 
 namespace caravan {
 
@@ -13,6 +15,9 @@ namespace {
 // Rows whose logits are computed together: enough to share the matrix, few enough to keep a large
 // vocabulary's logits small.
 constexpr uint32_t kRowsAtOnce = 16;
+
+// Weights that are searched for what spoils every logit: what reads in seconds.
+constexpr Bytes kMostSearched{uint64_t{8} << 30};
 
 }  // namespace
 
@@ -75,10 +80,26 @@ OutputDone LocalHeadRunner::output_now(const OutputJob& job) {
   return done;
 }
 
+void LocalHeadRunner::refuse_numbers() {
+  if (no_numbers_.empty()) {
+    const Manifest& manifest = engine_.manifest();
+    const auto found = find_not_finite(manifest, kMostSearched);
+    no_numbers_ = found ? fmt::format(
+                              "{}: tensor {} ({}) holds values that are not finite (NaN or infinite), so "
+                              "that no token can be chosen; get the file anew",
+                              found->file, found->tensor, to_string(found->group))
+                        : manifest.path + ": no logit is a finite number, so that no token can be chosen";
+  }
+  fail(ErrorCode::kMalformed, "{}", no_numbers_);
+}
+
 OutputResult LocalHeadRunner::finish_row(const OutputRow& asked, std::span<const float> logits) {
   OutputResult result;
   if (asked.logits) result.logits.assign(logits.begin(), logits.end());
   if (!asked.sample) return result;
+  // Neither NaN nor minus infinity.
+  const auto can_be_chosen = [](float logit) { return logit > -std::numeric_limits<float>::infinity(); };
+  if (std::none_of(logits.begin(), logits.end(), can_be_chosen)) refuse_numbers();
   result.token = sample(logits, *asked.sampling, asked.history, asked.position, scratch_);
   if (asked.logprob) result.logprob = logprob(logits, result.token);
   if (asked.top_logprobs > 0) result.top = top_logprobs(logits, asked.top_logprobs);

@@ -30,6 +30,7 @@ class LocalHeadRunner final : public HeadRunner {
   EmbedDone embed_now(const EmbedJob& job);
   OutputDone output_now(const OutputJob& job);
   OutputResult finish_row(const OutputRow& asked, std::span<const float> logits);
+  [[noreturn]] void refuse_numbers();
 
   Engine& engine_;
   ComputeThread& thread_;
@@ -38,6 +39,7 @@ class LocalHeadRunner final : public HeadRunner {
   std::vector<float> rows_;    // [rows, width]
   std::vector<float> logits_;  // [kRowsAtOnce, vocabulary]
   SamplerScratch scratch_;
+  std::string no_numbers_;  // why a row had none; found once
 };
 
 }  // namespace caravan

@@ -10,6 +10,7 @@
 #include "daemon/defaults.h"
 #include "daemon/link_options.h"
 #include "daemon/model_library.h"
+#include "daemon/model_plan.h"
 
 namespace caravan {
 
@@ -32,6 +33,7 @@ LocalRing::LocalRing(EventLoop& loop, const Clock& clock, Random& random, const 
       keys_(make_key_pair(random)) {
   HeadProcessOptions options;
   options.self = keys_.public_key;
+  options.awaited = true;
   Manifest manifest = open_model(model_path, config);
   if (peers > manifest.layer_count && !manifest.groups.empty())
     fail(ErrorCode::kInvalidArgument, "{} peers cannot share {} layers; --peers {} at most", peers,
@@ -44,8 +46,13 @@ LocalRing::LocalRing(EventLoop& loop, const Clock& clock, Random& random, const 
     options.min_peers = peers;
     options.sharers = peers;
   }
-  head_ = std::make_unique<HeadProcess>(loop, clock, random, config, std::move(manifest), options,
-                                        std::move(progress));
+  try {
+    head_ = std::make_unique<HeadProcess>(loop, clock, random, config, std::move(manifest), options,
+                                          std::move(progress));
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kOutOfMemory || peers > 0) throw;
+    throw Error(error.code(), error.message() + least_ram_hint(config, open_model(model_path, config)));
+  }
 }
 
 LocalRing::~LocalRing() {
@@ -136,11 +143,14 @@ void LocalRing::check_ready() {
   if (!ready_) return;
   const Head& head = *head_->driver().node().head();
   // What keeps failing on this machine will not mend itself.
-  if (const std::string out = head.left_out(clock_.now()); !head.ready() && !out.empty())
-    return std::exchange(ready_, nullptr)(Error(ErrorCode::kUnavailable, out));
+  if (const auto out = head.left_out(clock_.now()); !head.ready() && !out.empty())
+    return std::exchange(ready_, nullptr)(Error(
+        ErrorCode::kUnavailable,
+        peers_ > 0 ? out[0].name + ": " + out[0].reason
+                   : out[0].reason + least_ram_hint(config_, head_->engine().manifest(), head_->context())));
   constexpr uint32_t kTries = 3;
   if (head.useless_canaries() >= kTries)
-    return std::exchange(ready_, nullptr)(Error(ErrorCode::kMalformed, head.not_ready_reason()));
+    return std::exchange(ready_, nullptr)(Error(ErrorCode::kMalformed, head.useless_reason()));
   if (head.ring().too_large())
     return std::exchange(ready_, nullptr)(Error(ErrorCode::kOutOfMemory, head.not_ready_reason()));
   if (!head.ready()) return;

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <utility>
 
 #include "base/error.h"
 #include "base/limits.h"
 #include "cache/kv_cache.h"
 #include "daemon/defaults.h"
+#include "model/families.h"
 #include "offload/planner.h"
 
 namespace caravan {
@@ -156,6 +158,21 @@ Budgets budgets_of(const Config& config, const std::string& state_folder) {
   if (!config.disk.empty())
     budgets.disk = parse_budget(config.disk, Bytes{file_system_bytes(state_folder)}).count;
   return budgets;
+}
+
+std::string least_ram_hint(const Config& config, const Manifest& manifest, uint32_t context) {
+  const ModelSpec spec = read_spec(manifest);
+  ModelPlanOptions options;
+  options.engine = engine_options(config, 1);
+  options.context = context > 0 ? context : context_of(config, spec);
+  options.may_spill = true;
+  PlanInput input = model_pages(manifest, spec, {0, spec.unit_count()}, {}, options).input;
+  // An archive's blocks come through the staging, too, whether or not KV spills.
+  if (options.engine.archive.on()) input.scratch_bytes += std::exchange(input.staging_bytes, 0);
+  const uint64_t least = least_ram(input);
+  if (options.engine.memory.count >= least) return "";
+  return fmt::format("; --ram is {}, the least for this model and context is {} ({} bytes)",
+                     to_string(options.engine.memory), to_string(Bytes{least}), least);
 }
 
 ModelPlan plan_model(const Clock& clock, const Config& config, const Manifest& manifest,

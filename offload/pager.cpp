@@ -375,9 +375,11 @@ uint64_t Pager::total_bytes() const {
   return bytes;
 }
 
-uint64_t Pager::least_bytes() const {
+uint64_t Pager::least_bytes(std::vector<PageSpec> more) const {
   const Lock lock(mutex_);
-  return least_residency_bytes(costs(pages_));
+  std::vector<Page> pages = pages_;
+  for (PageSpec& spec : more) pages.push_back(make_page(std::move(spec)));
+  return least_residency_bytes(costs(pages));
 }
 
 bool Pager::mapped() const {

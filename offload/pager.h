@@ -112,8 +112,8 @@ class Pager {
   size_t page_count() const { return pages_.size(); }
   uint64_t page_bytes(PageId page) const;
   uint64_t total_bytes() const;
-  // The least limit for the pages that are there.
-  uint64_t least_bytes() const;
+  // The least limit for the pages that are there, and for `more` of them.
+  uint64_t least_bytes(std::vector<PageSpec> more = {}) const;
   bool mapped() const;
   ResidencyPlan plan() const;
   std::string reader_name() const;

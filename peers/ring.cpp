@@ -48,7 +48,8 @@ void Ring::form(const std::vector<const Member*>& members, Time now) {
         "the memory of {} peer{} does not hold {} layers and the state of one sequence of {} "
         "positions; more peers or a smaller --context help",
         members.size(), members.size() == 1 ? "" : "s", options_.layers.size(), options_.context);
-    if (!std::exchange(too_large_, true)) log_warning("ring_too_large reason=\"{}\"", reason_);
+    if (!std::exchange(too_large_, true))
+      log_line(failure_level(), fmt::format("ring_too_large reason=\"{}\"", reason_));
     return;
   }
   too_large_ = false;
@@ -174,7 +175,7 @@ void Ring::release(const std::string& reason, std::optional<PeerKey> lost) {
 
 void Ring::fail(std::string reason, Time now, std::optional<PeerKey> lost) {
   if (state_ == State::kNone) return;
-  log_warning("ring_failed epoch={} reason=\"{}\"", epoch_.value, reason);
+  log_line(failure_level(), fmt::format("ring_failed epoch={} reason=\"{}\"", epoch_.value, reason));
   release(reason, lost);
   backoff_ = backoff_ == Duration{} ? options_.first_backoff : std::min(2 * backoff_, options_.last_backoff);
   retry_at_ = now + backoff_;

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/ids.h"
+#include "base/log.h"
 #include "peers/contract.h"
 #include "peers/cut.h"
 #include "peers/membership.h"
@@ -38,6 +39,8 @@ struct RingOptions {
   Duration contract_retry = std::chrono::milliseconds(100);
   Duration first_backoff = std::chrono::milliseconds(200);  // after a failure, doubled up to the last
   Duration last_backoff = std::chrono::seconds(5);
+  // Someone waits for the first ring, and tells why it does not come: until then failures are no warnings.
+  bool awaited = false;
 };
 
 // The head's side of a ring: chooses the route of an epoch from the members, hands out assignments, compares
@@ -74,6 +77,10 @@ class Ring {
   void dissolve(const std::string& reason);
 
   State state() const { return state_; }
+  // How a failure is logged.
+  LogLevel failure_level() const {
+    return options_.awaited && !formed_ ? LogLevel::kInfo : LogLevel::kWarning;
+  }
   // All the members that were asked for are here, and their memory is not enough.
   bool too_large() const { return too_large_; }
   // Why there is no ready ring; empty when it is ready.

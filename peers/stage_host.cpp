@@ -261,6 +261,7 @@ void StageHost::on(const StagePrepared& event, Time) {
 void StageHost::become_ready_if_agreed() {
   if (state_ != State::kForming || !prepared_ || !upstream_.agreed || !downstream_.agreed) return;
   state_ = State::kReady;
+  was_ready_ = true;
   send(options_.head, Ready{assign_->ring, assign_->epoch, kv_blocks_});
 }
 
@@ -300,7 +301,8 @@ void StageHost::leave_ring() {
 }
 
 void StageHost::give_up(uint32_t edge, std::string reason) {
-  log_warning("stage_failed epoch={} edge={} reason=\"{}\"", assign_->epoch.value, edge, reason);
+  log_line(options_.awaited && !was_ready_ ? LogLevel::kInfo : LogLevel::kWarning,
+           fmt::format("stage_failed epoch={} edge={} reason=\"{}\"", assign_->epoch.value, edge, reason));
   send(options_.head, NotReady{assign_->ring, assign_->epoch, edge, reason});
   state_ = State::kFailed;
   reason_ = std::move(reason);

@@ -54,6 +54,8 @@ struct StageHostOptions {
   Hello hello;  // its incarnation is the first one, counted up with every connection
   Duration hello_retry = std::chrono::seconds(1);
   Duration contract_retry = std::chrono::milliseconds(100);
+  // As RingOptions::awaited, of the head in this process.
+  bool awaited = false;
 };
 
 // A peer's side of a ring: greets the head, takes its assignment, compares contracts with its neighbours,
@@ -149,6 +151,7 @@ class StageHost {
   std::string reason_;
   std::vector<StageAction> actions_;
   uint64_t connections_ = 0;
+  bool was_ready_ = false;  // in any epoch
 
   // Of the head's welcome.
   RingId ring_;

@@ -16,7 +16,7 @@ namespace {
 constexpr int kInputs = test::kSanitized ? 3 : 32;
 constexpr double kRounding = 1 + 1e-6;
 
-uint64_t least_ram(PlanInput input) {
+uint64_t planned_least_ram(PlanInput input) {
   input.budgets.ram = UINT64_MAX;
   input.budgets.headroom_divisor = 32;
   return plan_pages(input).least_ram;
@@ -24,7 +24,7 @@ uint64_t least_ram(PlanInput input) {
 
 // A budget between the least and all.
 uint64_t random_ram(Random& random, const PlanInput& input) {
-  const uint64_t least = least_ram(input), all = ram_of_everything(input);
+  const uint64_t least = planned_least_ram(input), all = ram_of_everything(input);
   return least + random.below(std::max(all, least + 1) - least + 1);
 }
 
@@ -96,7 +96,7 @@ TEST(Planner, TheWeightsShareHoldsWhatIsKeptAndWhatMoves) {
 
 TEST(Planner, MoreMemoryNeverPredictsSlowerDecode) {
   for_random_inputs(3, [](PlanInput input, Random& random) {
-    const uint64_t least = least_ram(input), all = ram_of_everything(input);
+    const uint64_t least = planned_least_ram(input), all = ram_of_everything(input);
     double before = std::numeric_limits<double>::infinity();
     uint64_t ram = least;
     while (true) {
@@ -126,6 +126,7 @@ TEST(Planner, JustBelowTheLeastIsRefusedAndTheLeastRuns) {
     const uint64_t least = plan_pages(input).least_ram;
     input.budgets.ram = least;
     EXPECT_EQ(plan_pages(input).least_ram, least);
+    EXPECT_EQ(least_ram(input), least);
     input.budgets.ram = least - 1;
     const std::string message = refusal(input);
     EXPECT_NE(message.find("the least is "), std::string::npos) << message;
