@@ -21,7 +21,10 @@ struct ParserGaveUp {};
 #include <toml++/toml.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <utility>
@@ -84,14 +87,14 @@ const std::vector<Key>& keys() {
   return table;
 }
 
-std::string_view nearest_key(std::string_view name) {
+std::string nearest_key(std::string_view name) {
   std::vector<std::string_view> names;
   for (const Key& key : keys()) {
     names.push_back(key.name);
     const size_t dot = key.name.find('.');
     if (dot != std::string_view::npos) names.push_back(key.name.substr(0, dot));
   }
-  return nearest_word(name, names);
+  return did_you_mean(name, names);
 }
 
 // One value of a file, and how its mistakes are told.
@@ -184,8 +187,8 @@ void read_table(const toml::table& table, const std::string& prefix, std::string
     } else {
       // A long name would make the distances costly and the message useless.
       constexpr size_t kShownName = 64;
-      fail(ErrorCode::kInvalidArgument, "{}:{}: unknown key '{}'; did you mean '{}'?", file,
-           key.source().begin.line, name.substr(0, kShownName), nearest_key(name.substr(0, kShownName)));
+      fail(ErrorCode::kInvalidArgument, "{}:{}: unknown key '{}'{}", file, key.source().begin.line,
+           name.substr(0, kShownName), nearest_key(name.substr(0, kShownName)));
     }
   }
 }
@@ -219,8 +222,12 @@ Config parse_config(std::string_view text, std::string_view file) {
 }
 
 Config load_config(const std::string& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored))
+    fail(ErrorCode::kIo, "{}: cannot read the configuration: it is a folder", path);
+  errno = 0;
   std::ifstream in(path, std::ios::binary);
-  if (!in) fail(ErrorCode::kNotFound, "{}: cannot open the configuration", path);
+  if (!in) fail(ErrorCode::kNotFound, "{}: cannot open the configuration: {}", path, std::strerror(errno));
   std::string text(limits::kMaxSettingsBytes + 1, '\0');
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
   if (in.bad() || (in.fail() && !in.eof())) fail(ErrorCode::kIo, "{}: cannot read the configuration", path);

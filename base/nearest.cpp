@@ -24,18 +24,30 @@ size_t edit_distance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
+std::string_view without_dashes(std::string_view word) {
+  return word.substr(std::min(word.find_first_not_of('-'), word.size()));
+}
+
+bool is_close(std::string_view a, std::string_view b, size_t distance) {
+  constexpr size_t kLeastInside = 3;  // fewer letters are inside of anything
+  const std::string_view shorter = a.size() < b.size() ? a : b, longer = a.size() < b.size() ? b : a;
+  if (shorter.size() >= kLeastInside && longer.find(shorter) != std::string_view::npos) return true;
+  return distance <= (longer.size() + 1) / 3;
+}
+
 }  // namespace
 
-std::string_view nearest_word(std::string_view word, const std::vector<std::string_view>& known) {
+std::string did_you_mean(std::string_view word, const std::vector<std::string_view>& known) {
+  const std::string_view letters = without_dashes(word);
   std::string_view nearest;
   size_t least = ~size_t{0};
   for (const std::string_view one : known) {
-    const size_t distance = edit_distance(word, one);
-    if (distance >= least) continue;
+    const size_t distance = edit_distance(letters, without_dashes(one));
+    if (distance >= least || !is_close(letters, without_dashes(one), distance)) continue;
     least = distance;
     nearest = one;
   }
-  return nearest;
+  return nearest.empty() ? "" : "; did you mean '" + std::string(nearest) + "'?";
 }
 
 }  // namespace caravan

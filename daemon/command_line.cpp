@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -12,6 +13,8 @@
 #include "base/limits.h"
 #include "base/nearest.h"
 #include "daemon/command_help.h"
+#include "daemon/number_text.h"
+#include "daemon/standard_output.h"
 #include "daemon/version.h"
 
 namespace caravan {
@@ -44,6 +47,20 @@ std::string in_thousands(std::string& text) {
   return "";
 }
 
+// CLI11's own conversions cut and saturate, and their errors tell no range.
+CLI::Validator integer(uint64_t least, uint64_t most) {
+  const bool bounded = most < UINT32_MAX;
+  return {[=](std::string& text) { return refuse_integer(text, least, most); },
+          bounded ? fmt::format("{}..{}", least, most) : ""};
+}
+CLI::Validator number(float least, float most) {
+  return {[=](std::string& text) { return refuse_number(text, least, most); },
+          fmt::format("{}..{}", least, most)};
+}
+CLI::Validator number(SamplingRange range) {
+  return number(range.least, range.most);
+}
+
 // Flags that belong to every command that loads or serves a model. A flag that was given is kept as an
 // override, to be laid over the configuration file once that has been read.
 class Parser {
@@ -66,6 +83,8 @@ class Parser {
     app_.parse(argc, argv);
     line_.config = config_path_.empty() ? Config() : load_config(config_path_);
     for (const auto& apply : overrides_) apply(line_.config);
+    // As in the API: an empty text would stop everything before it starts.
+    std::erase(line_.stop, "");
     return std::move(line_);
   }
   // Prints what was asked for, or what is wrong and the way out.
@@ -104,7 +123,7 @@ class Parser {
   void add_threads(CLI::App* sub, const char* about) {
     flag<uint32_t>(sub, "--threads", about, [](Config& c, uint32_t v) {
       c.threads = v;
-    })->check(CLI::Range(1, 1024));
+    })->check(integer(1, 1024));
   }
 
   void add_isa(CLI::App* sub) {
@@ -124,7 +143,7 @@ class Parser {
                    "positions of one sequence, also as 8k (default: the model's, at most 4096)",
                    [](Config& c, uint32_t v) { c.context = v; })
         ->transform(CLI::Validator(in_thousands, ""))
-        ->check(CLI::Range(1u, limits::kMaxContext));
+        ->check(integer(1, limits::kMaxContext));
     flag<std::string>(sub, "--ram",
                       "memory of this process for weights, keys and values: 4GiB, or 50% of the machine's "
                       "(default: three quarters of what is free); weights that do not fit are streamed",
@@ -143,7 +162,7 @@ class Parser {
     flag<std::string>(sub, "--name", name_about, [](Config& c, const std::string& v) { c.name = v; });
     flag<double>(sub, "--peer-timeout", "seconds of silence after which a peer counts as lost (default 10)",
                  [](Config& c, double v) { c.peer_timeout_s = v; })
-        ->check(CLI::Range(0.1, 3600.0));
+        ->check(number(0.1f, 3600));
     add_isa(sub);
     sub->add_flag_callback(
         "--exact", [this] { overrides_.push_back([](Config& c) { c.exact = true; }); },
@@ -175,22 +194,22 @@ class Parser {
 
   void add_sampling(CLI::App* sub) {
     SamplingOptions& sampling = line_.sampling;
-    sub->add_option("--temp", sampling.temperature, "temperature; 0 always takes the likeliest token")
-        ->capture_default_str();
-    sub->add_option("--top-k", sampling.top_k, "keep the k likeliest tokens; 0 keeps all")
-        ->capture_default_str();
-    sub->add_option("--top-p", sampling.top_p, "keep the likeliest tokens that sum to p")
-        ->capture_default_str();
-    sub->add_option("--min-p", sampling.min_p, "drop tokens under min-p of the likeliest one's probability")
-        ->capture_default_str();
-    sub->add_option("--repetition-penalty", sampling.repetition_penalty, "over 1: repeat less")
-        ->capture_default_str();
-    sub->add_option("--presence-penalty", sampling.presence_penalty, "taken off tokens that occurred")
-        ->capture_default_str();
-    sub->add_option("--frequency-penalty", sampling.frequency_penalty,
-                    "taken off for every time a token occurred")
-        ->capture_default_str();
-    sub->add_option("--seed", sampling.seed, "the same seed draws the same text")->capture_default_str();
+    const auto add = [sub](const char* name, auto& value, const CLI::Validator& range, const char* about) {
+      sub->add_option(name, value, about)->check(range)->capture_default_str();
+    };
+    add("--temp", sampling.temperature, number(kTemperatureRange),
+        "temperature; 0 always takes the likeliest token");
+    add("--top-k", sampling.top_k, integer(0, UINT32_MAX), "keep the k likeliest tokens; 0 keeps all");
+    add("--top-p", sampling.top_p, number(kTopPRange),
+        "keep the likeliest tokens that sum to p; 0 keeps the likeliest alone");
+    add("--min-p", sampling.min_p, number(kMinPRange),
+        "drop tokens under min-p of the likeliest one's probability");
+    add("--repetition-penalty", sampling.repetition_penalty, number(kRepetitionRange), "over 1: repeat less");
+    add("--presence-penalty", sampling.presence_penalty, number(kPenaltyRange),
+        "taken off tokens that occurred");
+    add("--frequency-penalty", sampling.frequency_penalty, number(kPenaltyRange),
+        "taken off for every time a token occurred");
+    add("--seed", sampling.seed, integer(0, UINT64_MAX), "the same seed draws the same text");
   }
 
   // What children of this program are told (daemon/child_flags.h): not for people.
@@ -209,7 +228,9 @@ class Parser {
         "--ids", [this](const std::string& text) { line_.ids = parse_ids("--ids", text); },
         "token ids to continue, as 1,2,3");
     ids->excludes(prompt);
-    sub->add_option("-n,--tokens", line_.tokens, "how many tokens to generate")->capture_default_str();
+    sub->add_option("-n,--tokens", line_.tokens, "how many tokens to generate")
+        ->check(integer(0, UINT32_MAX))
+        ->capture_default_str();
     sub->add_option("--stop", line_.stop, "end before this text; may be given several times")
         ->take_all()
         ->allow_extra_args(false);
@@ -217,9 +238,14 @@ class Parser {
     sub->add_flag("--json", line_.json,
                   "print one object with prompt_ids, ids, text, token_ms and wire_bytes");
     sub->add_option("--logits", line_.logits_path,
-                    "write the f32 logits of every position of the prompt to this file");
+                    "write the f32 logits of every position of the prompt to this file")
+        ->check(CLI::Validator(
+            [](const std::string& path) {
+              return path == "-" ? "standard output is for the text; name a file" : "";
+            },
+            ""));
     sub->add_option("--peers", line_.peers, "share the layers among N processes of this machine")
-        ->check(CLI::Range(1u, limits::kMaxPeers));
+        ->check(integer(1, limits::kMaxPeers));
     add_sampling(sub);
     add_engine(sub);
     add_ring(sub);
@@ -255,7 +281,9 @@ class Parser {
                       "HOST:PORT where neighbours connect (default: an address they can reach, free port)",
                       [](Config& c, const std::string& v) { c.listen = v; });
     add_child(sub);
-    sub->add_option("--sharers", line_.sharers, "processes of this kind on the machine")->group("");
+    sub->add_option("--sharers", line_.sharers, "processes of this kind on the machine")
+        ->check(integer(1, limits::kMaxPeers))
+        ->group("");
     sub->add_option("--archive-folder", line_.archive_folder, "where KV is archived")->group("");
     add_engine(sub, "this peer's name in the ring's status (default: the machine's)");
   }
@@ -269,7 +297,7 @@ class Parser {
                     "a .gguf file, a Hugging Face folder or an imported name (default "
                     "configs/demo/demo.gguf)");
     sub->add_option("--peers", line_.peers, "how many peer processes (default 3)")
-        ->check(CLI::Range(1u, limits::kMaxPeers));
+        ->check(integer(1, limits::kMaxPeers));
     add_api(sub);
     add_engine(sub);
     add_ring(sub);
@@ -282,17 +310,18 @@ class Parser {
     CLI::App* chat = command("chat", "Talk to a running daemon", CommandLine::Command::kChat);
     chat->add_option("--system", line_.system_prompt, "a system message");
     chat->add_option_function<float>(
-        "--temp",
-        [this](float value) {
-          line_.sampling.temperature = value;
-          line_.temperature_given = true;
-        },
-        "temperature (default: the daemon's)");
+            "--temp",
+            [this](float value) {
+              line_.sampling.temperature = value;
+              line_.temperature_given = true;
+            },
+            "temperature (default: the daemon's)")
+        ->check(number(0, 2));  // what the API takes
     CLI::App* invite =
         command("invite", "Print a ticket that admits one peer, once", CommandLine::Command::kInvite);
     invite->add_option("--minutes", line_.ticket_minutes, "how long the ticket is good")
         ->capture_default_str()
-        ->check(CLI::Range(1, 10080));
+        ->check(integer(1, 10080));
     for (CLI::App* sub : {status, chat, invite}) {
       add_state(sub);
       add_api(sub);
@@ -317,7 +346,7 @@ class Parser {
     model_option(plan)->required();
     plan->add_option("--sequences", line_.sequences, "that run at once")
         ->capture_default_str()
-        ->check(CLI::Range(1u, limits::kMaxSequences));
+        ->check(integer(1, limits::kMaxSequences));
     plan->add_flag("--json", line_.json, "print one object instead of the picture");
     add_engine(plan);
   }
@@ -330,6 +359,7 @@ class Parser {
     quantize->add_option("--type", line_.type, "q8_0, q4_0 or f16")
         ->capture_default_str()
         ->check(CLI::IsMember({"q8_0", "q4_0", "f16"}));
+    quantize->add_flag("--force", line_.force, "write over OUT where it is there already");
     add_threads(quantize, "threads (default: the cores)");
 
     CLI::App* tokenize =
@@ -366,6 +396,8 @@ class Parser {
     render
         ->add_option("--now", line_.now,
                      "what strftime_now takes for the time, in seconds since 1970 (default: the clock)")
+        ->check(CLI::Validator(
+            [](std::string& text) { return refuse_signed_integer(text, INT64_MIN, INT64_MAX); }, ""))
         ->envname("SOURCE_DATE_EPOCH");
 
     CLI::App* bench =
@@ -380,15 +412,15 @@ class Parser {
         "raw speed of the disk. The state folder needs room for a copy");
     bench->add_option("--repeats", line_.repeats, "with --pages: of each measurement; medians count")
         ->capture_default_str()
-        ->check(CLI::Range(1, 1000))
+        ->check(integer(1, 1000))
         ->needs(pages);
     bench->add_option("--seconds", line_.seconds, "with --pages: that each rate is measured")
         ->capture_default_str()
-        ->check(CLI::Range(0.01, 3600.0))
+        ->check(number(0.01f, 3600))
         ->needs(pages);
     bench->add_option("--prompt-tokens", line_.prompt_tokens, "with --pages: of the prompt seen before")
         ->capture_default_str()
-        ->check(CLI::Range(limits::kKvBlockPositions, limits::kMaxContext / 2))
+        ->check(integer(limits::kKvBlockPositions, limits::kMaxContext / 2))
         ->needs(pages);
     add_engine(bench);
   }
@@ -442,7 +474,7 @@ std::string nearest_flag(const CLI::App& app, const std::string& typed) {
     for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
     for (const std::string& name : option->get_snames()) names.push_back("-" + name);
   }
-  return std::string(nearest_word(typed, {names.begin(), names.end()}));
+  return did_you_mean(typed, {names.begin(), names.end()});
 }
 
 // What of the words that nothing took is wrong; empty when every word was taken.
@@ -452,7 +484,7 @@ std::string complaint(const CLI::App& app, const std::string& command) {
   for (const std::string& word : words) {
     if (word.size() < 2 || word[0] != '-') continue;
     const std::string flag = flag_of(word).substr(0, kShown);
-    return "unknown flag '" + flag + "'; did you mean '" + nearest_flag(app, flag) + "'?";
+    return "unknown flag '" + flag + "'" + nearest_flag(app, flag);
   }
   if (words.empty()) return "";
   const std::string word = words.front().substr(0, kShown);
@@ -460,8 +492,7 @@ std::string complaint(const CLI::App& app, const std::string& command) {
   std::vector<std::string> names;
   for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; }))
     names.push_back(sub->get_name());
-  return "unknown command '" + word + "'; did you mean '" +
-         std::string(nearest_word(word, {names.begin(), names.end()})) + "'?";
+  return "unknown command '" + word + "'" + did_you_mean(word, {names.begin(), names.end()});
 }
 
 int Parser::exit(const CLI::ParseError& error) const {
@@ -488,8 +519,7 @@ CommandLine parse_command_line(int argc, const char* const* argv) {
     return parser.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     const int status = parser.exit(error);
-    std::fflush(stdout);
-    std::exit(status == 0 ? 0 : 2);
+    std::exit(flush_standard_output(status == 0 ? 0 : 2));
   }
 }
 

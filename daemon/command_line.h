@@ -63,7 +63,7 @@ struct CommandLine {
   bool ignore_end = false;
 
   bool codec_given = false;
-  bool force = false;      // calibrate: measure again
+  bool force = false;      // calibrate: measure again; quantize: write over OUT
   uint32_t sequences = 1;  // plan: that run at once
 
   // bench

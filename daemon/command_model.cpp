@@ -109,14 +109,18 @@ void print_groups(const Manifest& manifest) {
   flush();
 }
 
-// A model is never written over itself: its other types would be gone for good.
-void refuse_own_file(const Manifest& source, const std::string& output) {
+// A model is never written over itself: its other types would be gone for good. And over another file only
+// where that was asked for.
+void refuse_to_write_over(const Manifest& source, const std::string& output, bool force) {
   for (uint32_t file = 0; source.source && file < source.source->file_count(); ++file) {
     const auto path = source.source->file_path(file);
     std::error_code ignored;
     if (path && std::filesystem::equivalent(*path, output, ignored))
       fail(ErrorCode::kInvalidArgument, "{} is the source itself; give OUT another name", output);
   }
+  std::error_code ignored;
+  if (!force && std::filesystem::is_regular_file(output, ignored))
+    fail(ErrorCode::kRefused, "{} is there already; --force writes over it", output);
 }
 
 }  // namespace
@@ -148,7 +152,7 @@ int command_inspect(const CommandLine& line) {
 
 int command_quantize(const CommandLine& line) {
   const Manifest source = read_manifest(line.model);
-  refuse_own_file(source, line.output);
+  refuse_to_write_over(source, line.output, line.force);
   const SystemClock clock;
   Progress progress(clock, "quantize", Progress::Unit::kBytes, quantize_bytes(source),
                     standard_error_is_terminal(), standard_error());

@@ -10,6 +10,7 @@
 #include "daemon/commands.h"
 #include "daemon/model_library.h"
 #include "daemon/model_text.h"
+#include "daemon/standard_output.h"
 
 namespace caravan {
 
@@ -43,7 +44,8 @@ int command_tokenize(const CommandLine& line) {
           nlohmann::json{{"text", decoded}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) +
           "\n");
     else
-      write_out(decoded + "\n");
+      // For scripts the bytes as they are; at a terminal the prompt begins a line.
+      write_out(decoded + (standard_output_is_terminal() ? "\n" : ""));
     return 0;
   }
   if (!line.text_given)
@@ -64,11 +66,17 @@ int command_tokenize(const CommandLine& line) {
 }
 
 int command_template(const CommandLine& line) {
-  const std::string source = read_text_file(line.model, limits::kMaxTemplateBytes);
-  const std::string input =
-      line.input == "-" ? text_or_input("-") : read_text_file(line.input, limits::kMaxJsonBytes);
-  write_out(
-      ChatTemplate::parse(source, line.model).render(input, line.now.value_or(SystemClock().unix_seconds())));
+  try {
+    const std::string source = read_text_file(line.model, limits::kMaxTemplateBytes);
+    const std::string input =
+        line.input == "-" ? text_or_input("-") : read_text_file(line.input, limits::kMaxJsonBytes);
+    write_out(ChatTemplate::parse(source, line.model)
+                  .render(input, line.now.value_or(SystemClock().unix_seconds())));
+  } catch (const Error& error) {
+    // The command line was right; whatever the files hold or raise is a failure.
+    if (error.code() != ErrorCode::kInvalidArgument) throw;
+    throw Error(ErrorCode::kMalformed, error.message());
+  }
   return 0;
 }
 

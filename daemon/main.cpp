@@ -1,13 +1,12 @@
-#include <cerrno>
 #include <csignal>
 #include <cstdio>
-#include <cstring>
 #include <exception>
 
 #include "base/allocator.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/commands.h"
+#include "daemon/standard_output.h"
 
 namespace {
 
@@ -56,16 +55,6 @@ int dispatch(const CommandLine& line) {
   return 2;
 }
 
-// What a full disk did not take must not pass for done. A reader that went away has had enough.
-int flushed(int status) {
-  errno = 0;
-  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return status;
-  if (errno != EPIPE)
-    std::fprintf(stderr, "caravan: standard output cannot be written%s%s\n", errno == 0 ? "" : ": ",
-                 errno == 0 ? "" : std::strerror(errno));
-  return status == 0 ? 1 : status;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -74,7 +63,7 @@ int main(int argc, char** argv) {
   caravan::keep_freed_memory();
   try {
     const CommandLine line = caravan::parse_command_line(argc, argv);
-    return flushed(dispatch(line));
+    return caravan::flush_standard_output(dispatch(line));
   } catch (const caravan::Error& error) {
     std::fprintf(stderr, "caravan: %s\n", error.what());
     return error.code() == caravan::ErrorCode::kInvalidArgument ? 2 : 1;

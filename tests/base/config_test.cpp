@@ -71,6 +71,7 @@ TEST(Config, AnUnknownKeyIsNamedWithItsLineAndTheNearestKnownOne) {
   EXPECT_EQ(message_of("[prices]\nkilowat_hour = 2\n"),
             "my.toml:2: unknown key 'prices.kilowat_hour'; did you mean 'prices.kilowatt_hour'?");
   EXPECT_EQ(message_of("[price]\nkilowatt_hour = 2\n").find("my.toml:1: unknown key 'price'"), 0u);
+  EXPECT_EQ(message_of("banana = 2\n"), "my.toml:1: unknown key 'banana'");
   EXPECT_NE(message_of(std::string(100'000, 'k') + " = 1\n").find("unknown key 'kkk"), std::string::npos);
 }
 

@@ -14,7 +14,21 @@ loopback="--api 127.0.0.1:0 --listen 127.0.0.1:0"
 # --- Words that nobody knows ---
 expect_exit 2 "did you mean 'serve'" serv
 expect_exit 2 "did you mean '--prompt'" run "$model" --promt x
+# What is close to nothing is likened to nothing.
+expect_exit 2 "unknown command 'frobnicate'$" frobnicate
+expect_exit 2 "unknown flag '--zzz'$" run "$model" --zzz 1
+expect_exit 2 "did you mean '--temp'" run "$model" --temperature 1
 expect_exit 2 "MODEL is required" run
+# Numbers are taken as they are typed or not at all, and the error names the flag and its range.
+expect_exit 2 "--tokens: '-4' is no integer from 0 to 4294967295" run "$model" --ids 1 -n -4
+expect_exit 2 "--seed: '18446744073709551616' is no integer from 0 to 18446744073709551615" run "$model" --ids 1 \
+  --seed 18446744073709551616
+expect_exit 2 "--top-p: '1.5' is no number from 0 to 1" run "$model" --ids 1 --top-p 1.5
+expect_exit 2 "--temp: 'nan' is no number from 0 to 100" run "$model" --ids 1 --temp nan
+expect_exit 2 "--context: '0' is no integer from 1 to" run "$model" --ids 1 --context 0
+expect_exit 2 "--temp: '3' is no number from 0 to 2" chat --temp 3
+expect_exit 2 "--logits: standard output is for the text" run "$model" --ids 1 --logits -
+expect_exit 1 "it is a folder" run "$model" --ids 1 --config "$work"
 expect_exit 2 "name a command"
 expect_exit 2 "nothing to tokenize" tokenize "$model"
 expect_exit 2 "10 peers cannot share 9 layers" run "$model" --ids 1 --peers 10 --state "$work/run"
@@ -30,6 +44,8 @@ pass "mistakes on the command line end with 2 and name what was meant; each comm
 # --- run ---
 alone=$("$program" run "$model" -p "Once upon a time" -n 16 --temp 0 2>/dev/null)
 [ -n "$alone" ] || give_up "run prints nothing"
+[ "$alone" = "$("$program" run "$model" -p "Once upon a time" -n 16 --top-p 0 --seed 18446744073709551615 --stop "" 2>/dev/null)" ] ||
+  give_up "--top-p 0 is not the likeliest token, or an empty --stop stops"
 [ -z "$("$program" run "$model" -p "Once upon a time" -n 0 2>/dev/null)" ] || give_up "-n 0 prints a text"
 json=$("$program" run "$model" --ids 1 -n 5 --temp 0 --json --kv-type f16 --context 64 --threads 100 2>/dev/null)
 for key in prompt_ids ids text token_ms wire_bytes; do
@@ -50,14 +66,57 @@ grep -q '"weights":"mapped"' "$work/fits" || give_up "weights that fit are not m
 grep -q '"weights":"streamed"' "$work/streamed" || give_up "weights over --ram are not streamed: $(cat "$work/streamed")"
 ids_of() { grep -o '"ids":[^]]*]' "$1"; }
 [ "$(ids_of "$work/fits")" = "$(ids_of "$work/streamed")" ] || give_up "another budget gives other ids"
-expect_exit 1 "budget" run "$model" --ids 1 -n 1 --ram 4MiB
+# What cannot run is told in one line that names the flag or the file and the way out.
+one_line() { [ "$(grep -c . "$work/last.err")" = 1 ] || give_up "not one line: $(cat "$work/last.err")"; }
+expect_exit 1 "--ram is 4 MiB, the least for this model and context is" run "$model" --ids 1 -n 1 --ram 4MiB
+expect_exit 1 "--ram is 1 KiB, the least" run "$model" --ids 1 -n 1 --ram 1KiB
+one_line
+least=$(sed 's/.*(\([0-9]*\) bytes).*/\1/' "$work/last.err")
+"$program" run "$model" --ids 1 -n 1 --ram "$least" >/dev/null 2>"$work/least.err" || give_up "the least --ram does not run: $(cat "$work/least.err")"
+expect_exit 1 "--ram is .*, the least" run "$model" --ids 1 -n 1 --ram $((least - 65536))
+one_line
+for ring in "" "--peers 2"; do
+  expect_exit 1 "^caravan: .*KV of one sequence.*--kv-ram of 1 KiB" run "$model" --ids 1 -n 1 --kv-ram 1KiB --state "$work/run" $ring
+  one_line
+done
+# Ones in place of the last tensor's numbers are NaN in every format.
+size=$(stat -c %s "$model")
+{ head -c $((size - 2048)) "$model"; head -c 2048 /dev/zero | tr '\0' '\377'; } >"$work/nan.gguf"
+for ring in "" "--peers 2"; do
+  expect_exit 1 "^caravan: .*nan.gguf: tensor [a-z0-9_.]* ([a-z0-9.]*) holds values that are not finite" run "$work/nan.gguf" \
+    --ids 1 -n 1 --archive 0 --state "$work/run" $ring
+  one_line
+done
 if [ -c /dev/full ]; then
   "$program" run "$model" --ids 1 -n 8 >/dev/full 2>"$work/full.err" && give_up "a full disk under standard output passes unnoticed"
   grep -q "standard output cannot be written" "$work/full.err" || give_up "a full disk is not told: $(cat "$work/full.err")"
+  for words in --help --version "run --help"; do
+    "$program" $words >/dev/full 2>"$work/full.err" && give_up "$words on a full disk passes unnoticed"
+    grep -q "standard output cannot be written" "$work/full.err" || give_up "a full disk is not told to $words"
+  done
 fi
 expect_exit 2 "add --peers" run "$model" --ids 1 --codec int8
 cp "$model" "$work/own.gguf"
-expect_exit 2 "is the source itself" quantize "$work/own.gguf" "$work/own.gguf"
+expect_exit 2 "is the source itself" quantize "$work/own.gguf" "$work/own.gguf" --force
+echo kept >"$work/there.gguf"
+expect_exit 1 "--force writes over it" quantize "$model" "$work/there.gguf"
+[ "$(cat "$work/there.gguf")" = kept ] || give_up "quantize wrote over what was there"
+"$program" quantize "$model" "$work/there.gguf" --type q4_0 --force 2>/dev/null || give_up "quantize --force fails"
+head -c 200 "$model" >"$work/cut.gguf"
+expect_exit 1 "cut.gguf: the header: cut short or damaged: the file ends at byte 200" run "$work/cut.gguf" --ids 1
+# Bytes as they are for scripts; 2 is for the command line, 1 for what the files hold.
+[ "$("$program" tokenize "$model" --decode 2404,632 | od -c | tail -n 2)" = \
+  "$(printf %s "$("$program" tokenize "$model" --decode 2404,632)" | od -c | tail -n 2)" ] || give_up "--decode adds to the text"
+echo "{{ raise_exception('no') }}" >"$work/raises.jinja"
+echo "{% if %}" >"$work/broken.jinja"
+echo "{}" >"$work/empty.json"
+echo "{ nothing" >"$work/broken.json"
+expect_exit 1 "no" template "$work/raises.jinja" "$work/empty.json"
+expect_exit 1 "broken.jinja" template "$work/broken.jinja" "$work/empty.json"
+expect_exit 1 "not a regular file" template "$work" "$work/empty.json"
+expect_exit 1 "template input, byte .*: line 1, column 4: syntax error" template "$work/raises.jinja" "$work/broken.json"
+! grep -q "json.exception" "$work/last.err" || give_up "the JSON library speaks: $(cat "$work/last.err")"
+expect_exit 2 "INPUT is required" template "$work/raises.jinja"
 # KV for 32 blocks in 3 frames and in 5 of them, alone and in a ring.
 many=$(seq -s, 1 900)
 "$program" run "$model" --ids "$many" -n 8 --temp 0 --ignore-end --context 1024 --archive 0 --json >"$work/kv-all" 2>/dev/null
