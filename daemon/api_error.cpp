@@ -35,7 +35,8 @@ ApiRefusal refusal_of(const Error& error) {
 }
 
 ApiRefusal refusal_of(int status) {
-  if (status >= 500) return {.status = status, .type = "server_error"};
+  // A version that is not spoken here is the client's choice.
+  if (status >= 500 && status != 505) return {.status = status, .type = "server_error"};
   return {.status = status};
 }
 

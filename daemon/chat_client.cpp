@@ -127,7 +127,11 @@ class Chat {
   bool answer(const std::string& line) {
     messages_.push_back({{"role", "user"}, {"content", line}});
     std::string text, problem;
-    EventReader events([&](const json& event) { take(event, text, problem); });
+    bool cut = false;
+    EventReader events([&](const json& event) {
+      take(event, text, problem);
+      cut = cut || is_cut(event);
+    });
     HttpResponse response;
     bool whole = false;
     try {
@@ -141,6 +145,8 @@ class Chat {
     }
     terminal_.write("\n");
     if (!problem.empty()) terminal_.write("error: " + problem + "\n");
+    if (cut && options_.max_tokens == 0)
+      terminal_.write("[the answer was cut: the context is full; /reset begins anew]\n");
     if (!problem.empty() || (text.empty() && !whole))
       messages_.erase(messages_.size() - 1);
     else
@@ -158,6 +164,14 @@ class Chat {
     const auto& piece = content->get_ref<const std::string&>();
     text += piece;
     terminal_.write(terminal_.prompts ? without_controls(piece) : piece);
+  }
+
+  // Whether the answer ends here for want of room.
+  static bool is_cut(const json& event) {
+    const auto choices = event.find("choices");
+    if (choices == event.end() || !choices->is_array() || choices->empty()) return false;
+    const json& choice = (*choices)[0];
+    return choice.is_object() && choice.contains("finish_reason") && choice["finish_reason"] == "length";
   }
 
   EventLoop& loop_;

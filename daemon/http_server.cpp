@@ -18,6 +18,7 @@
 #include <set>
 #include <string>
 
+#include "base/bytes.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -56,6 +57,15 @@ int refusal_status(const error_code& error) {
   if (error == http::error::header_limit) return 431;
   if (error == http::error::bad_version) return 505;
   return 400;
+}
+
+std::string refusal_reason(const error_code& error, const HttpServerOptions& options) {
+  if (error == http::error::body_limit)
+    return "the body is longer than " + to_string(Bytes{options.max_body_bytes});
+  if (error == http::error::header_limit)
+    return "the request's head is longer than " + to_string(Bytes{options.max_header_bytes});
+  if (error == http::error::bad_version) return "HTTP/1.1 and HTTP/1.0 are spoken here";
+  return error.message();
 }
 
 void set_target(HttpRequest& request, std::string_view target) {
@@ -278,7 +288,7 @@ void HttpServer::Connection::parse() {
       if (buffer_.size() == buffer_.max_size()) return refuse(400, "a chunk's head is too long");
       break;
     }
-    if (error) return refuse(refusal_status(error), error.message());
+    if (error) return refuse(refusal_status(error), refusal_reason(error, shared_->options));
     if (phase_ == Phase::kHead && parser_->is_header_done()) on_head();
     if (parser_->is_done()) return on_request();
   }

@@ -54,6 +54,17 @@ TEST(ApiServer, RefusalsOfTheServerItselfHaveTheSameShape) {
   const std::string answer = client.read_response();
   EXPECT_TRUE(answer.starts_with("HTTP/1.1 413 ")) << answer;
   EXPECT_NE(answer.find(R"("type":"invalid_request_error")"), std::string::npos) << answer;
+  EXPECT_NE(answer.find("longer than 16 MiB"), std::string::npos) << answer;
+  RawClient wordy(server.address.port);
+  wordy.send("GET /health HTTP/1.1\r\nHost: localhost\r\nA: " + std::string(20'000, 'a') + "\r\n\r\n");
+  const std::string refused = wordy.read_response();
+  EXPECT_TRUE(refused.starts_with("HTTP/1.1 431 ")) << refused;
+  EXPECT_NE(refused.find("longer than 16 KiB"), std::string::npos) << refused;
+  RawClient newer(server.address.port);
+  newer.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+  const std::string version = newer.read_response();
+  EXPECT_TRUE(version.starts_with("HTTP/1.1 505 ")) << version;
+  EXPECT_NE(version.find(R"("type":"invalid_request_error")"), std::string::npos) << version;
 }
 
 TEST(ApiServer, ItsEndCancelsWhatGenerates) {

@@ -46,7 +46,7 @@ struct ChatClientTest : ::testing::Test {
     options.api_key = key;
     options.system = system;
     options.temperature = temperature;
-    options.max_tokens = 500;
+    options.max_tokens = max_tokens;
     return run_chat(loop, options, typist.terminal());
   }
   std::vector<json> conversations() {
@@ -61,6 +61,7 @@ struct ChatClientTest : ::testing::Test {
   EventLoop loop;
   Typist typist;
   std::string key, system;
+  uint32_t max_tokens = 500;
 };
 
 TEST_F(ChatClientTest, PrintsAnswersAndSendsTheWholeConversation) {
@@ -85,6 +86,17 @@ TEST_F(ChatClientTest, OnATerminalItGreetsAndKeepsControlBytesOut) {
   EXPECT_EQ(chat({"x"}), 0);
   EXPECT_NE(typist.screen.find("fake/model on 127.0.0.1:"), std::string::npos);
   EXPECT_NE(typist.screen.find("> a[2J\tb\n"), std::string::npos);
+}
+
+TEST_F(ChatClientTest, AnAnswerThatTheContextCutsSaysSo) {
+  max_tokens = 0;
+  server.service.context = 150;
+  EXPECT_EQ(chat({"tell me all"}, std::nullopt), 0);
+  EXPECT_NE(typist.screen.find("\n[the answer was cut: the context is full"), std::string::npos)
+      << typist.screen;
+  typist.screen.clear();
+  EXPECT_EQ(chat({"tell me all"}), 0);
+  EXPECT_EQ(typist.screen.find("cut"), std::string::npos) << typist.screen;
 }
 
 TEST_F(ChatClientTest, ASignalStopsTheAnswerAndKeepsWhatCame) {
