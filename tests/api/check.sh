@@ -6,8 +6,9 @@ set -euo pipefail
 program=$1 work=$2/openai
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$work"
+: >"$work/serve.log"
 "$program" serve "$here/../../configs/demo/demo.gguf" --no-calibrate --api 127.0.0.1:0 --listen 127.0.0.1:0 --state "$work/state" \
-  >"$work/serve.log" 2>&1 &
+  >>"$work/serve.log" 2>&1 &
 server=$!
 trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null || true' EXIT
 for _ in $(seq 100); do
