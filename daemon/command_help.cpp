@@ -49,7 +49,7 @@ constexpr Examples kExamples[] = {
     {"quantize",
      "  caravan quantize HF_FOLDER model-q8_0.gguf\n"
      "  caravan quantize model-f16.gguf model-q4_0.gguf --type q4_0\n"
-     "OUT appears only when it is whole; --force writes over one that is there."},
+     "OUT appears only when it is whole, in place of an older GGUF file; --force writes over any file."},
     {"tokenize",
      "  caravan tokenize MODEL \"Once upon a time\" --json\n"
      "  caravan tokenize MODEL \"<s>text\" --bos --special\n"

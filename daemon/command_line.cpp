@@ -359,7 +359,7 @@ class Parser {
     quantize->add_option("--type", line_.type, "q8_0, q4_0 or f16")
         ->capture_default_str()
         ->check(CLI::IsMember({"q8_0", "q4_0", "f16"}));
-    quantize->add_flag("--force", line_.force, "write over OUT where it is there already");
+    quantize->add_flag("--force", line_.force, "write over OUT even if it is no GGUF file");
     add_threads(quantize, "threads (default: the cores)");
 
     CLI::App* tokenize =

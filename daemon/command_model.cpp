@@ -2,9 +2,11 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <vector>
 
@@ -109,8 +111,16 @@ void print_groups(const Manifest& manifest) {
   flush();
 }
 
-// A model is never written over itself: its other types would be gone for good. And over another file only
-// where that was asked for.
+// Empty, or a file that begins as GGUF files do: what an earlier run may have left.
+bool may_be_replaced(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  char begin[4] = {};
+  in.read(begin, sizeof begin);
+  return in.gcount() == 0 || std::string_view(begin, static_cast<size_t>(in.gcount())) == "GGUF";
+}
+
+// A model is never written over itself: its other types would be gone for good. And over a file that is no
+// model only where that was asked for.
 void refuse_to_write_over(const Manifest& source, const std::string& output, bool force) {
   for (uint32_t file = 0; source.source && file < source.source->file_count(); ++file) {
     const auto path = source.source->file_path(file);
@@ -119,8 +129,8 @@ void refuse_to_write_over(const Manifest& source, const std::string& output, boo
       fail(ErrorCode::kInvalidArgument, "{} is the source itself; give OUT another name", output);
   }
   std::error_code ignored;
-  if (!force && std::filesystem::is_regular_file(output, ignored))
-    fail(ErrorCode::kRefused, "{} is there already; --force writes over it", output);
+  if (!force && std::filesystem::is_regular_file(output, ignored) && !may_be_replaced(output))
+    fail(ErrorCode::kRefused, "{} is there already and no GGUF file; --force writes over it", output);
 }
 
 }  // namespace

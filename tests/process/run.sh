@@ -102,6 +102,7 @@ echo kept >"$work/there.gguf"
 expect_exit 1 "--force writes over it" quantize "$model" "$work/there.gguf"
 [ "$(cat "$work/there.gguf")" = kept ] || give_up "quantize wrote over what was there"
 "$program" quantize "$model" "$work/there.gguf" --type q4_0 --force 2>/dev/null || give_up "quantize --force fails"
+"$program" quantize "$model" "$work/there.gguf" --type q4_0 2>/dev/null || give_up "quantize does not replace what it wrote itself"
 head -c 200 "$model" >"$work/cut.gguf"
 expect_exit 1 "cut.gguf: the header: cut short or damaged: the file ends at byte 200" run "$work/cut.gguf" --ids 1
 # Bytes as they are for scripts; 2 is for the command line, 1 for what the files hold.
