@@ -15,13 +15,13 @@ struct RestartBench {
   uint32_t prompt_tokens = 0;
   double cold = 0;        // from the request to its first token, when nothing of the prompt is known
   double load = 0;        // from the start of the new process until it answers
-  double pass = 0;        // the same as cold for a prompt of one token: what any first token costs
   double warm = 0;        // the same as cold for the prompt seen before
+  double in_memory = 0;   // and once more: what computing the token costs when its KV is there
   uint64_t kv_bytes = 0;  // of the prompt's blocks in the archive
   double raw_rate = 0;    // of the archive's files by the pager's reader, bytes a second
   uint32_t restarts = 0;
-  uint32_t loads =
-      0;  // restarts after which the prompt came from the archive; else computing was the cheaper
+  // After so many of them the prompt came from the archive; after the others computing was the cheaper.
+  uint32_t loads = 0;
   double raw_read() const { return static_cast<double>(kv_bytes) / raw_rate; }
 };
 

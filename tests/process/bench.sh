@@ -32,7 +32,7 @@ cat >"$work/figures.jinja" <<'END'
 {% endfor %}{% endfor %}{% for row in store_reads %}{% for name in ["readers", "raw_bytes_per_second",
 "raw_processor_seconds_per_gb", "store_bytes_per_second", "processor_seconds_per_gb", "share_of_raw"] %}read {{ name }}: {{ row[name] }}
 {% endfor %}{% endfor %}{% for name in ["bytes", "bytes_per_second", "processor_seconds_per_gb"] %}import {{ name }}: {{ store_import[name] }}
-{% endfor %}{% for name in ["prompt_tokens", "restarts", "loaded", "cold_seconds", "load_seconds", "warm_seconds", "one_token_seconds",
+{% endfor %}{% for name in ["prompt_tokens", "restarts", "loaded", "cold_seconds", "load_seconds", "warm_seconds", "in_memory_seconds",
 "kv_bytes", "raw_bytes_per_second", "raw_read_seconds"] %}restart {{ name }}: {{ restart[name] }}
 {% endfor %}{% for name in ["bytes", "bytes_per_second", "processor_seconds_per_gb", "hash_bytes_per_second"] %}fetch {{ name }}: {{ fetch[name] }}
 {% endfor %}{% for aim in aims %}aim {{ aim.name }}: {{ (aim.at_least or 0) + (aim.at_most or 0) }}
