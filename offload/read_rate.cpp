@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -42,6 +43,8 @@ double read_rate(const std::shared_ptr<const Source>& source, std::span<const Ex
     if (!buffers.back())
       fail(ErrorCode::kOutOfMemory, "the system has no {} of memory left to read into",
            to_string(Bytes{largest}));
+    // So that the system gives the memory now, and not while it is read into.
+    std::memset(buffers.back().get(), 0, largest);
   }
   struct Done {
     uint64_t job = 0;
