@@ -99,7 +99,6 @@ bool Bulk::read(std::string_view key, const Use& use) const {
   // Values carry their own sums, but RocksDB takes a block apart before it hands out the value, and ends the
   // process over one that is damaged.
   options.verify_checksums = true;
-  options.fill_cache = false;
   rocksdb::PinnableSlice value;
   const auto status = state_->database->Get(options, handle_, slice(key), &value);
   if (status.IsNotFound()) return false;

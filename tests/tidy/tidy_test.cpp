@@ -87,7 +87,7 @@ std::string library_of(const std::string& header) {
       {"spdlog/", "spdlog"},
       {"toml++", "toml++"},
       {"openssl/", "OpenSSL"},
-      {"xxhash", "xxHash"},
+      {"xxh", "xxHash"},
       {"rocksdb/", "RocksDB"},
       {"capnp/", "Cap'nProto"},
       {"kj/", "Cap'nProto"},
