@@ -74,10 +74,9 @@ inline constexpr size_t kMaxPathBytes = 4096;
 
 // Groups on the wire.
 inline constexpr size_t kMaxShardRangeBytes = 1u << 20;  // of one request
-inline constexpr size_t kShardWindowBytes = 8u << 20;  // asked for by a fetching peer and not yet on its disk
-inline constexpr size_t kMaxShardBytesOwed = 16u
-                                             << 20;  // asked for by one peer and not yet given to its link
-inline constexpr uint32_t kMaxShardReads = 8;        // of a head's disk at a time
+inline constexpr size_t kShardWindowBytes = 16u << 20;   // asked for by a fetching peer, not yet kept
+inline constexpr size_t kMaxShardBytesOwed = 16u << 20;  // asked for by one peer, not yet given to its link
+inline constexpr uint32_t kMaxShardReads = 8;            // of a head's disk at a time
 
 // Archived KV.
 inline constexpr uint32_t kMaxTagsPerStep = 2048;  // of completed blocks, of loaded ones, of one probe

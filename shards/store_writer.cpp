@@ -15,29 +15,26 @@ class ShardStore::Writer::Chunks {
  public:
   Chunks(BulkStore::Batch& batch, const Hash256& group, uint64_t segment, uint32_t ordinal)
       : batch_(batch), group_(group), segment_(segment), ordinal_(ordinal) {
-    value_.reserve(kChunkHeaderBytes + limits::kShardChunkBytes);
-    value_.resize(kChunkHeaderBytes);
+    value_.resize(kChunkHeaderBytes + limits::kShardChunkBytes);
   }
-  void append(std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const size_t room = kChunkHeaderBytes + limits::kShardChunkBytes - value_.size();
-      const auto part = bytes.first(std::min(room, bytes.size()));
-      value_.insert(value_.end(), part.begin(), part.end());
-      bytes = bytes.subspan(part.size());
-      if (part.size() == room) put();
-    }
+  // The rest of the chunk, to be filled from its beginning.
+  std::span<std::byte> room() { return std::span(value_).subspan(filled_); }
+  void fill(size_t bytes) {
+    filled_ += bytes;
+    if (filled_ == value_.size()) put();
   }
   void finish() {
-    if (value_.size() > kChunkHeaderBytes) put();
+    if (filled_ > kChunkHeaderBytes) put();
   }
 
  private:
   void put() {
-    const uint64_t sum = chunk_sum(group_, chunk_, std::span(value_).subspan(kChunkHeaderBytes));
-    std::memcpy(value_.data(), &sum, sizeof sum);
-    batch_.add(chunk_key(segment_, ordinal_, chunk_), value_);
+    const auto value = std::span(value_).first(filled_);
+    const uint64_t sum = chunk_sum(group_, chunk_, value.subspan(kChunkHeaderBytes));
+    std::memcpy(value.data(), &sum, sizeof sum);
+    batch_.add(chunk_key(segment_, ordinal_, chunk_), value);
     ++chunk_;
-    value_.resize(kChunkHeaderBytes);
+    filled_ = kChunkHeaderBytes;
   }
 
   BulkStore::Batch& batch_;
@@ -46,6 +43,7 @@ class ShardStore::Writer::Chunks {
   const uint32_t ordinal_;
   uint32_t chunk_ = 0;
   std::vector<std::byte> value_;
+  size_t filled_ = kChunkHeaderBytes;
 };
 
 ShardStore::Writer::Writer(ShardStore& store) : store_(store) {
@@ -106,15 +104,15 @@ void ShardStore::Writer::write(const Hash256& group, uint64_t bytes, std::vector
   segment_.own_bytes += place.own_bytes();
   Chunks chunks(*batch_, group, number_, place.ordinal);
   Sha256 hash;
-  std::vector<std::byte> buffer(std::min<uint64_t>(limits::kShardChunkBytes, bytes));
   uint64_t offset = 0;
   // Up to `end`; of shared pieces the bytes are only hashed.
   const auto pass = [&](uint64_t end, bool own) {
     while (offset < end) {
-      const auto part = std::span(buffer).first(std::min<uint64_t>(buffer.size(), end - offset));
+      const auto room = chunks.room();
+      const auto part = room.first(std::min<uint64_t>(room.size(), end - offset));
       content(offset, part);
       hash.update(part);
-      if (own) chunks.append(part);
+      if (own) chunks.fill(part.size());
       offset += part.size();
       if (advance) advance(part.size());
     }
