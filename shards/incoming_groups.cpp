@@ -147,7 +147,10 @@ IncomingGroups::State IncomingGroups::finish(const Hash256& group, uint64_t byte
     else
       writer_->add(group, bytes, {}, content);
   } catch (const Error& error) {
-    if (error.code() != ErrorCode::kMalformed) throw;
+    if (error.code() != ErrorCode::kMalformed) {
+      forget_writer();
+      throw;
+    }
     log_warning("{}", error.message());
     remove_file(path_of(group));
     return State::kWrong;
@@ -159,10 +162,21 @@ IncomingGroups::State IncomingGroups::finish(const Hash256& group, uint64_t byte
 
 void IncomingGroups::flush() {
   if (!writer_) return;
-  writer_->flush();
+  try {
+    writer_->flush();
+  } catch (const Error&) {
+    forget_writer();
+    throw;
+  }
   writer_.reset();
   for (const Hash256& group : finished_) damaged_.erase(group);
   remove_stored();
+}
+
+// The store did not take what it was given last: of that there are the files, which the next have() adds.
+void IncomingGroups::forget_writer() {
+  writer_.reset();
+  finished_.clear();
 }
 
 void IncomingGroups::remove_stored() {

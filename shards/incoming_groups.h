@@ -33,13 +33,14 @@ class IncomingGroups {
     kWhole,  // all of it is here, with the right hash
     kWrong,  // all of it came and has another hash: it is thrown away
   };
-  // `offset` is where the last append of the group ended, or have(). Throws kIo (a full disk named as such).
+  // `offset` is where the last append of the group ended, or have(). Throws kIo (a full disk named as such);
+  // have() then says what is left of any group.
   State append(const Hash256& group, uint64_t bytes, uint64_t offset,
                std::span<const std::span<const std::byte>> parts);
   // Reads a stored group and looks at its checksums; one that is damaged counts as not here from now on, and
   // takes the damaged one's place once it has come again.
   void check(const Hash256& group, uint64_t bytes);
-  // What is whole can be read from the store when this returns.
+  // What is whole can be read from the store when this returns. Throws as append.
   void flush();
   // Throws files away that are the beginning of no wanted content.
   void keep_only(const std::set<Hash256>& wanted);
@@ -50,6 +51,7 @@ class IncomingGroups {
   std::string path_of(const Hash256& group) const;
   bool is_stored(const Hash256& group) const;
   State finish(const Hash256& group, uint64_t bytes);
+  void forget_writer();
   void remove_stored();
 
   const std::shared_ptr<ShardStore> store_;

@@ -155,16 +155,18 @@ TEST_F(IncomingTest, ADamagedGroupIsReplaced) {
 }
 
 TEST_F(IncomingTest, AFullDiskIsAnErrorAndNothingIsLost) {
-  const Content content = content_of(7, 100'000);
-  const Hash256 hash = sha256(content);
-  append(content, hash, 0, content.size());
-  commit_fault_ = MemoryBulk::Fault::kFull;
-  EXPECT_THROW(incoming_->flush(), Error);
-  commit_fault_.reset();
-  start();
-  EXPECT_EQ(incoming_->have(hash, content.size()), content.size());
-  incoming_->flush();
-  EXPECT_TRUE(stored(hash) == content);
+  for (const bool restarts : {false, true}) {
+    const Content content = content_of(7 + restarts * 100, 100'000);
+    const Hash256 hash = sha256(content);
+    append(content, hash, 0, content.size());
+    commit_fault_ = MemoryBulk::Fault::kFull;
+    EXPECT_THROW(incoming_->flush(), Error);
+    commit_fault_.reset();
+    if (restarts) start();
+    EXPECT_EQ(incoming_->have(hash, content.size()), content.size());
+    incoming_->flush();
+    EXPECT_TRUE(stored(hash) == content);
+  }
 }
 
 TEST_F(IncomingTest, BeginningsThatNobodyWantsGo) {
