@@ -7,4 +7,7 @@ namespace caravan {
 // which in a virtual machine is dearer than all else that is done with the page. Called first in main().
 void keep_freed_memory();
 
+// Gives all of that back after all: where much was freed and others take as much next.
+void give_back_freed_memory();
+
 }  // namespace caravan

@@ -46,8 +46,16 @@ Bytes parse_budget(std::string_view text, Bytes whole) {
   char* end = nullptr;
   const double share = std::strtod(copy.c_str(), &end);
   if (end == copy.c_str() || *end != 0 || !(share > 0) || share > 100)
-    fail(ErrorCode::kInvalidArgument, "\"{}\" is no share; write it like 50%", text);
+    fail(ErrorCode::kInvalidArgument, "\"{}\" is no share above 0 and up to 100; write it like 50%", text);
   return {static_cast<uint64_t>(static_cast<double>(whole.count) * share / 100)};
+}
+
+Bytes parse_budget(std::string_view flag, std::string_view text, Bytes whole) {
+  try {
+    return parse_budget(text, whole);
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", flag, error.message()));
+  }
 }
 
 }  // namespace caravan

@@ -23,6 +23,8 @@ std::string to_string(Bytes bytes);
 Bytes parse_bytes(std::string_view text);
 // A budget: a size, or a share of `whole` ("50%"). Throws kInvalidArgument, also for over 100%.
 Bytes parse_budget(std::string_view text, Bytes whole);
+// The same of a flag, which errors name.
+Bytes parse_budget(std::string_view flag, std::string_view text, Bytes whole);
 
 // a + b and a * b; false when the result does not fit (sizes from files and sockets).
 [[nodiscard]] inline bool checked_add(uint64_t a, uint64_t b, uint64_t& sum) {

@@ -50,7 +50,7 @@ struct Listed {
   std::optional<Hash256> partial = {};  // of a model whose groups come from a head: its record's hash
   size_t present = 0;                   // groups that can be read
   const char* kept() const { return partial ? "fetched" : record.copied ? "copied" : "by reference"; }
-  std::string problem;  // why not all of them can
+  std::string problem = {};  // why not all of them can
 };
 
 Listed look_at(const ShardStore& store, ModelRecord record) {
@@ -70,8 +70,9 @@ Listed look_at(const ShardStore& store, ModelRecord record) {
   return listed;
 }
 
-// Models whose groups were fetched from a head, as far as this machine hosts them.
-std::vector<Listed> fetched_models(const ShardStore& store) {
+// Models whose groups were fetched from a head, as far as this machine hosts them. `damaged`: those whose
+// records cannot be read.
+std::vector<Listed> fetched_models(const ShardStore& store, size_t* damaged = nullptr) {
   std::vector<Listed> found;
   for (const Hash256& hash : store.partial_models()) {
     try {
@@ -81,10 +82,15 @@ std::vector<Listed> fetched_models(const ShardStore& store) {
       listed.record.manifest.path = "from a head";
       found.push_back(std::move(listed));
     } catch (const Error& error) {
-      log_warning("{}", error.message());  // it is fetched again when it is needed
+      log_warning("{}; a peer that joins fetches it anew", error.message());
+      if (damaged) ++*damaged;
     }
   }
   return found;
+}
+
+bool is_called(const ModelRecord& fetched, const std::string& name) {
+  return fetched.name() == name || short_string(fetched.fingerprint) == name;
 }
 
 uint64_t unused_bytes(const ShardStore& store, const std::vector<Listed>& models) {
@@ -220,16 +226,22 @@ int command_verify(const CommandLine& line) {
   Interruption interruption;
   const SystemClock clock;
   const auto store = open_shards(state_folder(line.config));
-  std::vector<ModelRecord> models;
+  std::vector<Listed> models;
+  size_t damaged = 0;
+  for (Listed& fetched : fetched_models(*store, &damaged))
+    if (line.model.empty() || is_called(fetched.record, line.model)) models.push_back(std::move(fetched));
   if (line.model.empty())
-    models = store->models();
-  else
-    models.push_back(need_model(*store, line.model));
+    for (ModelRecord& record : store->models()) models.push_back({std::move(record)});
+  else if (models.empty() || store->find_model(line.model))
+    models.push_back({need_model(*store, line.model)});
+  if (models.empty() && damaged == 0) std::printf("no models; caravan import MODEL brings one in\n");
   VerifyOptions options;
   options.cancelled = [&] { return interruption.came(); };
   return interruptible([&] {
-    bool well = true;
-    for (const ModelRecord& record : models) {
+    bool well = damaged == 0;
+    for (const Listed& model : models) {
+      const ModelRecord& record = model.record;
+      options.partial = model.partial.has_value();
       Progress progress(clock, "verify " + record.name(), Progress::Unit::kBytes,
                         content_bytes(record.manifest), standard_error_is_terminal(), standard_error());
       options.advance = [&](uint64_t bytes) { progress.advance(bytes); };
@@ -251,10 +263,7 @@ int command_remove(const CommandLine& line) {
     return 0;
   }
   for (const Listed& fetched : fetched_models(*store)) {
-    const bool is_meant =
-        !store->find_model(line.model) &&
-        (fetched.record.name() == line.model || short_string(fetched.record.fingerprint) == line.model);
-    if (!is_meant) continue;
+    if (store->find_model(line.model) || !is_called(fetched.record, line.model)) continue;
     store->erase_partial(*fetched.partial);
     std::printf("%s is forgotten; %s freed\n", fetched.record.name().c_str(), shown(store->sweep()).c_str());
     return 0;

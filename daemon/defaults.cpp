@@ -64,7 +64,7 @@ std::vector<std::string> kv_places(const Config& config) {
 // What --disk leaves beside the store and the archive; else a quarter of what is free.
 Bytes kv_disk(const Config& config, const std::string& place, Bytes archive, uint32_t sharers) {
   if (config.disk.empty()) return {disk_free_bytes(place) / 4 / std::max(1u, sharers)};
-  const uint64_t disk = parse_budget(config.disk, Bytes{disk_total_bytes(place)}).count;
+  const uint64_t disk = parse_budget("--disk", config.disk, Bytes{disk_total_bytes(place)}).count;
   const std::string state = state_path(config);
   const uint64_t taken = (state.empty() ? 0 : folder_bytes(state + "/store")) + archive.count;
   return {disk - std::min(disk, taken)};
@@ -94,11 +94,11 @@ ArchiveOptions archive_options(const Config& config, uint32_t sharers) {
   const Bytes disk{disk_total_bytes(state)};
   uint64_t limit = 0;
   if (asked_for)
-    limit = parse_budget(config.archive, disk).count;
+    limit = parse_budget("--archive", config.archive, disk).count;
   else
     limit = std::min(kMostArchive, (disk_free_bytes(state) + folder_bytes(options.folder)) / 8);
   if (!config.disk.empty()) {
-    const uint64_t most = parse_budget(config.disk, disk).count;
+    const uint64_t most = parse_budget("--disk", config.disk, disk).count;
     const uint64_t left = most - std::min(most, folder_bytes(state + "/store"));
     limit = std::min(limit, asked_for ? left : left / 4);
   }
@@ -108,7 +108,8 @@ ArchiveOptions archive_options(const Config& config, uint32_t sharers) {
          to_string(Bytes{limit}), to_string(Bytes{kLeastArchive}));
   if (options.limit.count < kLeastArchive) options.limit = {};
   if (!config.archive_day.empty())
-    options.day = Bytes{parse_budget(config.archive_day, disk).count / std::max(1u, sharers)};
+    options.day =
+        Bytes{parse_budget("--archive-day", config.archive_day, disk).count / std::max(1u, sharers)};
   return options;
 }
 
@@ -121,8 +122,9 @@ EngineOptions engine_options(const Config& config, uint32_t sharers) {
   options.exact = config.exact;
   options.kv_type = kv_type_of(config);
   options.max_rows = limits::kMaxRowsPerStep;
-  options.memory = config.ram.empty() ? default_memory(sharers) : parse_budget(config.ram, machine_memory());
-  if (!config.kv_ram.empty()) options.kv_memory = parse_budget(config.kv_ram, options.memory);
+  options.memory =
+      config.ram.empty() ? default_memory(sharers) : parse_budget("--ram", config.ram, machine_memory());
+  if (!config.kv_ram.empty()) options.kv_memory = parse_budget("--kv-ram", config.kv_ram, options.memory);
   options.kv_places = kv_places(config);
   options.archive = archive_options(config, sharers);
   options.archive.most_blocks =

@@ -1,11 +1,10 @@
 #include "daemon/engine.h"
 
-#include <malloc.h>
-
 #include <algorithm>
 #include <fstream>
 #include <utility>
 
+#include "base/allocator.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
@@ -195,8 +194,7 @@ void Engine::make_room(Bytes more) {
 }
 
 void Engine::take_room() {
-  // What was freed is kept by the allocator, and weights are about to take as much.
-  ::malloc_trim(0);
+  give_back_freed_memory();  // weights are about to take as much
   pager_->set_limit({weights_room(0)});
 }
 
@@ -223,6 +221,7 @@ Engine::Hosted Engine::host(UnitSpan span, uint32_t context, KvRoom kv, const Lo
     options.spill = std::move(places);
   }
   if (!layers.empty()) kv_room_ = kv;
+  give_back_freed_memory();  // of the stage before, and of what was measured
   options.sharing = share(span, kv, beside + Bytes{block.count * kv.frames}, block);
   const uint32_t frames = options.sharing ? options.sharing->least : kv.frames;
   pager_->set_limit({weights_room(beside.count + block.count * frames)});

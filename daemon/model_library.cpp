@@ -41,7 +41,7 @@ std::optional<uint64_t> disk_limit(const Config& config, const std::string& stat
   std::error_code error;
   const auto space = std::filesystem::space(state, error);
   if (error) fail(ErrorCode::kIo, "{}: {}", state, error.message());
-  return parse_budget(config.disk, Bytes{space.capacity}).count;
+  return parse_budget("--disk", config.disk, Bytes{space.capacity}).count;
 }
 
 Manifest open_model(const std::string& model, const Config& config, const std::string& library) {

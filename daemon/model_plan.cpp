@@ -153,10 +153,11 @@ Budgets budgets_of(const Config& config, const std::string& state_folder) {
   Budgets budgets;
   budgets.ram = config.ram.empty()
                     ? default_memory(1).count
-                    : parse_budget(config.ram, Bytes{calibration_key("auto").memory_bytes}).count;
-  if (!config.kv_ram.empty()) budgets.kv_ram = parse_budget(config.kv_ram, Bytes{budgets.ram}).count;
+                    : parse_budget("--ram", config.ram, Bytes{calibration_key("auto").memory_bytes}).count;
+  if (!config.kv_ram.empty())
+    budgets.kv_ram = parse_budget("--kv-ram", config.kv_ram, Bytes{budgets.ram}).count;
   if (!config.disk.empty())
-    budgets.disk = parse_budget(config.disk, Bytes{file_system_bytes(state_folder)}).count;
+    budgets.disk = parse_budget("--disk", config.disk, Bytes{file_system_bytes(state_folder)}).count;
   return budgets;
 }
 

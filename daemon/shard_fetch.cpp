@@ -53,7 +53,8 @@ void ShardFetch::fetch_manifest(Done done) {
 
 void ShardFetch::fetch_record() {
   const ManifestInfo& info = *fetcher_.manifest();
-  want({{info.record, info.record_bytes, "the manifest", 0}}, false, [this](const std::string& reason) {
+  // Everything else depends on it, and it is small: read before it is believed to be here.
+  want({{info.record, info.record_bytes, "the manifest", 0}}, true, [this](const std::string& reason) {
     if (!reason.empty()) return std::exchange(manifest_done_, nullptr)(reason);
     take_record();
   });

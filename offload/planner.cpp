@@ -228,21 +228,21 @@ class Planner {
     plan.kv_blocks = candidate.kv_blocks;
     plan.kv_spilled_bytes = spilled(candidate.kv_blocks);
     plan.decode = predict_pass(input_, decode_, steps_, placement(candidate));
-    plan.decode_start = decode_start(plan);
+    plan.decode_start =
+        at_start(plan, {decode_.rows, decode_.sequences, 0}, kLeastKvBlocks * input_.block_positions);
     const uint32_t rows = std::max(1u, std::min(input_.prompt_rows, input_.context));
-    plan.prompt = predict(input_, plan, rows, 1, rows / 2);
+    plan.prompt = at_start(plan, {rows, 1, rows / 2}, rows);
     return plan;
   }
 
-  // KV takes little at first, and weights use the rest of it.
-  Prediction decode_start(const Plan& plan) const {
+  // As long as KV is that of `context` positions a sequence: weights use the rest of what it may take.
+  Prediction at_start(const Plan& plan, const PassShape& shape, uint32_t context) const {
     PlanInput start = input_;
-    start.context = std::min(input_.context, kLeastKvBlocks * input_.block_positions);
-    if (start.context == input_.context) return predict(input_, plan, decode_.rows, decode_.sequences, 0);
+    start.context = std::min(input_.context, context);
+    start.sequences = shape.sequences;
     const Planner planner(start);
     const Candidate* best = planner.fastest();
-    if (!best) return predict(input_, plan, decode_.rows, decode_.sequences, 0);
-    const PassShape shape{decode_.rows, decode_.sequences, 0};
+    if (!best) return predict(input_, plan, shape.rows, shape.sequences, shape.position);
     return predict_pass(start, shape, pass_steps(start, shape), planner.placement(*best));
   }
 

@@ -32,7 +32,9 @@ class Verify {
 
   std::vector<Finding> run() {
     for (size_t i = 0; i < record_.hashes.size(); ++i)
-      if (record_.copied)
+      if (options_.partial && !store_.contains(record_.hashes[i]))
+        continue;
+      else if (record_.copied)
         check_stored(i);
       else
         check_file(i);

@@ -13,6 +13,7 @@ struct VerifyOptions {
   // Told bytes as they are done with; content_bytes(record.manifest) together.
   std::function<void(uint64_t bytes)> advance = nullptr;
   std::function<bool()> cancelled = nullptr;  // as ImportOptions::cancelled
+  bool partial = false;                       // only the groups that the store has: of a fetched model
 };
 
 struct Finding {

@@ -42,7 +42,7 @@ stays_within 300 "mapped weights and an archive" --ids "$many" -n 4 --context 10
 [ "$(number disk_bytes)" -ge "$(number kv_bytes_archived)" ] || give_up "what was archived is in no sum: $json"
 pass "resident memory stays within --ram and $((beside >> 20)) MiB: streamed, with KV on disk, and mapped"
 
-# --- Expected and measured ---
+# --- Memory of servers ---
 is_ready() { http "$(api_of "$1")" GET /health | grep -q "^HTTP/1.1 200"; }
 serve() { # NAME ARGUMENTS...
   launch "$1" serve "$work/model.gguf" --api 127.0.0.1:0 --listen 127.0.0.1:0 --threads 1 --state "$work/head" "${@:2}"
@@ -51,6 +51,40 @@ serve() { # NAME ARGUMENTS...
 }
 ask() { http "$(api_of "$work/head")" POST /v1/completions "{\"prompt\":[$some,$some],\"max_tokens\":12,\"temperature\":0}"; }
 status() { "$program" status --json --state "$work/head"; }
+resident_of() { sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"; }
+serve_stays_within() { # KIB_BESIDE WHAT PROCESS
+  local peak
+  peak=$(resident_of "$3")
+  [ "$peak" -le $((100 * 1024 + $1)) ] || give_up "$2: $peak KiB were resident, with a budget of 100 MiB and $1 KiB beside it"
+}
+serve tight --no-calibrate --codec f32 --ram 100MiB
+asked=()
+for first in 1 2 3; do
+  http "$(api_of "$work/head")" POST /v1/completions \
+    "{\"prompt\":[$(seq -s, $first $((first + 700)))],\"max_tokens\":12,\"temperature\":0}" >/dev/null &
+  asked+=($!)
+done
+wait "${asked[@]}"
+serve_stays_within $((48 * 1024)) "a server" "$head"
+# The ring is formed anew twice, and the head gives half of its weights away.
+ticket=$("$program" invite --state "$work/head" 2>/dev/null)
+launch peer join "$ticket" --listen 127.0.0.1:0 --state "$work/peer" --ram 60MiB
+peer=$launched
+two_stages() { [ "$(number_of_stages "$work/head")" = 2 ] && is_ready "$work/head"; }
+wait_for 60 "a ring of two" two_stages
+ask >/dev/null
+peer_peak=$(resident_of "$peer")
+[ "$peer_peak" -le $((124 * 1024)) ] || give_up "a peer: $peer_peak KiB were resident, with a budget of 60 MiB and 64 beside it"
+kill -9 "$peer"
+wait_for 30 "the ring without the peer" is_ready "$work/head"
+ask >/dev/null || true
+serve_stays_within $((64 * 1024)) "a head whose ring changed" "$head"
+kill -9 "$head"
+wait "$head" 2>/dev/null || true
+rm -rf "$work/head/archive"  # prompts are to be computed below
+pass "a server, a head and a peer stay within --ram and what is stated beside it, while the ring changes"
+
+# --- Expected and measured ---
 serve unmeasured --no-calibrate
 [ ! -e "$work/head/calibration.json" ] || give_up "--no-calibrate measured"
 kill -9 "$head"
