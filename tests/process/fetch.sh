@@ -57,6 +57,8 @@ table=$(ls -S "$work"/plain/store/*.sst | head -1)
 at=$(($(stat -c %s "$table") / 2))
 byte=$(od -An -tu1 -j "$at" -N 1 "$table" | tr -d ' ')
 printf "\\$(printf %03o $((byte ^ 1)))" | dd of="$table" bs=1 seek="$at" conv=notrunc status=none
+"$program" verify --state "$work/plain" >"$work/verify" 2>&1 && give_up "verify finds nothing in a damaged store: $(cat "$work/verify")"
+grep -q "is damaged" "$work/verify" || give_up "verify does not say what is damaged: $(cat "$work/verify")"
 state=plain join mended
 wait_for 30 "the ring with the peer whose store was damaged" stages_are "$work/head" 2
 [ "$(answer)" = "$alone" ] || give_up "the text changed after a byte was flipped"
@@ -65,7 +67,16 @@ grep -q "is damaged" "$work/mended.err" || give_up "nobody found the flipped byt
   give_up "the damaged group was not fetched again"
 kill -9 "$peer"
 wait_for 20 "the ring without the peer" stages_are "$work/head" 1
-pass "a flipped byte in the store is found, and its group fetched again"
+# Of the model's record, which all else depends on.
+record=$(find "$work/plain/store" -name '*.sst' -size +64k -printf '%s %p\n' | sort -n | head -1 | cut -d' ' -f2)
+printf damage | dd of="$record" bs=1 seek=$(($(stat -c %s "$record") / 2)) conv=notrunc status=none
+state=plain join mended-record
+wait_for 30 "the ring with the peer whose record was damaged" stages_are "$work/head" 2
+kill -9 "$peer"
+wait "$peer" 2>/dev/null || true
+wait_for 20 "the ring without the peer" stages_are "$work/head" 1
+"$program" verify --state "$work/plain" >"$work/verify" 2>&1 || give_up "what was fetched again is not good: $(cat "$work/verify")"
+pass "a flipped byte in the store is found, by verify, too, and its group fetched again"
 
 # --- kill -9 in the middle ---
 "$program" invite --state "$work/head" >"$work/ticket" 2>/dev/null
