@@ -2,7 +2,7 @@
 # Laws 1 and 4 on the built program, over real sockets and processes.
 #   run.sh CARAVAN WORK_FOLDER
 set -euo pipefail
-program=$1 work=$2/program
+program=$1 work=$2/rings
 model=$(cd "$(dirname "$0")/../.." && pwd)/configs/demo/demo.gguf
 ids=0,2404,632,262,536,441,311,262,585,413,346,768,2548,15,273
 rm -rf "$work"
