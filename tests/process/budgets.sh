@@ -43,21 +43,13 @@ stays_within 300 "mapped weights and an archive" --ids "$many" -n 4 --context 10
 pass "resident memory stays within --ram and $((beside >> 20)) MiB: streamed, with KV on disk, and mapped"
 
 # --- Memory of servers ---
-is_ready() { http "$(api_of "$1")" GET /health | grep -q "^HTTP/1.1 200"; }
-serve() { # NAME ARGUMENTS...
-  launch "$1" serve "$work/model.gguf" --api 127.0.0.1:0 --listen 127.0.0.1:0 --threads 1 --state "$work/head" "${@:2}"
-  head=$launched
-  wait_for 60 "the head's answer" is_ready "$work/head"
-}
-ask() { http "$(api_of "$work/head")" POST /v1/completions "{\"prompt\":[$some,$some],\"max_tokens\":12,\"temperature\":0}"; }
-status() { "$program" status --json --state "$work/head"; }
 resident_of() { sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"; }
 serve_stays_within() { # KIB_BESIDE WHAT PROCESS
   local peak
   peak=$(resident_of "$3")
   [ "$peak" -le $((100 * 1024 + $1)) ] || give_up "$2: $peak KiB were resident, with a budget of 100 MiB and $1 KiB beside it"
 }
-serve tight --no-calibrate --codec f32 --ram 100MiB
+serve_generated tight --no-calibrate --codec f32 --ram 100MiB
 asked=()
 for first in 1 2 3; do
   http "$(api_of "$work/head")" POST /v1/completions \
@@ -72,12 +64,12 @@ launch peer join "$ticket" --listen 127.0.0.1:0 --state "$work/peer" --ram 60MiB
 peer=$launched
 two_stages() { [ "$(number_of_stages "$work/head")" = 2 ] && is_ready "$work/head"; }
 wait_for 60 "a ring of two" two_stages
-ask >/dev/null
+ask_generated >/dev/null
 peer_peak=$(resident_of "$peer")
 [ "$peer_peak" -le $((124 * 1024)) ] || give_up "a peer: $peer_peak KiB were resident, with a budget of 60 MiB and 64 beside it"
 kill -9 "$peer"
 wait_for 30 "the ring without the peer" is_ready "$work/head"
-ask >/dev/null || true
+ask_generated >/dev/null || true
 serve_stays_within $((64 * 1024)) "a head whose ring changed" "$head"
 kill -9 "$head"
 pass "a server, a head and a peer stay within --ram and what is stated beside it, while the ring changes"

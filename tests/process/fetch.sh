@@ -10,7 +10,6 @@ rm -rf "$work"
 mkdir -p "$work"
 started=$SECONDS
 
-is_ready() { http "$(api_of "$1")" GET /health | grep -q "^HTTP/1.1 200"; }
 stages_are() { [ "$(number_of_stages "$1")" = "$2" ] && is_ready "$1"; }
 ask='{"prompt":"Once upon a time","max_tokens":16,"temperature":0}'
 answer() { http "$(api_of "$work/head")" POST /v1/completions "$ask" | sed -n 's/.*"text":"\([^"]*\)".*/\1/p'; }

@@ -8,23 +8,15 @@ here=$(cd "$(dirname "$0")" && pwd)
 rm -rf "$work"
 mkdir -p "$work"
 "$generate" 0.2b q8_0 "$work/model.gguf" >/dev/null 2>&1
-some=$(seq -s, 1 40)
-
-is_ready() { http "$(api_of "$1")" GET /health | grep -q "^HTTP/1.1 200"; }
-serve() { # NAME ARGUMENTS...
-  launch "$1" serve "$work/model.gguf" --api 127.0.0.1:0 --listen 127.0.0.1:0 --threads 1 --state "$work/head" "${@:2}"
-  head=$launched
-  wait_for 60 "the head's answer" is_ready "$work/head"
-}
-ask() { http "$(api_of "$work/head")" POST /v1/completions "{\"prompt\":[$some,$some],\"max_tokens\":12,\"temperature\":0}"; }
 status() { "$program" status --json --state "$work/head"; }
-serve unmeasured --no-calibrate
+
+serve_generated unmeasured --no-calibrate
 [ ! -e "$work/head/calibration.json" ] || give_up "--no-calibrate measured"
 kill -9 "$head"
-serve first
+serve_generated first
 grep -q "measuring this machine: disk" "$work/first.err" || give_up "the first start measures nothing: $(cat "$work/first.err")"
 [ -s "$work/head/calibration.json" ] || give_up "the first start keeps no measurements"
-ask >/dev/null
+ask_generated >/dev/null
 json=$(status)
 for key in token_ms expected_token_ms prompt_token_ms expected_prompt_token_ms; do
   [[ $json =~ \"$key\":([0-9.e-]+) ]] || give_up "status has no $key: $json"
@@ -33,7 +25,7 @@ done
 "$program" status --state "$work/head" | grep -q "one request alone: a token .* ms measured, .* expected" ||
   give_up "the table does not set one beside the other: $("$program" status --state "$work/head")"
 kill -9 "$head"
-serve second
+serve_generated second
 ! grep -q measuring "$work/second.err" || give_up "the second start measures again"
 kill -9 "$head"
 pass "serve measures the machine at its first start, and status sets the expected beside the measured"

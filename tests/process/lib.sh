@@ -47,6 +47,22 @@ http() { # ADDRESS METHOD TARGET [BODY] [HEADER]: the status line and the whole 
   )
 }
 
+is_ready() { # STATE_FOLDER: the head that runs there, or is to run
+  http "$(api_of "$1")" GET /health | grep -q "^HTTP/1.1 200"
+}
+
+# A head of the generated model in $work/model.gguf, on one thread, with its state in $work/head; its process in $head.
+serve_generated() { # NAME ARGUMENTS...
+  launch "$1" serve "$work/model.gguf" --api 127.0.0.1:0 --listen 127.0.0.1:0 --threads 1 --state "$work/head" "${@:2}"
+  head=$launched
+  wait_for 60 "the head's answer" is_ready "$work/head"
+}
+ask_generated() {
+  local some
+  some=$(seq -s, 1 40)
+  http "$(api_of "$work/head")" POST /v1/completions "{\"prompt\":[$some,$some],\"max_tokens\":12,\"temperature\":0}"
+}
+
 expect_exit() { # STATUS PATTERN ARGUMENTS...: the program ends so, and its standard error says the pattern
   local wanted=$1 pattern=$2 status=0
   shift 2

@@ -167,7 +167,6 @@ interrupt run-ring
 pass "Ctrl-C ends run at once with 130, and the folders of its ring go"
 
 # --- serve, invite, join ---
-is_ready() { http "$(api_of "$1")" GET /health | grep -q "^HTTP/1.1 200"; }
 stages_are() { [ "$(number_of_stages "$1")" = "$2" ]; }
 ask='{"prompt":"Once upon a time","max_tokens":16,"temperature":0}'
 answer() { http "$(api_of "$1")" POST /v1/completions "$ask" | sed -n 's/.*"text":"\([^"]*\)".*/\1/p'; }

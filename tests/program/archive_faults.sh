@@ -45,8 +45,7 @@ pass "damaged blocks are computed again, with the same text, and archived anew"
 
 launch holder serve "$model" --no-calibrate --state "$state" --api 127.0.0.1:0 --listen 127.0.0.1:0 --context 1024
 wait_for 30 "a server" test -s "$state/running.json"
-is_ready() { http "$(api_of "$state")" GET /health | grep -q "^HTTP/1.1 200"; }
-wait_for 30 "a ready server" is_ready
+wait_for 30 "a ready server" is_ready "$state"
 run beside "$state"
 grep -q "held by another process" "$work/beside.err" || give_up "a second process does not say so: $(cat "$work/beside.err")"
 kill -9 "$launched"

@@ -22,7 +22,6 @@ serve() { # NAME STATE ARGUMENTS...
   launch "$name" serve "$model" --no-calibrate --state "$state" --api 127.0.0.1:0 --listen 127.0.0.1:0 --context 1024 --kv-type f16 "$@"
   wait_for 30 "$name" is_ready "$state"
 }
-is_ready() { http "$(api_of "$1")" GET /health | grep -q "^HTTP/1.1 200"; }
 answer() { # STATE NUMBER: the text
   http "$(api_of "$1")" POST /v1/completions \
     "{\"prompt\":[$(prompt "$2")],\"max_tokens\":12,\"temperature\":0}" | grep -o '"text":"[^"]*"'

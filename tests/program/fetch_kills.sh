@@ -12,10 +12,9 @@ seed=${CARAVAN_FETCH_SEED:-$$}
 RANDOM=$seed
 say_why() { give_up "(CARAVAN_FETCH_SEED=$seed) $1"; }
 
-is_ready() { http "$(api_of "$work/head")" GET /health | grep -q "^HTTP/1.1 200"; }
 # Not the ring of a life before that the head still believes in.
-is_in() { grep -q "hosts layers" "$work/$1.err" && [ "$(number_of_stages "$work/head")" = 2 ] && is_ready; }
-is_one() { [ "$(number_of_stages "$work/head")" = 1 ] && is_ready; }
+is_in() { grep -q "hosts layers" "$work/$1.err" && [ "$(number_of_stages "$work/head")" = 2 ] && is_ready "$work/head"; }
+is_one() { [ "$(number_of_stages "$work/head")" = 1 ] && is_ready "$work/head"; }
 answer() {
   http "$(api_of "$work/head")" POST /v1/completions '{"prompt":"Once upon a time","max_tokens":16,"temperature":0}' |
     sed -n 's/.*"text":"\([^"]*\)".*/\1/p'
@@ -23,7 +22,7 @@ answer() {
 alone=$("$program" run "$model" -p "Once upon a time" -n 16 --temp 0 2>/dev/null)
 
 launch head serve "$model" --no-calibrate --api 127.0.0.1:0 --listen 127.0.0.1:0 --codec f32 --peer-timeout 2 --state "$work/head"
-wait_for 20 "the head's answer" is_ready
+wait_for 20 "the head's answer" is_ready "$work/head"
 begin() { # a peer that has nothing yet
   rm -rf "$work/peer"
   "$program" invite --state "$work/head" >"$work/ticket" 2>/dev/null

@@ -13,7 +13,6 @@ seed=${CARAVAN_SOAK_SEED:-$$}
 RANDOM=$seed
 say_why() { give_up "(CARAVAN_SOAK_SEED=$seed) $1"; }
 
-is_ready() { http "$(api_of "$1")" GET /health | grep -q "^HTTP/1.1 200"; }
 serve() { # NAME ARGUMENTS...
   local name=$1
   shift
