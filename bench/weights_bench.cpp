@@ -165,13 +165,13 @@ class WeightsBenchRun {
     result.raw_rate = median(raw);
     result.share = median(share);
     result.hidden = median(hidden);
-    result.predicted_seconds = predicted(config);
+    result.predicted_seconds = predicted(manifest, config);
     bench_.decodes.push_back(result);
   }
 
-  double predicted(const Config& config) {
-    const ModelSpec spec = read_spec(file_);
-    const ModelPlan made = plan_model(clock_, config, file_, spec, state_folder(options_.config), 1,
+  double predicted(const Manifest& manifest, const Config& config) {
+    const ModelSpec spec = read_spec(manifest);
+    const ModelPlan made = plan_model(clock_, config, manifest, spec, state_folder(options_.config), 1,
                                       [this](const std::string& what) {
                                         if (!what.empty()) options_.step("calibrating: " + what);
                                       });

@@ -5,9 +5,12 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <optional>
 #include <span>
 #include <sstream>
 #include <thread>
+#include <utility>
 
 #include "base/atomic_file.h"
 #include "base/error.h"
@@ -15,6 +18,7 @@
 #include "compute/cpu/cpu_backend.h"
 #include "daemon/calibrate_compute.h"
 #include "daemon/calibrate_disk.h"
+#include "daemon/calibrate_store.h"
 #include "daemon/version.h"
 
 namespace caravan {
@@ -42,24 +46,58 @@ double share(double together, double alone) {
   return alone > 0 ? std::clamp(together / alone, 0.05, 1.0) : 1.0;
 }
 
-// Products on all threads while the disk is read, against both alone, measured side by side.
-void measure_together(ComputeProbe& compute, const DiskProbe& disk, Measurements& measurements) {
-  const double read_alone = disk.rate(kTogetherSeconds);
+// Runs `task` on a thread of its own for as long as the object lives; its error comes with join().
+class Beside {
+ public:
+  explicit Beside(std::function<void()> task)
+      : thread_([this, task = std::move(task)] {
+          try {
+            task();
+          } catch (const Error& caught) {
+            error_ = caught;
+          }
+        }) {}
+  ~Beside() {
+    if (thread_.joinable()) thread_.join();
+  }
+  Beside(const Beside&) = delete;
+  Beside& operator=(const Beside&) = delete;
+  void join() {
+    thread_.join();
+    if (error_) throw Error(*error_);
+  }
+
+ private:
+  std::optional<Error> error_;
+  std::thread thread_;
+};
+
+using Rate = std::function<double(double lasting)>;
+struct Shares {
+  double computing = 1, reading = 1;
+};
+
+// What products on all threads and reads leave of each other, against both alone, measured side by side.
+Shares measure_together(ComputeProbe& compute, const Rate& read) {
+  const double read_alone = read(kTogetherSeconds);
   const double row_alone = compute.row_rate(kTogetherSeconds);
-  double read = 0;
-  std::optional<Error> error;
-  std::thread reader([&] {
-    try {
-      read = disk.rate(kTogetherSeconds);
-    } catch (const Error& caught) {
-      error = caught;
-    }
-  });
+  double reading = 0;
+  Beside reader([&] { reading = read(kTogetherSeconds); });
   const double row = compute.row_rate(kTogetherSeconds);
   reader.join();
-  if (error) throw *error;
-  measurements.compute_while_reading = share(row, row_alone);
-  measurements.read_while_computing = share(read, read_alone);
+  return {share(row, row_alone), share(reading, read_alone)};
+}
+
+// What products and reads leave of a thread that sums.
+double measure_hash_beside(ComputeProbe& compute, const Rate& read) {
+  const double alone = compute.checksum_rate(kTogetherSeconds);
+  Beside reader([&] { (void)read(kTogetherSeconds); });
+  double beside = 0;
+  Beside hash([&] { beside = compute.checksum_rate(kTogetherSeconds); });
+  (void)compute.row_rate(kTogetherSeconds);
+  hash.join();
+  reader.join();
+  return share(beside, alone);
 }
 
 std::optional<std::string> read_kept(const std::string& path) {
@@ -87,6 +125,7 @@ CalibrationKey calibration_key(const std::string& isa) {
   key.memory_bytes =
       static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   key.version = version_text();
+  key.build = build_text();
   const std::optional<cpu::Isa> known = isa_from_name(isa);
   if (!known) fail(ErrorCode::kInvalidArgument, "\"{}\" is no instruction set", isa);
   const cpu::Kernels* kernels = cpu::kernels_of(*known);
@@ -105,11 +144,25 @@ Measurements measure_machine(const Clock& clock, const std::string& state_folder
                        options.memory_bytes);
   compute.measure(measurements, next);
   next("disk");
-  const DiskProbe disk = probe_of(clock, state_folder, options);
-  disk.measure(measurements, options.seconds_each);
-  next("products while reading");
-  measure_together(compute, disk, measurements);
-  next("");
+  {
+    const DiskProbe disk = probe_of(clock, state_folder, options);
+    disk.measure(measurements, options.seconds_each);
+    const Rate read = [&disk](double lasting) { return disk.rate(lasting); };
+    next("products while reading");
+    const Shares shares = measure_together(compute, read);
+    measurements.compute_while_reading = shares.computing;
+    measurements.read_while_computing = shares.reading;
+    next("hashes while reading and computing");
+    measurements.hash_while_both = measure_hash_beside(compute, read);
+  }
+  next("store");
+  const StoreProbe store(clock, state_folder, options.store_bytes);
+  const Rate read = [&store](double lasting) { return store.rate(lasting); };
+  measurements.store.rate = store.rate(options.seconds_each);
+  next("products while reading from the store");
+  const Shares shares = measure_together(compute, read);
+  measurements.store.compute_while_reading = shares.computing;
+  measurements.store.read_while_computing = shares.reading;
   return measurements;
 }
 

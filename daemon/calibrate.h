@@ -16,6 +16,7 @@ struct CalibrationKey {
   uint32_t cores = 0;
   uint64_t memory_bytes = 0;
   std::string version;
+  std::string build;
   std::string isa;
   bool operator==(const CalibrationKey&) const = default;
 };
@@ -25,6 +26,7 @@ struct CalibrationOptions {
   // A file whose disk is measured by reading it; empty: a scratch file in the state folder.
   std::string file;
   uint64_t scratch_bytes = 256u << 20;
+  uint64_t store_bytes = 96u << 20;    // of a scratch store
   uint64_t memory_bytes = 384u << 20;  // to read from; a process under a small budget gives less
   double seconds_each = 0.15;          // of each measurement of the disk
 };
@@ -63,7 +65,8 @@ Calibration load_or_measure(const Clock& clock, const std::string& state_folder,
 CalibrationProgress calibration_progress();
 void print_note(const Calibration& calibration);
 
-// What is kept, as JSON text; nothing when the text is damaged.
+// What is kept, as JSON text; nothing when the text is damaged, and an empty key when it is of another
+// format.
 std::string calibration_text(const Calibration& calibration);
 std::optional<Calibration> parse_calibration(const std::string& text);
 

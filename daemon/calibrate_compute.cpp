@@ -264,4 +264,21 @@ double ComputeProbe::row_rate(double lasting) {
   return static_cast<double>(bytes) / elapsed;
 }
 
+double ComputeProbe::checksum_rate(double lasting) const {
+  constexpr uint64_t kBytes = 1u << 20;  // what the store sums at once
+  const State& state = *state_;
+  const auto memory = std::as_bytes(std::span(state.weights));
+  const Time start = state.clock.now();
+  uint64_t bytes = 0, sums = 0;
+  double elapsed = 0;
+  for (uint64_t at = 0; elapsed < lasting; at = at + 2 * kBytes <= memory.size() ? at + kBytes : 0) {
+    sums ^= xxh3(memory.subspan(at, kBytes));
+    bytes += kBytes;
+    elapsed = seconds(state.clock.now() - start);
+  }
+  volatile uint64_t sink = sums;
+  (void)sink;
+  return static_cast<double>(bytes) / elapsed;
+}
+
 }  // namespace caravan

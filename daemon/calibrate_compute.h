@@ -26,6 +26,8 @@ class ComputeProbe {
   void measure(Measurements& measurements, const std::function<void(const std::string& what)>& next);
   // Bytes of weights a second for one row with all threads, over `lasting` seconds or a little longer.
   double row_rate(double lasting);
+  // Of XXH3 with the calling thread; it may run beside row_rate.
+  double checksum_rate(double lasting) const;
 
  private:
   struct State;

@@ -11,7 +11,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 
 Json put(const ThreadRate& rate) {
   return {{"one", rate.one}, {"all", rate.all}};
@@ -61,6 +61,10 @@ Json put(const Measurements& measurements) {
   json["xxh3"] = measurements.xxh3;
   json["compute_while_reading"] = measurements.compute_while_reading;
   json["read_while_computing"] = measurements.read_while_computing;
+  json["hash_while_both"] = measurements.hash_while_both;
+  json["store"] = {{"bytes_per_second", measurements.store.rate},
+                   {"compute_while_reading", measurements.store.compute_while_reading},
+                   {"read_while_computing", measurements.store.read_while_computing}};
   return json;
 }
 
@@ -86,6 +90,10 @@ Measurements take_measurements(const Json& json) {
   measurements.xxh3 = rate_of(json.at("xxh3"));
   measurements.compute_while_reading = share_of(json.at("compute_while_reading"));
   measurements.read_while_computing = share_of(json.at("read_while_computing"));
+  measurements.hash_while_both = share_of(json.at("hash_while_both"));
+  const Json& store = json.at("store");
+  measurements.store = {rate_of(store.at("bytes_per_second")), share_of(store.at("compute_while_reading")),
+                        share_of(store.at("read_while_computing"))};
   if (measurements.threads == 0 || measurements.kernels.empty() || measurements.disk.empty() ||
       measurements.disk.size() > kMostDisk)
     throw Damaged();
@@ -101,6 +109,7 @@ std::string calibration_text(const Calibration& calibration) {
                      {"cores", key.cores},
                      {"memory_bytes", key.memory_bytes},
                      {"version", key.version},
+                     {"build", key.build},
                      {"isa", key.isa},
                      {"measured_unix", calibration.unix_seconds},
                      {"measurements", put(calibration.measurements)}};
@@ -110,11 +119,11 @@ std::string calibration_text(const Calibration& calibration) {
 std::optional<Calibration> parse_calibration(const std::string& text) {
   try {
     const Json json = Json::parse(text);
-    if (json.at("format").get<int>() != kVersion) return std::nullopt;
     Calibration calibration;
+    if (json.at("format").get<int>() != kVersion) return calibration;
     calibration.key = {json.at("processor").get<std::string>(), json.at("cores").get<uint32_t>(),
                        json.at("memory_bytes").get<uint64_t>(), json.at("version").get<std::string>(),
-                       json.at("isa").get<std::string>()};
+                       json.at("build").get<std::string>(),     json.at("isa").get<std::string>()};
     calibration.unix_seconds = json.at("measured_unix").get<int64_t>();
     calibration.measurements = take_measurements(json.at("measurements"));
     return calibration;

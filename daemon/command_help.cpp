@@ -62,7 +62,7 @@ constexpr Examples kExamples[] = {
      "  echo '{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}' | caravan template FILE.jinja -"},
     {"calibrate",
      "  caravan calibrate                                      seconds, once; then what is kept\n"
-     "  caravan calibrate MODEL --force                        again, with the disk that holds MODEL\n"
+     "  caravan calibrate MODEL                                again, with the disk that holds MODEL\n"
      "  caravan calibrate --json --state DIR"},
     {"plan",
      "  caravan plan MODEL --ram 2GiB --context 8k             what stays, what is streamed, how fast\n"

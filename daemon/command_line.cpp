@@ -333,7 +333,7 @@ class Parser {
         "calibrate", "Measure this machine: memory, arithmetic, disk; kept in the state folder for plans",
         CommandLine::Command::kCalibrate);
     calibrate->add_option("MODEL", line_.model,
-                          "a file whose disk is measured (default: the state folder's)");
+                          "a file whose disk is measured, again if need be (default: the state folder's)");
     calibrate->add_flag("--force", line_.force, "measure again what is kept already");
     calibrate->add_flag("--json", line_.json, "print one object instead of the table");
     add_isa(calibrate);

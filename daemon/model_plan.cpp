@@ -12,6 +12,7 @@
 #include "daemon/defaults.h"
 #include "model/families.h"
 #include "offload/planner.h"
+#include "shards/store_source.h"
 
 namespace caravan {
 
@@ -42,7 +43,9 @@ class Builder {
 
   ModelPages build(UnitSpan span, const Measurements& measurements) {
     PlanInput& input = pages_.input;
-    input.measurements = measurements;
+    const bool is_stored = dynamic_cast<const StoreSource*>(manifest_.source.get()) != nullptr;
+    input.may_map = !is_stored;
+    input.measurements = is_stored ? measurements.reading_from_store() : measurements;
     input.attention =
         options_.engine.kv_type == KvType::kF32 ? measurements.attention_f32 : measurements.attention_f16;
     input.budgets = options_.budgets;

@@ -6,6 +6,14 @@
 
 namespace caravan {
 
+Measurements Measurements::reading_from_store() const {
+  Measurements changed = *this;
+  for (DiskRate& read : changed.disk) read.rate = store.rate;
+  changed.compute_while_reading = store.compute_while_reading;
+  changed.read_while_computing = store.read_while_computing;
+  return changed;
+}
+
 DiskRate Measurements::best_read(uint64_t bytes) const {
   CHECK(!disk.empty());
   const uint64_t smallest = std::min_element(disk.begin(), disk.end(), [](const auto& a, const auto& b) {

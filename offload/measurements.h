@@ -32,6 +32,14 @@ struct DiskRate {
   bool operator==(const DiskRate&) const = default;
 };
 
+// Reads of weight groups from the shard store, which checks and copies what it reads.
+struct StoreRates {
+  double rate = 0;  // bytes a second, the pager's readers together
+  // As below.
+  double compute_while_reading = 1, read_while_computing = 1;
+  bool operator==(const StoreRates&) const = default;
+};
+
 struct Measurements {
   uint32_t threads = 0;  // what "all" means
   ThreadRate memory;     // bytes a second, plain reads far larger than the caches
@@ -46,7 +54,11 @@ struct Measurements {
   // Of the rate alone, what is left while the other one runs too; at most 1.
   double compute_while_reading = 1;
   double read_while_computing = 1;
+  double hash_while_both = 1;  // XXH3 while products and reads run
+  StoreRates store;
 
+  // The same machine with weights that come out of the store instead of files.
+  Measurements reading_from_store() const;
   // The fastest of the reads of at most `bytes` each; with only larger ones, the fastest of the smallest.
   DiskRate best_read(uint64_t bytes) const;
   // For `used` threads, between one and all; more than all give no more.

@@ -73,6 +73,7 @@ struct PlanInput {
   uint64_t block_bytes = 0;
   uint64_t staging_bytes = 0;    // beside the blocks in RAM, when not all of them are there
   bool may_spill = true;         // KV that RAM does not hold may lie on disk
+  bool may_map = true;           // weights lie in files, not in the store
   double elsewhere_seconds = 0;  // of a pass that other peers take; pages may be read meanwhile
 };
 

@@ -14,7 +14,7 @@ constexpr uint64_t kCacheLevels = 16;
 
 class Levels {
  public:
-  explicit Levels(const PlanInput& input) : pages_(input.pages) {
+  explicit Levels(const PlanInput& input) : pages_(input.pages), may_map_(input.may_map) {
     for (uint32_t i = 0; i < pages_.size(); ++i) {
       const PlanPage& page = pages_[i];
       if (page.use == PageUse::kRows) {
@@ -33,7 +33,7 @@ class Levels {
   }
 
   std::vector<WeightLevel> take() {
-    add_mapped();
+    if (may_map_) add_mapped();
     const uint64_t least = least_residency_bytes(costs_);
     const uint64_t kept = in_order_ + demand_bytes();  // nothing streamed
     for (uint64_t i = 0; i < kResidentLevels && least < kept; ++i)
@@ -91,6 +91,7 @@ class Levels {
   }
 
   const std::vector<PlanPage>& pages_;
+  const bool may_map_;
   std::vector<PageCost> costs_;
   uint64_t in_order_ = 0, on_demand_ = 0;  // bytes
   uint64_t largest_chosen_ = 0;            // bytes

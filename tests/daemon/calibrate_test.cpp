@@ -19,7 +19,7 @@ namespace {
 // Small and short: the figures do not matter here.
 CalibrationOptions quick() {
   CalibrationOptions options;
-  options.scratch_bytes = 8u << 20;
+  options.scratch_bytes = options.store_bytes = 8u << 20;
   options.memory_bytes = 16u << 20;
   options.seconds_each = 0.01;
   return options;
@@ -79,6 +79,7 @@ TEST_F(CalibrationTest, AnotherMachineOrBuildMeasuresAgain) {
   change([](CalibrationKey& key) { ++key.cores; });
   change([](CalibrationKey& key) { key.memory_bytes /= 2; });
   change([](CalibrationKey& key) { key.version = "caravan 0"; });
+  change([](CalibrationKey& key) { key.build = "0123"; });
   change([](CalibrationKey& key) { key.isa = "other"; });
 }
 
@@ -140,6 +141,10 @@ TEST_F(CalibrationTest, ThisMachineIsMeasured) {
   EXPECT_GT(machine.small_read_seconds, 0);
   EXPECT_LE(machine.compute_while_reading, 1);
   EXPECT_LE(machine.read_while_computing, 1);
+  EXPECT_GT(machine.store.rate, 1e5);
+  EXPECT_LE(machine.store.read_while_computing, 1);
+  EXPECT_LE(machine.hash_while_both, 1);
+  EXPECT_FALSE(calibration.key.build.empty());
   for (const auto& entry : std::filesystem::directory_iterator(folder_.path()))
     EXPECT_EQ(entry.path().filename(), "calibration.json");
   const std::optional<Calibration> kept_one = parse_calibration(calibration_text(calibration));

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/budget.h"
@@ -11,6 +13,11 @@
 #include "daemon/forecast.h"
 #include "model/families.h"
 #include "offload/planner.h"
+#include "shards/shard_store.h"
+#include "shards/store_import.h"
+#include "shards/store_source.h"
+#include "store/memory_bulk.h"
+#include "store/memory_store.h"
 #include "tests/offload/planner_support.h"
 
 namespace caravan {
@@ -121,6 +128,27 @@ TEST_F(ModelPlanTest, AnotherPeerHelpsWhatDoesNotFit) {
   const auto two = with_another_peer(manifest_, spec_, round_machine(), options_);
   ASSERT_TRUE(two);
   EXPECT_LT(two->seconds, plan_pages(all.input).decode.seconds);
+}
+
+// What comes out of the store is checked and copied, and is never mapped.
+TEST_F(ModelPlanTest, WeightsInTheStoreAreReadAtTheStoresRateAndNotMapped) {
+  const auto store = std::make_shared<ShardStore>(std::make_shared<MemoryStore>(),
+                                                  std::make_shared<MemoryBulk>(), ShardStoreOptions{});
+  ImportOptions copy;
+  copy.copy = true;
+  const Manifest stored = open_record(store, import_model(*store, manifest_, copy).record);
+  const auto plan_of = [&](const Manifest& manifest) {
+    return plan_pages(model_pages(manifest, spec_, {0, spec_.unit_count()}, round_machine(), options_).input);
+  };
+  const auto has = [](const Plan& plan, Placement placement) {
+    return std::find(plan.placements.begin(), plan.placements.end(), placement) != plan.placements.end();
+  };
+  EXPECT_TRUE(has(plan_of(manifest_), Placement::kMapped));
+  EXPECT_FALSE(has(plan_of(stored), Placement::kMapped));
+  options_.budgets.ram = manifest_.bytes().count;  // with KV, too little for all
+  const Plan from_file = plan_of(manifest_), from_store = plan_of(stored);
+  ASSERT_TRUE(has(from_store, Placement::kStreamed));
+  EXPECT_GT(from_store.decode.seconds_a_token(), 1.1 * from_file.decode.seconds_a_token());
 }
 
 }  // namespace

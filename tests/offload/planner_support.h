@@ -18,6 +18,7 @@ inline Measurements round_machine() {
   machine.attention_f32 = machine.attention_f16 = {{5e9, 9e9}, {20e9, 40e9}};
   machine.disk = {{1u << 20, 1, 0.7e9}, {1u << 20, 4, 0.9e9}, {4u << 20, 1, 0.9e9}, {4u << 20, 4, 1e9}};
   machine.direct = true;
+  machine.store = {0.8e9, 0.75, 0.7};
   machine.sha256 = 1.7e9;
   machine.xxh3 = 11e9;
   return machine;
