@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "bench/cpu_seconds.h"
+#include "base/cpu_seconds.h"
 #include "bench/median.h"
 #include "daemon/event_loop.h"
 #include "daemon/model_library.h"

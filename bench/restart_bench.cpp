@@ -208,7 +208,7 @@ class RestartBenchRun {
         extents.push_back({static_cast<uint32_t>(paths.size()), 0, entry.file_size()});
         paths.push_back(entry.path().string());
       }
-    return read_rate(std::make_shared<FileSource>(std::move(paths)), extents, clock_, options_.lasting);
+    return read_rate(std::make_shared<FileSource>(std::move(paths)), extents, clock_, options_.lasting).rate;
   }
 
   const PagesBenchOptions& options_;

@@ -6,7 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
-#include "bench/cpu_seconds.h"
+#include "base/cpu_seconds.h"
 #include "bench/median.h"
 #include "daemon/defaults.h"
 #include "daemon/engine.h"
@@ -153,7 +153,7 @@ class WeightsBenchRun {
     std::vector<double> token, bytes, raw, share, hidden;
     for (uint32_t i = 0; i < options_.repeats; ++i) {
       options_.check();
-      raw.push_back(read_rate(file_.source, runs_, clock_, options_.lasting));
+      raw.push_back(read_rate(file_.source, runs_, clock_, options_.lasting).rate);
       const Sample one = sample(decoder, clock_, options_.lasting);
       token.push_back(one.seconds_a_token);
       bytes.push_back(one.bytes_a_token);
@@ -178,17 +178,10 @@ class WeightsBenchRun {
     return predict(made.pages.input, made.plan, 1, 1, kContext / 2).seconds;
   }
 
-  struct Reading {
-    double rate = 0, processor_seconds_gb = 0;
-  };
-  Reading read(const Manifest& manifest, const std::vector<Extent>& runs, uint32_t readers) const {
+  ReadRate read(const Manifest& manifest, const std::vector<Extent>& runs, uint32_t readers) const {
     // A reader is a thread; the reader through io_uring would have the file alone.
     const PageReaderOptions reader{.allow_uring = false, .pieces_in_flight = 2 * readers};
-    const double before = cpu_seconds();
-    const Time start = clock_.now();
-    const double rate = read_rate(manifest.source, runs, clock_, options_.lasting, reader);
-    const double gigabytes = rate * seconds(clock_.now() - start) / 1e9;
-    return {rate, (cpu_seconds() - before) / gigabytes};
+    return read_rate(manifest.source, runs, clock_, options_.lasting, reader);
   }
 
   void add_reads(const Manifest& stored, uint32_t readers) {
@@ -197,8 +190,8 @@ class WeightsBenchRun {
     std::vector<double> store, raw, share, processor, raw_processor;
     for (uint32_t i = 0; i < options_.repeats; ++i) {
       options_.check();
-      const Reading file = read(file_, runs_, readers);
-      const Reading one = read(stored, stored_runs, readers);
+      const ReadRate file = read(file_, runs_, readers);
+      const ReadRate one = read(stored, stored_runs, readers);
       raw.push_back(file.rate);
       raw_processor.push_back(file.processor_seconds_gb);
       store.push_back(one.rate);

@@ -155,7 +155,7 @@ double DiskProbe::rate(double lasting) const {
   // Through the descriptor, because a scratch file has no name.
   const auto source =
       std::make_shared<FileSource>(std::vector<std::string>{"/proc/self/fd/" + std::to_string(descriptor_)});
-  return read_rate(source, extents, *clock_, lasting);
+  return read_rate(source, extents, *clock_, lasting).rate;
 }
 
 double DiskProbe::small_read() const {

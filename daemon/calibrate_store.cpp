@@ -67,7 +67,7 @@ StoreProbe::StoreProbe(const Clock& clock, const std::string& folder, uint64_t b
 double StoreProbe::rate(double lasting) const {
   std::vector<Extent> extents;
   for (uint32_t group = 0; group < groups_.size(); ++group) extents.push_back({group, 0, kGroupBytes});
-  return read_rate(std::make_shared<GroupSource>(store_, groups_), extents, clock_, lasting);
+  return read_rate(std::make_shared<GroupSource>(store_, groups_), extents, clock_, lasting).rate;
 }
 
 }  // namespace caravan

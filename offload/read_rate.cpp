@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/cpu_seconds.h"
 #include "base/error.h"
 #include "base/mailbox.h"
 
@@ -32,7 +33,7 @@ ReadRun run_of(const Extent& extent) {
 
 }  // namespace
 
-double read_rate(const std::shared_ptr<const Source>& source, std::span<const Extent> extents,
+ReadRate read_rate(const std::shared_ptr<const Source>& source, std::span<const Extent> extents,
                  const Clock& clock, double lasting, PageReaderOptions options) {
   CHECK(!extents.empty());
   uint64_t largest = 0;
@@ -64,6 +65,7 @@ double read_rate(const std::shared_ptr<const Source>& source, std::span<const Ex
     reader->submit(buffer, {run});
     ++reading;
   };
+  const double processor = cpu_seconds();
   const Time start = clock.now();
   uint64_t bytes = 0;
   std::optional<Error> error;
@@ -76,7 +78,8 @@ double read_rate(const std::shared_ptr<const Source>& source, std::span<const Ex
     if (!error && seconds(clock.now() - start) < lasting) submit(one.job);
   }
   if (error) throw *error;
-  return static_cast<double>(bytes) / seconds(clock.now() - start);
+  const auto read = static_cast<double>(bytes);
+  return {read / seconds(clock.now() - start), (cpu_seconds() - processor) / (read / 1e9)};
 }
 
 }  // namespace caravan
