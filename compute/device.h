@@ -21,7 +21,8 @@ class Device {
  public:
   virtual ~Device() = default;
   virtual std::string name() const = 0;
-  // At least 64-byte aligned, zeroed. Throws kOutOfMemory.
+  // At least 64-byte aligned, with any content: clearing what is written anyway would only cost, most of all
+  // where the system has yet to give the pages. Throws kOutOfMemory.
   virtual DeviceAddress allocate(Bytes bytes) = 0;
   virtual void release(DeviceAddress address, Bytes bytes) = 0;
   virtual void copy_in(DeviceAddress to, std::span<const std::byte> from) = 0;

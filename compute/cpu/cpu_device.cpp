@@ -15,7 +15,6 @@ constexpr std::align_val_t kAlignment{64};
 DeviceAddress CpuDevice::allocate(Bytes bytes) {
   void* address = ::operator new(bytes.count ? bytes.count : 1, kAlignment, std::nothrow);
   if (!address) fail(ErrorCode::kOutOfMemory, "the system has no {} of memory left", to_string(bytes));
-  std::memset(address, 0, bytes.count);
   return static_cast<DeviceAddress>(address);
 }
 

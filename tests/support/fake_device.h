@@ -23,7 +23,7 @@ class FakeDevice final : public Device {
     if (bytes.count > capacity_bytes_ - used_bytes_) fail(ErrorCode::kOutOfMemory, "the fake device is full");
     used_bytes_ += bytes.count;
     auto* address = static_cast<std::byte*>(::operator new (bytes.count + 1, std::align_val_t{64}));
-    std::memset(address, 0, bytes.count);
+    std::memset(address, 0xff, bytes.count);  // not a number: who reads what nobody wrote shows
     held_[address] = bytes.count;
     return address;
   }
