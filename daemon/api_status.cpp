@@ -38,7 +38,7 @@ void each_peer_field(Status& peer, Field field) {
   field("key", peer.key);
   field("address", peer.address);
   field("state", peer.state);
-  field("memory_bytes", peer.memory_bytes);
+  field("offered_bytes", peer.offered_bytes);
   field("layer_ms", peer.layer_ms);
   field("round_trip_ms", peer.round_trip_ms);
 }

@@ -477,7 +477,7 @@ std::vector<PeerStatus> Head::peer_status(Time now) const {
                                    static_cast<double>(last.fetch_bytes) / 1e6)
                  : ring_.stage_of(member->key) ? kInTheRing
                                                : "waiting";
-    peer.memory_bytes = member->hello.memory_bytes;
+    peer.offered_bytes = member->hello.memory_bytes;
     peer.layer_ms = static_cast<double>(member->hello.layer_ns) * 1e-6;
     if (member->round_trip) peer.round_trip_ms = seconds(*member->round_trip) * 1e3;
   }
