@@ -137,8 +137,8 @@ void print_list(const std::vector<Listed>& models, uint64_t stored, uint64_t unu
   if (stored > 0) std::printf("the store has %s on disk\n", shown(stored).c_str());
   if (unused > 0)
     std::printf(
-        "%s of it belong to no model (an import that did not finish): import again to go on, or free "
-        "them with caravan rm --unused\n",
+        "%s of it belong to no model, of an import that was interrupted or a model that was removed: import "
+        "again to use them, or free them with caravan rm --unused\n",
         shown(unused).c_str());
 }
 
@@ -159,6 +159,28 @@ bool report(const std::string& model, const std::vector<Finding>& findings) {
     well = well && !finding.mended.empty();
   }
   return well;
+}
+
+// What of the model was known before, and what became of it.
+void tell_known(const ImportResult& result, const std::string& asked) {
+  const std::string& name = result.record.name();
+  const auto path_of = [](const ModelRecord& record) { return record.manifest.path.c_str(); };
+  if (const auto& earlier = result.earlier) {
+    const char* const copied = result.record.copied == earlier->copied ? "" : ", and is copied now";
+    std::error_code error;
+    const bool same = std::filesystem::equivalent(asked, earlier->manifest.path, error);
+    if (!result.changed.empty())
+      std::printf("%s was here from %s (%s); its file is %s now%s\n", name.c_str(), path_of(*earlier),
+                  result.changed.c_str(), path_of(result.record), copied);
+    else if (same)
+      std::printf("%s was here already%s\n", name.c_str(), copied);
+    else
+      std::printf("%s was here already, from %s, which stays its file%s; give --name to keep %s beside it\n",
+                  name.c_str(), path_of(*earlier), copied, asked.c_str());
+  }
+  for (const ModelRecord& other : result.others)
+    std::printf("%s has the same content (%s, from %s) and stays as it is\n", other.name().c_str(),
+                other.copied ? "copied" : "by reference", path_of(other));
 }
 
 // Runs `work`; an interruption is told and becomes the exit status.
@@ -199,6 +221,7 @@ int command_import(const CommandLine& line) {
                 record.hashes.size(), to_string(record.manifest.bytes()).c_str(),
                 record.copied ? "copied" : "by reference", shown(result.hashed_bytes).c_str(),
                 shown(result.copied_bytes).c_str());
+    tell_known(result, manifest.path);
     return 0;
   });
 }
@@ -259,7 +282,7 @@ int command_remove(const CommandLine& line) {
   if (line.model.empty() && !line.unused)
     fail(ErrorCode::kInvalidArgument, "name a model (caravan ls lists them), or give --unused");
   if (line.unused) {
-    std::printf("%s freed\n", shown(store->sweep()).c_str());
+    std::printf("%s freed\n", shown(store->sweep(ShardStore::Sweep::kAll)).c_str());
     return 0;
   }
   for (const Listed& fetched : fetched_models(*store)) {

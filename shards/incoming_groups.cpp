@@ -104,7 +104,7 @@ void IncomingGroups::check(const Hash256& group, uint64_t bytes) {
       store_->read(group, offset, std::span(buffer).first(std::min<uint64_t>(buffer.size(), bytes - offset)));
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kMalformed && error.code() != ErrorCode::kNotFound) throw;
-    log_warning("{}", error.message());
+    log_warning("group_damaged reason=\"{}\" then=\"it is fetched again\"", error.message());
     damaged_.insert(group);
   }
 }
@@ -151,7 +151,7 @@ IncomingGroups::State IncomingGroups::finish(const Hash256& group, uint64_t byte
       forget_writer();
       throw;
     }
-    log_warning("{}", error.message());
+    log_warning("group_refused reason=\"{}\" then=\"it is fetched again\"", error.message());
     remove_file(path_of(group));
     return State::kWrong;
   }

@@ -26,10 +26,6 @@ constexpr std::string_view kNextKey = "next-segment";
 constexpr uint64_t kDeadShare = 8;
 constexpr size_t kLeastFingerprintDigits = 8;
 
-std::string model_key(const Hash256& fingerprint) {
-  return std::string(kModelPrefix) + to_string(fingerprint);
-}
-
 }  // namespace
 
 uint64_t ShardStore::Place::own_bytes() const {
@@ -220,10 +216,11 @@ void ShardStore::read_chunk(const Hash256& group, const Place& place, uint32_t c
     bulk_->read(chunk_key(place.segment, place.ordinal, chunk), std::cref(use));
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kMalformed) throw;
-    problem = error.message();  // the database found it first
+    // The database found it first, and names itself.
+    fail(ErrorCode::kMalformed, "chunk {} of group {}: {}", chunk, to_string(group), error.message());
   }
   if (!problem.empty())
-    fail(ErrorCode::kMalformed, "{}: group {}: chunk {} is damaged: {}", name(), to_string(group), chunk,
+    fail(ErrorCode::kMalformed, "{}: chunk {} of group {} is damaged: {}", name(), chunk, to_string(group),
          problem);
 }
 
@@ -246,8 +243,9 @@ std::optional<ModelRecord> ShardStore::find_model(std::string_view wanted) const
         to_string(record.fingerprint).compare(0, wanted.size(), wanted) != 0)
       continue;
     if (found)
-      fail(ErrorCode::kInvalidArgument, "{}: several models have a fingerprint that begins with {}", name(),
-           wanted);
+      fail(ErrorCode::kInvalidArgument,
+           "{}: several models have a fingerprint that begins with {}, such as {} and {}; give the name",
+           name(), wanted, found->name(), record.name());
     found = std::move(record);
   }
   return found;
@@ -256,11 +254,21 @@ std::optional<ModelRecord> ShardStore::find_model(std::string_view wanted) const
 void ShardStore::put_model(const ModelRecord& record) {
   const std::string bytes = encode_model_record(record);
   decode_model_record(bytes, record.manifest.path);  // what could not be read again is not kept
-  records_->put(model_key(record.fingerprint), bytes);
+  records_->put(key_of(record), bytes);
 }
 
-void ShardStore::erase_model(const Hash256& fingerprint) {
-  records_->erase(model_key(fingerprint));
+void ShardStore::erase_model(const ModelRecord& record) {
+  records_->erase(key_of(record));
+}
+
+// By fingerprint and name. A record that was written before one content could have several names has no name
+// in its key, and keeps it.
+std::string ShardStore::key_of(const ModelRecord& record) const {
+  const std::string first = std::string(kModelPrefix) + to_string(record.fingerprint);
+  const auto earlier = records_->get(first);
+  if (earlier && decode_model_record(*earlier, fmt::format("{}, {}", name(), first)).name() == record.name())
+    return first;
+  return first + "/" + record.name();
 }
 
 std::vector<Hash256> ShardStore::partial_models() const {
@@ -339,8 +347,8 @@ std::vector<Hash256> ShardStore::with_shared(std::span<const Hash256> groups) co
   return {all.begin(), all.end()};
 }
 
-std::vector<Hash256> ShardStore::live_groups(std::span<const Hash256> keep) const {
-  std::vector<Hash256> live(keep.begin(), keep.end());
+std::vector<Hash256> ShardStore::live_groups() const {
+  std::vector<Hash256> live;
   for (const ModelRecord& record : models())
     if (record.copied) live.insert(live.end(), record.hashes.begin(), record.hashes.end());
   for (const Hash256& hash : partial_models()) {
@@ -355,9 +363,9 @@ std::vector<Hash256> ShardStore::live_groups(std::span<const Hash256> keep) cons
   return with_shared(live);
 }
 
-uint64_t ShardStore::sweep(std::span<const Hash256> keep) {
+uint64_t ShardStore::sweep(Sweep how) {
   const uint64_t before = bytes().count;
-  const std::vector<Hash256> live = live_groups(keep);
+  const std::vector<Hash256> live = live_groups();
   std::vector<uint64_t> numbers;
   for (const auto& [number, segment] : segments_) numbers.push_back(number);
   for (const uint64_t number : numbers) {
@@ -373,7 +381,7 @@ uint64_t ShardStore::sweep(std::span<const Hash256> keep) {
     const uint64_t dead = segment.own_bytes - std::min(segment.own_bytes, kept_bytes);
     if (kept.empty())
       erase_segment(number);
-    else if (dead > segment.own_bytes / kDeadShare)
+    else if (dead > (how == Sweep::kAll ? 0 : segment.own_bytes / kDeadShare))
       rewrite(number, kept);
   }
   const uint64_t after = bytes().count;

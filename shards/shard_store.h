@@ -66,14 +66,19 @@ class ShardStore {
 
   // Models, sorted by name.
   std::vector<ModelRecord> models() const;
-  // By name, or by eight or more digits of the fingerprint. Throws kInvalidArgument when several fit.
+  // By name, or by eight or more digits of the fingerprint. Throws kInvalidArgument naming them when several
+  // names fit.
   std::optional<ModelRecord> find_model(std::string_view name_or_fingerprint) const;
-  // Replaces the record of the same fingerprint. Throws kLimit, kIo.
+  // Replaces the record of the same fingerprint and name: the same content may be known by several names,
+  // each with files of its own. Throws kLimit, kIo.
   void put_model(const ModelRecord& record);
-  void erase_model(const Hash256& fingerprint);
+  void erase_model(const ModelRecord& record);
+  enum class Sweep {
+    kWorthwhile,  // what little of a segment is dead stays: the rest need not be written again
+    kAll,
+  };
   // Removes groups that no copied model uses, and gives their space back. Returns how many bytes that was.
-  // `keep`: also kept.
-  uint64_t sweep(std::span<const Hash256> keep = {});
+  uint64_t sweep(Sweep how = Sweep::kWorthwhile);
 
   // Models of which the store holds some groups, fetched from a head: their records are content like groups,
   // and these are the hashes. What they name is not swept.
@@ -108,7 +113,8 @@ class ShardStore {
   void read_chunk(const Hash256& group, const Place& place, uint32_t chunk, uint64_t skip,
                   std::span<std::byte> out) const;
   std::vector<Hash256> with_shared(std::span<const Hash256> groups) const;
-  std::vector<Hash256> live_groups(std::span<const Hash256> keep) const;
+  std::vector<Hash256> live_groups() const;
+  std::string key_of(const ModelRecord& record) const;
   void rewrite(uint64_t number, const std::vector<Hash256>& groups);
   void erase_segment(uint64_t number);
   void acknowledge(uint64_t number, Segment segment);

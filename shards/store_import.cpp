@@ -254,17 +254,33 @@ class Import {
     result_.copied_bytes += group.bytes().count;
   }
 
-  // Copies stay copies, and a model of the same fingerprint with other weights is not written over.
+  // A model of the same fingerprint with other weights is not written over.
   void finish_record() {
     record_.copied = options_.copy;
-    for (const ModelRecord& other : store_.models()) {
+    for (ModelRecord& other : store_.models()) {
       if (other.fingerprint != record_.fingerprint) continue;
       if (other.hashes != record_.hashes)
         fail(ErrorCode::kInvalidArgument,
              "{} has the fingerprint of {} and other weights; remove that one first", manifest_.path,
              other.name());
-      record_.copied = record_.copied || other.copied;
+      if (other.name() == record_.name())
+        go_on_from(std::move(other));
+      else
+        result_.others.push_back(std::move(other));
     }
+  }
+
+  // Copies stay copies, and files that somebody counts on are not exchanged for others.
+  void go_on_from(ModelRecord earlier) {
+    const bool copied = record_.copied || earlier.copied;
+    try {
+      require_unchanged(earlier.files);
+      record_ = earlier;
+    } catch (const Error& error) {
+      result_.changed = error.message();
+    }
+    record_.copied = copied;
+    result_.earlier = std::move(earlier);
   }
 
   struct Shared {
@@ -300,7 +316,7 @@ ModelRecord hash_model(ShardStore& store, const Manifest& manifest, const Import
     return Import(store, manifest, options).only_hash();
   const Hash256 fingerprint = manifest.fingerprint();
   for (ModelRecord& record : store.models())
-    if (record.fingerprint == fingerprint) return std::move(record);
+    if (record.copied && record.fingerprint == fingerprint) return std::move(record);
   fail(ErrorCode::kNotFound, "{}: it is not imported any more", manifest.name);
 }
 

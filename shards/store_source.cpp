@@ -80,7 +80,9 @@ StoreSource::StoreSource(std::shared_ptr<const ShardStore> store, const ModelRec
       model_(record.name()),
       groups_(record.manifest.groups),
       hashes_(record.hashes),
-      elsewhere_(std::move(elsewhere)) {
+      elsewhere_(std::move(elsewhere)),
+      fetched_(record.files.empty() || record.files.front().path.empty()),
+      told_(hashes_.size()) {
   CHECK(groups_.size() == hashes_.size());
 }
 
@@ -103,9 +105,17 @@ void StoreSource::read(uint32_t file, uint64_t offset, std::span<std::byte> out)
   } catch (const Error& error) {
     const bool damaged = error.code() == ErrorCode::kMalformed || error.code() == ErrorCode::kNotFound;
     if (!damaged || !elsewhere_)
-      fail(error.code(), "{} of {}: {}", to_string(groups_[file].id), model_, error.message());
-    log_warning("{} of {} is read from {}: {}", to_string(groups_[file].id), model_, elsewhere_->describe(),
-                error.message());
+      fail(error.code(), "{} of {}: {}{}", to_string(groups_[file].id), model_, error.message(),
+           !damaged   ? ""
+           : fetched_ ? "; it is fetched again when this process makes its stage anew"
+                      : "; import the model again from a good file, and caravan verify mends it");
+    // Once: it is read again for each pass.
+    if (!told_[file].exchange(true))
+      log_warning(
+          "group_damaged group={} model={} reason=\"{}\" then=\"what is damaged is read from {} instead, "
+          "each "
+          "time; caravan verify mends it\"",
+          to_string(groups_[file].id), model_, error.message(), elsewhere_->describe());
     read_content(*elsewhere_, groups_[file], offset, out);
   }
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,8 +20,9 @@ void require_unchanged(const std::vector<FileStamp>& files);
 void read_content(const Source& source, const WeightGroup& group, uint64_t offset, std::span<std::byte> out);
 
 // A model's groups in the store: group i of the record is file i, its tensors one after the other. Every
-// chunk that a read touches is checked. A damaged or missing group is read from the original files instead
-// while these are as they were; otherwise read throws what ShardStore::read does. Any thread.
+// chunk that a read touches is checked. A damaged or missing group is read from the original files instead,
+// with one warning, while these are as they were; otherwise read throws what ShardStore::read does. Any
+// thread.
 class StoreSource final : public Source {
  public:
   // `elsewhere`: the original files, or null.
@@ -38,6 +40,8 @@ class StoreSource final : public Source {
   const std::vector<WeightGroup> groups_;  // with extents in `elsewhere_`
   const std::vector<Hash256> hashes_;
   const std::shared_ptr<const Source> elsewhere_;
+  const bool fetched_;                           // from a head: there never were files
+  mutable std::vector<std::atomic<bool>> told_;  // of which groups damage was logged
 };
 
 // The manifest of an imported model: over its files while these are as they were, or over the store when the

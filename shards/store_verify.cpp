@@ -138,12 +138,14 @@ std::vector<Finding> verify_model(ShardStore& store, const ModelRecord& record,
                                   const VerifyOptions& options) {
   std::vector<Finding> findings = Verify(store, record, options).run();
   const auto was_written = [](const Finding& finding) { return !finding.mended.empty(); };
-  if (record.copied && std::any_of(findings.begin(), findings.end(), was_written)) store.sweep();
+  // All of it: the damaged bytes are of no use to anybody.
+  if (record.copied && std::any_of(findings.begin(), findings.end(), was_written))
+    store.sweep(ShardStore::Sweep::kAll);
   return findings;
 }
 
 uint64_t remove_model(ShardStore& store, const ModelRecord& record) {
-  store.erase_model(record.fingerprint);
+  store.erase_model(record);
   return store.sweep();
 }
 

@@ -8,73 +8,15 @@
 #include <set>
 
 #include "base/random.h"
-#include "shards/store_import.h"
-#include "shards/store_source.h"
 #include "shards/store_verify.h"
-#include "store/memory_bulk.h"
-#include "store/memory_store.h"
 #include "store/rocks_store.h"
-#include "store_models.h"
-#include "tests/support/temporary_folder.h"
+#include "store_fixture.h"
 
 namespace caravan {
 namespace {
 
 namespace fs = std::filesystem;
 using Fault = MemoryBulk::Fault;
-
-// A shard store in memory that can be opened again, and a folder for models.
-class StoreTest : public testing::Test {
- protected:
-  void open(uint64_t table_bytes = 64 << 10) {
-    store_ = std::make_shared<ShardStore>(
-        records_, bulk_, ShardStoreOptions{.name = "the test store", .table_bytes = table_bytes});
-  }
-  std::string write(const RandomModel& model, const std::string& name) const {
-    write_model(model, folder_.path() + "/" + name);
-    return folder_.path() + "/" + name;
-  }
-  ImportResult import(const std::string& path, bool copy = true) {
-    ImportOptions options;
-    options.copy = copy;
-    return import_model(*store_, read_manifest(path), options);
-  }
-
-  test::TemporaryFolder folder_;
-  Fault next_fault_ = Fault::kNone;
-  std::function<Fault(MemoryBulk::Operation, std::string_view)> inject_;
-  std::shared_ptr<MemoryStore> records_ = std::make_shared<MemoryStore>();
-  std::shared_ptr<MemoryBulk> bulk_ =
-      std::make_shared<MemoryBulk>([this](MemoryBulk::Operation operation, std::string_view key) {
-        return inject_ ? inject_(operation, key) : Fault::kNone;
-      });
-  std::shared_ptr<ShardStore> store_;
-};
-
-std::vector<std::byte> bytes_of(const Manifest& manifest, const Tensor& tensor) {
-  std::vector<std::byte> bytes(tensor.extent.length);
-  manifest.source->read(tensor.extent.file, tensor.extent.offset, bytes);
-  return bytes;
-}
-
-// The same model, tensor by tensor, wherever its bytes lie.
-void expect_same_model(const Manifest& a, const Manifest& b) {
-  ASSERT_EQ(a.groups.size(), b.groups.size());
-  for (size_t i = 0; i < a.groups.size(); ++i) {
-    ASSERT_EQ(a.groups[i].id, b.groups[i].id);
-    ASSERT_EQ(a.groups[i].tensors.size(), b.groups[i].tensors.size());
-    for (size_t t = 0; t < a.groups[i].tensors.size(); ++t)
-      ASSERT_EQ(bytes_of(a, a.groups[i].tensors[t]), bytes_of(b, b.groups[i].tensors[t]))
-          << to_string(a.groups[i].id);
-  }
-  EXPECT_EQ(a.fingerprint(), b.fingerprint());
-  EXPECT_EQ(a.bytes(), b.bytes());
-  EXPECT_EQ(a.tokenizer_json, b.tokenizer_json);
-}
-
-Manifest opened(const std::shared_ptr<ShardStore>& store, const std::string& name) {
-  return open_record(store, *store->find_model(name));
-}
 
 TEST_F(StoreTest, CopiedModelsAreTheSameWithoutTheirFiles) {
   SeededRandom random(1);
@@ -420,28 +362,35 @@ TEST_F(StoreTest, ABudgetIsKeptBeforeAnythingIsWritten) {
   import_model(*store_, read_manifest(twin), options);
 }
 
-TEST_F(StoreTest, NamesAndFingerprintsFindOneModel) {
+TEST_F(StoreTest, MendingLeavesNothingBehind) {
+  open(1 << 30);  // one table, of which the damaged group is a small part
+  const ModelRecord record = import(write({.layers = 12, .width = 32}, "model")).record;
+  const uint64_t whole = bulk_->bytes().count;
+  bulk_->value(bulk_->keys().front())->back() ^= std::byte{4};
+  ASSERT_EQ(verify_model(*store_, record, {}).size(), 1u);
+  EXPECT_EQ(store_->unused_bytes(record.hashes), 0u);
+  EXPECT_EQ(bulk_->bytes().count, whole);
+  EXPECT_TRUE(verify_model(*store_, record, {}).empty());
+}
+
+TEST_F(StoreTest, DamageIsToldOnceAGroup) {
   open();
-  const ModelRecord one = import(write({.weights = 1}, "one"), false).record;
-  import(write({.weights = 2}, "two"), false);
-  EXPECT_EQ(store_->find_model("two")->name(), "two");
-  EXPECT_EQ(store_->find_model(to_string(one.fingerprint).substr(0, 8))->name(), "one");
-  EXPECT_FALSE(store_->find_model(to_string(one.fingerprint).substr(0, 7)));
-  EXPECT_FALSE(store_->find_model("three"));
-  ImportOptions options;
-  options.name = "one";
-  expect_error(ErrorCode::kInvalidArgument, {"one", "--name"},
-               [&] { import_model(*store_, read_manifest(folder_.path() + "/two"), options); });
-  options.name = "a/b";
-  expect_error(ErrorCode::kInvalidArgument, {"a/b"},
-               [&] { import_model(*store_, read_manifest(folder_.path() + "/two"), options); });
-  options.name = "other";
-  import_model(*store_, read_manifest(folder_.path() + "/two"), options);
-  EXPECT_TRUE(store_->find_model("other"));
-  EXPECT_FALSE(store_->find_model("two")) << "one model has one name";
-  import(folder_.path() + "/two");
-  EXPECT_THROW(import_model(*store_, opened(store_, "two"), {.copy = true}), Error)
-      << "copies nothing of a copy";
+  const Manifest original = read_manifest(write({.vocabulary = 9000, .width = 64}, "model"));
+  import(original.path);
+  for (const std::string& key : bulk_->keys()) bulk_->value(key)->back() ^= std::byte{4};
+  const Manifest manifest = opened(store_, "model");
+  testing::internal::CaptureStderr();
+  for (int pass = 0; pass < 3; ++pass) expect_same_model(original, manifest);
+  const std::string log = testing::internal::GetCapturedStderr();
+  const auto count = [&](const std::string& text) {
+    size_t found = 0;
+    for (size_t at = log.find(text); at != std::string::npos; at = log.find(text, at + 1)) ++found;
+    return found;
+  };
+  EXPECT_EQ(count("group_damaged"), original.groups.size()) << log;
+  EXPECT_EQ(count("group=embed "), 1u) << log;
+  EXPECT_EQ(count("the test store"), original.groups.size()) << log;
+  EXPECT_EQ(count("caravan verify mends it"), original.groups.size()) << log;
 }
 
 TEST_F(StoreTest, OpenedForReadingItWritesNothing) {
