@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "base/bytes.h"
@@ -33,9 +34,19 @@ class BulkStore {
   virtual std::unique_ptr<Batch> begin() = 0;
   // False when the key is not there.
   virtual bool read(std::string_view key, const Use& use) const = 0;
-  // Keys from `first` up to, not with, `last`; the disk has their space again when it returns if they are
-  // whole batches, and soon after if not.
-  virtual void erase_range(std::string_view first, std::string_view last) = 0;
+  struct Range {
+    std::string first, last;  // keys from the one up to, not with, the other
+  };
+  // Ascending ranges; the disk has their space again when it returns if they are whole batches, and soon
+  // after if not. What else is in a batch of which a part goes is written again, once for ranges that come
+  // together: those of one batch, not of batches far apart.
+  virtual void erase_ranges(std::span<const Range> ranges) = 0;
+  void erase_range(std::string_view first, std::string_view last) {
+    const Range range{std::string(first), std::string(last)};
+    erase_ranges({&range, 1});
+  }
+  // So much was written again for that since the store was opened.
+  virtual Bytes rewritten() const = 0;
   // On disk.
   virtual Bytes bytes() const = 0;
 };

@@ -24,8 +24,6 @@ constexpr Duration kFirstOff = std::chrono::seconds(10), kLongestOff = std::chro
 constexpr Duration kUsesInterval = std::chrono::seconds(30), kPatience = std::chrono::milliseconds(100);
 // More serials than a process can have had on their way to disk when it died.
 constexpr uint64_t kSerialsOfOneDeath = 1024;
-// How exactly the bytes of a day are known after a kill.
-constexpr uint64_t kDayShare = 64;
 // From so many bytes on, reading was measured.
 constexpr uint64_t kMeasuredBytes = 1u << 20;
 
@@ -53,7 +51,8 @@ KvArchive::KvArchive(std::shared_ptr<BulkStore> values, std::shared_ptr<KeyValue
       records_(std::move(records)),
       clock_(clock),
       options_(std::move(options)),
-      index_(options_.limit) {
+      index_(options_.limit),
+      day_(clock_, options_.day, options_.limit) {
   CHECK(options_.limit.count > 0u);
   open_meta();
   open();
@@ -68,7 +67,7 @@ KvArchive::~KvArchive() {
   to_clean_.notify_all();
   house_.join();
   try {
-    day_promised_ = day_bytes_;
+    day_.settle();
     write_meta();
   } catch (const Error&) {
     // The day then counts more than was written.
@@ -89,17 +88,17 @@ void KvArchive::open_meta() {
                   &ns_per_byte) != 4)
     fail(ErrorCode::kMalformed, "{} is damaged: its first record makes no sense", options_.name);
   offered_bytes_ = offered;
-  day_ = day;
-  day_bytes_ = day_promised_ = bytes;
+  day_.set({day, bytes});
   rate_.ns_per_byte = std::clamp(ns_per_byte, 1e-3, 1e6);
 }
 
-// Called by the writing thread, and while there is no other.
 void KvArchive::write_meta() {
+  const std::lock_guard writing(meta_mutex_);
   std::string meta(kVersion);
   {
     const Lock lock(mutex_);
-    meta += fmt::format("\n{} {} {} {}", offered_bytes_, day_, day_promised_, rate_.ns_per_byte);
+    meta += fmt::format("\n{} {} {} {}", offered_bytes_, day_.record().day, day_.record().bytes,
+                        rate_.ns_per_byte);
   }
   records_->put(kMetaKey, meta);
 }
@@ -251,16 +250,17 @@ std::optional<Error> KvArchive::read(const Block& block, uint32_t layer, std::sp
 }
 
 void KvArchive::quarantine(uint64_t serial) {
+  std::optional<ArchivedBlock> block;
   {
     const Lock lock(mutex_);
-    const std::optional<ArchivedBlock> block = index_.remove(serial);
+    block = index_.remove(serial);
     if (!block) return;
     dead_.push_back(serial);
     counters_.quarantined.add(1);
-    log_warning("kv_archive_block_quarantined archive=\"{}\" block={} layers={}-{}", options_.name,
-                short_string(block->tag), block->first_layer, block->first_layer + block->layers - 1);
   }
   to_clean_.notify_all();
+  log_warning("kv_archive_block_quarantined archive=\"{}\" block={} layers={}-{}", options_.name,
+              short_string(block->tag), block->first_layer, block->first_layer + block->layers - 1);
 }
 
 // --- Writing ---
@@ -279,8 +279,12 @@ void KvArchive::failed(const Error& error) {
 }
 
 void KvArchive::worked() {
-  const Lock lock(mutex_);
-  if (std::exchange(failures_in_row_, 0) > 0) log_warning("kv_archive_on archive=\"{}\"", options_.name);
+  uint32_t failures = 0;
+  {
+    const Lock lock(mutex_);
+    failures = std::exchange(failures_in_row_, 0);
+  }
+  if (failures > 0) log_warning("kv_archive_on archive=\"{}\"", options_.name);
 }
 
 std::vector<KvArchive::Handle> KvArchive::write(const KvArchiveShape& shape, std::span<const Write> writes) {
@@ -347,13 +351,21 @@ std::vector<size_t> KvArchive::choose(const KvArchiveShape& shape, std::span<con
   return chosen;
 }
 
-bool KvArchive::may_write(Lock& lock, uint64_t bytes) {
-  const int64_t today = clock_.unix_seconds() / (24 * 60 * 60);
-  if (today > day_) {
-    day_ = today;
-    day_bytes_ = day_promised_ = 0;
+// Of the day's budget, before they are written.
+void KvArchive::spend(Lock& lock, uint64_t bytes) {
+  if (day_.spend(bytes)) return;
+  lock.unlock();
+  try {
+    write_meta();
+  } catch (const Error&) {
+    lock.lock();
+    throw;
   }
-  if (options_.day && (bytes > options_.day->count || day_bytes_ > options_.day->count - bytes)) return false;
+  lock.lock();
+}
+
+bool KvArchive::may_write(Lock& lock, uint64_t bytes) {
+  if (!day_.fits(bytes)) return false;
   if (!make_room(lock, bytes)) return false;
   if (options_.disk_has_room) {
     lock.unlock();
@@ -361,14 +373,7 @@ bool KvArchive::may_write(Lock& lock, uint64_t bytes) {
     lock.lock();
     if (!room) return false;
   }
-  day_bytes_ += bytes;
-  if (day_bytes_ > day_promised_) {
-    const uint64_t share = (options_.day ? *options_.day : options_.limit).count / kDayShare;
-    day_promised_ = day_bytes_ + share;
-    lock.unlock();
-    write_meta();
-    lock.lock();
-  }
+  spend(lock, bytes);
   return true;
 }
 
@@ -451,12 +456,15 @@ void KvArchive::add(const ArchivedBlock& block) {
 
 // --- Erasing, and what waits ---
 
-bool KvArchive::too_much_is_dead() const {
-  return batches_.bytes_dead() > options_.limit.count / kLiveDenominator / 2;
+// Whether so much is dead in batches whose rest lives that it is cut out, and the day's budget has the rest,
+// which is written again for that.
+bool KvArchive::may_cut_out() const {
+  return batches_.bytes_dead() > options_.limit.count / kLiveDenominator / 2 &&
+         day_.fits(batches_.bytes_beside_dead());
 }
 
 bool KvArchive::has_dirt() const {
-  return !dead_.empty() || !orphans_.empty() || too_much_is_dead();
+  return !dead_.empty() || !orphans_.empty() || may_cut_out();
 }
 
 void KvArchive::keep_house() {
@@ -487,53 +495,83 @@ bool KvArchive::clean_up(Lock& lock) {
     const auto record = record_ends_.upper_bound(serial);
     if (record != record_ends_.begin()) touched.insert(std::prev(record)->first);
   }
-  try {
-    for (const uint64_t first : touched) {
-      const auto end = record_ends_.find(first);
-      if (end == record_ends_.end()) continue;
-      const uint64_t last = end->second;
-      const std::vector<ArchivedBlock> blocks = index_.range(first, last);
-      lock.unlock();
-      try {
-        if (blocks.empty())
-          records_->erase(record_key(first));
-        else
-          records_->put(record_key(first), encode_archived(last, blocks));
-      } catch (const Error&) {
-        lock.lock();
-        throw;
-      }
-      lock.lock();
-      if (blocks.empty()) record_ends_.erase(first);
-    }
-  } catch (const Error& error) {
+  const auto refused = [&](const Error& error) {
+    lock.unlock();
     log_warning("kv_archive_record_not_written archive=\"{}\" reason=\"{}\"", options_.name, error.message());
+    lock.lock();
+    return false;
+  };
+  try {
+    write_records(lock, touched);
+  } catch (const Error& error) {
     dead_.insert(dead_.end(), dead.begin(), dead.end());
     used_records_.insert(touched.begin(), touched.end());
-    return false;
+    return refused(error);
   }
   std::vector<KvBatches::Range> ranges = std::exchange(orphans_, {});
-  const uint64_t before = batches_.bytes_live() + batches_.bytes_dead();
-  for (const KvBatches::Range& range : batches_.bury(dead)) ranges.push_back(range);
-  if (too_much_is_dead())
-    for (const KvBatches::Range& range : batches_.compact()) ranges.push_back(range);
-  erasing_bytes_ = before - batches_.bytes_live() - batches_.bytes_dead();
+  const auto take = [&](const std::vector<KvBatches::Range>& more) {
+    ranges.insert(ranges.end(), more.begin(), more.end());
+  };
+  const auto on_disk = [&] { return batches_.bytes_live() + batches_.bytes_dead(); };
+  const uint64_t buried_from = on_disk();
+  take(batches_.bury(dead));
+  erasing_bytes_ = buried_from - on_disk();
+  bool done = true;
+  uint64_t planned = 0;
+  try {
+    if (may_cut_out()) {
+      const uint64_t again = batches_.bytes_beside_dead();
+      spend(lock, again);
+      planned = again;
+      const uint64_t cut_from = on_disk();
+      take(batches_.compact());
+      erasing_bytes_ += cut_from - on_disk();
+    }
+  } catch (const Error& error) {
+    done = refused(error);
+  }
   lock.unlock();
-  erase(ranges);
+  const uint64_t rewritten = erase(ranges);
   lock.lock();
   erasing_bytes_ = 0;
-  return true;
+  day_.correct(planned, rewritten);
+  return done;
 }
 
-// A failure here costs space alone, which the next start gives back.
-void KvArchive::erase(std::span<const KvBatches::Range> ranges) {
-  for (const KvBatches::Range& range : ranges) {
+void KvArchive::write_records(Lock& lock, const std::set<uint64_t>& touched) {
+  for (const uint64_t first : touched) {
+    const auto end = record_ends_.find(first);
+    if (end == record_ends_.end()) continue;
+    const uint64_t last = end->second;
+    const std::vector<ArchivedBlock> blocks = index_.range(first, last);
+    lock.unlock();
     try {
-      values_->erase_range(kv_key(range.first, 0), kv_key(range.last + 1, 0));
+      if (blocks.empty())
+        records_->erase(record_key(first));
+      else
+        records_->put(record_key(first), encode_archived(last, blocks));
+    } catch (const Error&) {
+      lock.lock();
+      throw;
+    }
+    lock.lock();
+    if (blocks.empty()) record_ends_.erase(first);
+  }
+}
+
+// Returns what was written again for it. A failure here costs space alone, which the next start gives back.
+uint64_t KvArchive::erase(std::span<const KvBatches::Range> ranges) {
+  const uint64_t before = values_->rewritten().count;
+  for (const std::vector<BulkStore::Range>& keys : KvBatches::keys_of(ranges)) {
+    try {
+      values_->erase_ranges(keys);
     } catch (const Error& error) {
       log_warning("kv_archive_erase_failed archive=\"{}\" reason=\"{}\"", options_.name, error.message());
     }
   }
+  const uint64_t rewritten = values_->rewritten().count - before;
+  counters_.bytes_written.add(rewritten);
+  return rewritten;
 }
 
 void KvArchive::settle() {

@@ -24,11 +24,13 @@
 #include "base/key_value.h"
 #include "cache/kv_archive_index.h"
 #include "cache/kv_batches.h"
+#include "cache/kv_day_budget.h"
 
 namespace caravan {
 
 struct KvArchiveCounters {
-  Counter bytes_written, bytes_read;
+  Counter bytes_written;  // with what cutting out the dead wrote again
+  Counter bytes_read;
   Counter blocks_written;
   Counter blocks_adopted;  // taken up by sequences
   Counter evicted;         // blocks that made room
@@ -131,6 +133,7 @@ class KvArchive {
   // Of write().
   std::vector<size_t> choose(const KvArchiveShape& shape, std::span<const Write> writes,
                              std::vector<Handle>& handles, std::vector<Handle>& before);
+  void spend(Lock& lock, uint64_t bytes);
   bool may_write(Lock& lock, uint64_t bytes);
   bool make_room(Lock& lock, uint64_t bytes);
   bool evict();
@@ -138,10 +141,11 @@ class KvArchive {
              uint64_t first);
 
   void keep_house();
-  bool too_much_is_dead() const;
+  bool may_cut_out() const;
   bool has_dirt() const;
   bool clean_up(Lock& lock);
-  void erase(std::span<const KvBatches::Range> ranges);
+  void write_records(Lock& lock, const std::set<uint64_t>& touched);
+  uint64_t erase(std::span<const KvBatches::Range> ranges);
 
   const std::shared_ptr<BulkStore> values_;
   const std::shared_ptr<KeyValue> records_;
@@ -149,7 +153,8 @@ class KvArchive {
   const KvArchiveOptions options_;
   KvArchiveCounters counters_;
 
-  std::mutex write_mutex_;  // one batch at a time; taken before the other
+  std::mutex write_mutex_;  // one batch at a time; taken before the others
+  std::mutex meta_mutex_;   // the last on disk is the newest; taken before the next
   mutable std::mutex mutex_;
   std::condition_variable to_clean_, cleaned_;
   KvArchiveIndex index_;
@@ -161,8 +166,7 @@ class KvArchive {
   uint64_t erasing_bytes_ = 0;
   uint64_t next_serial_ = 1;
   uint64_t offered_bytes_ = 0;  // the clock by which blocks age
-  int64_t day_ = 0;
-  uint64_t day_bytes_ = 0, day_promised_ = 0;  // written; on record as written
+  KvDayBudget day_;
   Rate rate_;
   uint32_t failures_in_row_ = 0;
   Time off_until_{};

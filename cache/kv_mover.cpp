@@ -202,9 +202,9 @@ void KvMover::bury(std::span<const uint64_t> serials) {
   std::vector<KvBatches::Range> ranges = batches_.bury(serials);
   if (batches_.blocks_dead() > kDeadBlocks && batches_.blocks_dead() > batches_.blocks_live() / 2)
     for (const KvBatches::Range& range : batches_.compact()) ranges.push_back(range);
-  for (const KvBatches::Range& range : ranges) {
+  for (const std::vector<BulkStore::Range>& keys : KvBatches::keys_of(ranges)) {
     try {
-      store_->erase_range(kv_key(range.first, 0), kv_key(range.last + 1, 0));
+      store_->erase_ranges(keys);
     } catch (const Error& error) {
       // It costs space alone, which the next start gives back.
       log_warning("kv_erase_failed reason=\"{}\"", error.message());

@@ -1,5 +1,6 @@
 #include "store/memory_bulk.h"
 
+#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -13,7 +14,7 @@ class MemoryBulk::MemoryBatch final : public BulkStore::Batch {
   void add(std::string_view key, std::span<const std::byte> value) override {
     CHECK((values_.empty() || values_.rbegin()->first < key));
     store_.ask(Operation::kAdd, key);
-    values_.emplace(key, std::vector<std::byte>(value.begin(), value.end()));
+    values_.emplace(key, Value{{value.begin(), value.end()}});
   }
   void commit() override {
     store_.ask(Operation::kCommit, "");
@@ -40,10 +41,14 @@ std::unique_ptr<BulkStore::Batch> MemoryBulk::begin() {
 
 void MemoryBulk::take(Values values) {
   uint64_t added = 0;
-  for (const auto& [key, value] : values) added += value.size();
+  for (const auto& [key, value] : values) added += value.bytes.size();
   if (bytes().count + added > room_.count) fail(ErrorCode::kIo, "the disk of the memory bulk store is full");
   std::lock_guard lock(mutex_);
-  for (auto& [key, value] : values) values_.insert_or_assign(key, std::move(value));
+  ++batches_;
+  for (auto& [key, value] : values) {
+    value.batch = batches_;
+    values_.insert_or_assign(key, std::move(value));
+  }
 }
 
 bool MemoryBulk::read(std::string_view key, const Use& use) const {
@@ -53,7 +58,7 @@ bool MemoryBulk::read(std::string_view key, const Use& use) const {
     std::lock_guard lock(mutex_);
     const auto found = values_.find(key);
     if (found == values_.end()) return false;
-    value = found->second;
+    value = found->second.bytes;
   }
   if (fault == Fault::kShort) value.resize(value.size() / 2);
   if (fault == Fault::kCorrupt && !value.empty()) value[value.size() / 2] ^= std::byte{0x10};
@@ -61,23 +66,35 @@ bool MemoryBulk::read(std::string_view key, const Use& use) const {
   return true;
 }
 
-void MemoryBulk::erase_range(std::string_view first, std::string_view last) {
-  ask(Operation::kErase, first);
+void MemoryBulk::erase_ranges(std::span<const Range> ranges) {
+  if (!ranges.empty()) ask(Operation::kErase, ranges.front().first);
   std::lock_guard lock(mutex_);
-  values_.erase(values_.lower_bound(first), values_.lower_bound(last));
+  std::set<uint64_t> touched;
+  for (const Range& range : ranges) {
+    const auto first = values_.lower_bound(range.first), last = values_.lower_bound(range.last);
+    for (auto at = first; at != last; ++at) touched.insert(at->second.batch);
+    values_.erase(first, last);
+  }
+  for (const auto& [key, value] : values_)
+    if (touched.count(value.batch) > 0) rewritten_bytes_ += value.bytes.size();
+}
+
+Bytes MemoryBulk::rewritten() const {
+  std::lock_guard lock(mutex_);
+  return Bytes{rewritten_bytes_};
 }
 
 Bytes MemoryBulk::bytes() const {
   std::lock_guard lock(mutex_);
   Bytes sum;
-  for (const auto& [key, value] : values_) sum += Bytes{value.size()};
+  for (const auto& [key, value] : values_) sum += Bytes{value.bytes.size()};
   return sum;
 }
 
 std::vector<std::byte>* MemoryBulk::value(std::string_view key) {
   std::lock_guard lock(mutex_);
   const auto found = values_.find(key);
-  return found == values_.end() ? nullptr : &found->second;
+  return found == values_.end() ? nullptr : &found->second.bytes;
 }
 
 std::vector<std::string> MemoryBulk::keys() const {

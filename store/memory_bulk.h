@@ -1,9 +1,11 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -32,7 +34,8 @@ class MemoryBulk final : public BulkStore {
 
   std::unique_ptr<Batch> begin() override;
   bool read(std::string_view key, const Use& use) const override;
-  void erase_range(std::string_view first, std::string_view last) override;
+  void erase_ranges(std::span<const Range> ranges) override;
+  Bytes rewritten() const override;
   Bytes bytes() const override;
   // For tests: the value itself, to be damaged for good; null when the key is not there.
   std::vector<std::byte>* value(std::string_view key);
@@ -40,7 +43,11 @@ class MemoryBulk final : public BulkStore {
 
  private:
   class MemoryBatch;
-  using Values = std::map<std::string, std::vector<std::byte>, std::less<>>;
+  struct Value {
+    std::vector<std::byte> bytes;
+    uint64_t batch = 0;
+  };
+  using Values = std::map<std::string, Value, std::less<>>;
 
   Fault ask(Operation operation, std::string_view key) const;
   void take(Values values);
@@ -49,6 +56,7 @@ class MemoryBulk final : public BulkStore {
   const Bytes room_;
   mutable std::mutex mutex_;
   Values values_;
+  uint64_t batches_ = 0, rewritten_bytes_ = 0;
 };
 
 }  // namespace caravan

@@ -1,10 +1,15 @@
 #include <rocksdb/convenience.h>
 #include <rocksdb/db.h>
+#include <rocksdb/listener.h>
 #include <rocksdb/options.h>
 #include <rocksdb/sst_file_writer.h>
+#include <rocksdb/write_batch.h>
 
 #include <atomic>
 #include <filesystem>
+#include <map>
+#include <mutex>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -13,6 +18,23 @@
 #include "store/rocks_state.h"
 
 namespace caravan {
+
+class CompactionBytes final : public rocksdb::EventListener {
+ public:
+  uint64_t of(const std::string& family) const {
+    const std::lock_guard lock(mutex_);
+    const auto found = bytes_.find(family);
+    return found == bytes_.end() ? 0 : found->second;
+  }
+  void OnCompactionCompleted(rocksdb::DB*, const rocksdb::CompactionJobInfo& job) override {
+    const std::lock_guard lock(mutex_);
+    bytes_[job.cf_name] += job.stats.total_output_bytes;
+  }
+
+ private:
+  mutable std::mutex mutex_;  // RocksDB's threads tell
+  std::map<std::string, uint64_t> bytes_;
+};
 
 namespace {
 
@@ -27,10 +49,12 @@ class Bulk final : public BulkStore {
 
   std::unique_ptr<Batch> begin() override;
   bool read(std::string_view key, const Use& use) const override;
-  void erase_range(std::string_view first, std::string_view last) override;
+  void erase_ranges(std::span<const Range> ranges) override;
+  Bytes rewritten() const override { return Bytes{state_->compacted->of(handle_->GetName())}; }
   Bytes bytes() const override;
 
  private:
+  std::optional<Range> erase_tables(const rocksdb::Slice& begin, const rocksdb::Slice& end);
   void check(const rocksdb::Status& status) const {
     if (!status.ok()) fail_status(state_->path, status);
   }
@@ -107,25 +131,43 @@ bool Bulk::read(std::string_view key, const Use& use) const {
   return true;
 }
 
-void Bulk::erase_range(std::string_view first, std::string_view last) {
-  require_writable();
+// Whole tables go. The first and the last key that is left, in tables of which the range is a part.
+std::optional<Bulk::Range> Bulk::erase_tables(const rocksdb::Slice& begin, const rocksdb::Slice& end) {
   rocksdb::DB& database = *state_->database;
-  const rocksdb::Slice begin = slice(first), end = slice(last);
   check(rocksdb::DeleteFilesInRange(&database, handle_, &begin, &end, false));
   rocksdb::ReadOptions options;
+  options.iterate_lower_bound = &begin;
   options.iterate_upper_bound = &end;
-  bool left = false;
-  {
-    const std::unique_ptr<rocksdb::Iterator> at(database.NewIterator(options, handle_));
-    at->Seek(begin);
-    left = at->Valid();
-    check(at->status());
+  const std::unique_ptr<rocksdb::Iterator> at(database.NewIterator(options, handle_));
+  at->SeekToFirst();
+  check(at->status());
+  if (!at->Valid()) return std::nullopt;
+  Range left{at->key().ToString(), ""};
+  at->SeekToLast();
+  check(at->status());
+  left.last = at->key().ToString();
+  return left;
+}
+
+// Parts of tables are marked, and the tables written again without them; not the one that begins where the
+// last range ends, for which RocksDB is told the last key in it.
+void Bulk::erase_ranges(std::span<const Range> ranges) {
+  require_writable();
+  rocksdb::DB& database = *state_->database;
+  rocksdb::WriteBatch marks;
+  std::optional<Range> all;
+  for (const Range& range : ranges) {
+    std::optional<Range> left = erase_tables(slice(range.first), slice(range.last));
+    if (!left) continue;
+    check(marks.DeleteRange(handle_, slice(range.first), slice(range.last)));
+    if (!all) all = left;
+    all->last = std::move(left->last);
   }
-  if (!left) return;
-  // Parts of tables: they are marked, and the tables written again without them.
+  if (!all) return;
   rocksdb::WriteOptions synced;
   synced.sync = true;
-  check(database.DeleteRange(synced, handle_, begin, end));
+  check(database.Write(synced, &marks));
+  const rocksdb::Slice begin = slice(all->first), end = slice(all->last);
   rocksdb::CompactRangeOptions compact;
   compact.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
   check(database.CompactRange(compact, handle_, &begin, &end));
@@ -138,6 +180,12 @@ Bytes Bulk::bytes() const {
 }
 
 }  // namespace
+
+std::shared_ptr<CompactionBytes> listen_to_compaction(rocksdb::DBOptions& options) {
+  auto listener = std::make_shared<CompactionBytes>();
+  options.listeners.push_back(listener);
+  return listener;
+}
 
 std::shared_ptr<BulkStore> make_rocks_bulk(std::shared_ptr<RocksStore::State> state,
                                            rocksdb::ColumnFamilyHandle* handle) {

@@ -10,15 +10,20 @@ namespace rocksdb {
 class ColumnFamilyHandle;
 class DB;
 class Status;
+struct DBOptions;
 }  // namespace rocksdb
 
 // Inside store/: what the families of one handle share.
 namespace caravan {
 
+// What compaction wrote, by family.
+class CompactionBytes;
+
 struct RocksStore::State {
   std::string path;
   Access access = Access::kWrite;
   bool direct = false;  // the file system reads past the page cache
+  std::shared_ptr<CompactionBytes> compacted;
   std::unique_ptr<rocksdb::DB> database;
   std::map<std::string, rocksdb::ColumnFamilyHandle*> families;
 
@@ -32,6 +37,8 @@ struct RocksStore::State {
 
 // Where half-written tables lie, inside the store; emptied at opening.
 std::string incoming_folder(const std::string& store_path);
+
+std::shared_ptr<CompactionBytes> listen_to_compaction(rocksdb::DBOptions& options);
 
 std::shared_ptr<BulkStore> make_rocks_bulk(std::shared_ptr<RocksStore::State> state,
                                            rocksdb::ColumnFamilyHandle* handle);

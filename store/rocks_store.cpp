@@ -246,7 +246,8 @@ RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>
   rocksdb::DB* database = nullptr;
   if (access == Access::kWrite) write_version(path);
   state_->direct = reads_directly(path);
-  const auto options = database_options(access, state_->direct);
+  auto options = database_options(access, state_->direct);
+  state_->compacted = listen_to_compaction(options);
   const auto status = access == Access::kWrite
                           ? rocksdb::DB::Open(options, path, descriptors, &handles, &database)
                           : rocksdb::DB::OpenForReadOnly(options, path, descriptors, &handles, &database);

@@ -189,6 +189,54 @@ TEST(KvArchive, ADaysBytesAreBoundedOverRestarts) {
   EXPECT_TRUE(write_chain(*archive, 7000, 7003).front());
 }
 
+// Every other block of each batch is given up, so that cutting them out writes the others again.
+void leave_holes(World& world, KvArchive& archive) {
+  for (uint64_t batch = 0; batch < 5; ++batch) {
+    for (uint64_t i = 0; i < 8; ++i) {
+      const uint64_t number = 100 * batch + i;
+      if (i % 2 == 0) continue;
+      std::vector<std::byte>& value = *world.values->value(kv_key(8 * batch + i + 1, 4));
+      value[3] ^= std::byte{1};
+      std::vector<std::byte> to(96);
+      EXPECT_TRUE(archive.adopt(small_shape(), numbered_tag(number))->read(4, to));
+    }
+  }
+}
+
+TEST(KvArchive, WhatCuttingOutTheDeadWritesAgainIsOfTheDaysBytes) {
+  for (const bool room : {true, false}) {
+    World world(Bytes{80 * kBlock});
+    const Bytes day{(room ? 61 : 45) * kBlock};
+    auto archive = world.open(day);
+    for (uint64_t batch = 0; batch < 5; ++batch) write_chain(*archive, 100 * batch, 100 * batch + 7);
+    ASSERT_EQ(archive->counters().bytes_written.value(), 40 * kBlock);
+    leave_holes(world, *archive);
+    archive->settle();
+    const uint64_t written = archive->counters().bytes_written.value();
+    EXPECT_EQ(written, 40 * kBlock + world.values->rewritten().count);
+    EXPECT_LE(written, day.count);
+    if (!room) {
+      EXPECT_GT(archive->status().bytes, 30 * kBlock) << "the rest waits for another day";
+      world.clock.advance(std::chrono::hours(24));
+      EXPECT_TRUE(write_chain(*archive, 900, 900).front());
+      archive->settle();
+    }
+    EXPECT_LE(archive->status().bytes, 30 * kBlock + kBlock);
+    EXPECT_GT(world.values->rewritten().count, 0u);
+    // What is cut out once costs nothing any more.
+    uint64_t rewritten = 0;
+    for (int round = 0; round < 2; ++round) {
+      rewritten = world.values->rewritten().count;
+      archive.reset();
+      archive = world.open();
+      archive->settle();
+    }
+    EXPECT_EQ(world.values->rewritten().count, rewritten);
+    for (uint64_t batch = 0; batch < 5; ++batch)
+      EXPECT_TRUE(reads_back(*archive, numbered_tag(100 * batch + 6)));
+  }
+}
+
 TEST(KvArchive, ADamagedBlockIsReadOnceAndThenNeverFoundUntilItIsWrittenAgain) {
   World world;
   auto archive = world.open();

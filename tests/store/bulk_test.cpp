@@ -154,6 +154,38 @@ TEST(RocksBulk, LastsAndGivesItsSpaceBack) {
   EXPECT_EQ(store.family("pins")->get("key"), "value");
 }
 
+// Only a batch of which a part goes is written again, once for all parts that go together.
+void counts_what_it_writes_again(BulkStore& store) {
+  constexpr uint64_t kBytes = 100'000, kOverhead = 4096;
+  SeededRandom random(4);
+  for (uint32_t batch = 0; batch < 20; ++batch)
+    put(store, batch * 10, std::vector<Value>(10, random_value(random, kBytes)));
+  store.erase_range(key_of(30), key_of(60));
+  EXPECT_EQ(store.rewritten().count, 0u) << "neither ingestion nor whole batches";
+  const std::vector<BulkStore::Range> parts = {
+      {key_of(101), key_of(102)}, {key_of(104), key_of(106)}, {key_of(109), key_of(110)}};
+  store.erase_ranges(parts);
+  EXPECT_GE(store.rewritten().count, 6 * kBytes);
+  EXPECT_LE(store.rewritten().count, 6 * kBytes + kOverhead);
+  store.erase_ranges(parts);
+  EXPECT_LE(store.rewritten().count, 6 * kBytes + kOverhead) << "they are gone";
+  store.erase_range(key_of(100), key_of(110));
+  EXPECT_LE(store.rewritten().count, 6 * kBytes + kOverhead) << "the rest goes as a whole";
+  for (uint32_t key = 0; key < 200; ++key)
+    EXPECT_EQ(get(store, key_of(key)).has_value(), key < 30 || (key >= 60 && key < 100) || key >= 110) << key;
+}
+
+TEST(MemoryBulk, CountsWhatItWritesAgain) {
+  MemoryBulk store;
+  counts_what_it_writes_again(store);
+}
+
+TEST(RocksBulk, CountsWhatItWritesAgain) {
+  const TemporaryFolder folder;
+  RocksStore rocks(folder.path(), {kFamily});
+  counts_what_it_writes_again(*rocks.bulk(kFamily));
+}
+
 TEST(RocksBulk, ManyReadWhileOneWrites) {
   TemporaryFolder folder;
   RocksStore store(folder.path(), {kFamily});

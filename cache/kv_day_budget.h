@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "base/bytes.h"
+#include "base/clock.h"
+
+namespace caravan {
+
+// Bytes that the archive may write in a day (of 24 hours since 1970). They go on record ahead of the writing,
+// some more than are needed so that this is seldom, and a kill cannot stretch the day. Its user has the lock.
+class KvDayBudget {
+ public:
+  // `limit`: none where none is given; `usual`: what the share on record ahead is of then.
+  KvDayBudget(const Clock& clock, std::optional<Bytes> limit, Bytes usual)
+      : clock_(clock), limit_(limit), ahead_bytes_((limit ? *limit : usual).count / kAheadShare) {}
+
+  struct Record {
+    int64_t day = 0;
+    uint64_t bytes = 0;  // at most so many were written
+  };
+  Record record() const { return {day_, promised_}; }
+  void set(const Record& record) {
+    day_ = record.day;
+    written_ = promised_ = record.bytes;
+  }
+  // For a process that ends in order: the record is then exact.
+  void settle() { promised_ = written_; }
+
+  bool fits(uint64_t bytes) const {
+    if (!limit_) return true;
+    const uint64_t written = today() > day_ ? 0 : written_;
+    return bytes <= limit_->count && written <= limit_->count - bytes;
+  }
+  // False: the record has to be written before the bytes are.
+  bool spend(uint64_t bytes) {
+    if (today() > day_) set({today(), 0});
+    written_ += bytes;
+    if (written_ <= promised_) return true;
+    promised_ = written_ + ahead_bytes_;
+    return false;
+  }
+  // So many were spent, and so many written.
+  void correct(uint64_t spent, uint64_t written) {
+    written_ += written;
+    written_ -= spent < written_ ? spent : written_;
+  }
+
+ private:
+  static constexpr uint64_t kAheadShare = 64;
+  int64_t today() const { return clock_.unix_seconds() / (24 * 60 * 60); }
+
+  const Clock& clock_;
+  const std::optional<Bytes> limit_;
+  const uint64_t ahead_bytes_;
+  int64_t day_ = 0;
+  uint64_t written_ = 0, promised_ = 0;
+};
+
+}  // namespace caravan
