@@ -297,11 +297,11 @@ std::vector<KvArchive::Handle> KvArchive::write(const KvArchiveShape& shape, std
   try {
     {
       Lock lock(mutex_);
-      offered_bytes_ += bytes;
       if (!may_write(lock, bytes)) {
         counters_.refused.add(chosen.size());
         return handles;
       }
+      offered_bytes_ += bytes;  // what is refused is offered again, and must not age others each time
     }
     const uint64_t first = next_serial_;
     next_serial_ += chosen.size();

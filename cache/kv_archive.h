@@ -34,7 +34,7 @@ struct KvArchiveCounters {
   Counter blocks_written;
   Counter blocks_adopted;  // taken up by sequences
   Counter evicted;         // blocks that made room
-  Counter refused;         // blocks: no room, no budget, or off
+  Counter refused;         // blocks, each time: no room, no budget, or off
   Counter quarantined;     // blocks that could not be read
   Counter failures;        // that switched it off for a while
 };

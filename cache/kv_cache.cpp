@@ -79,6 +79,7 @@ void KvCache::load(SequenceId id, uint32_t positions, std::span<const BlockTag> 
     extend(id, positions);
     return;
   }
+  BlockTag previous;
   for (const BlockTag& tag : tags) {
     uint32_t block = 0;
     try {
@@ -87,7 +88,7 @@ void KvCache::load(SequenceId id, uint32_t positions, std::span<const BlockTag> 
       close(id);
       throw;
     }
-    if (!sequence.error && !frames_.adopt(block, tag))
+    if (!sequence.error && !frames_.adopt(block, {tag, std::exchange(previous, tag)}))
       sequence.error.emplace(ErrorCode::kIo,
                              fmt::format("KV block {} of sequence {} is not in the archive any "
                                          "more",

@@ -13,6 +13,9 @@ namespace {
 constexpr uint32_t kMostAhead = 2 * limits::kMaxRowsPerStep / limits::kKvBlockPositions;
 // Steps after which a sequence that had no rows makes room for one that reads from disk.
 constexpr uint64_t kIdleSteps = 64;
+// Steps after which what the archive refused is offered again: a day's budget, a disk or others may have made
+// room. Offering costs no writing.
+constexpr uint64_t kOfferAgainSteps = 64;
 // Blocks on their way to the archive at a time: they cannot change, nor give way.
 constexpr size_t kMostArchiving = 16;
 
@@ -158,29 +161,36 @@ void KvFrames::write_behind() {
   if (!mover_) return;
   // With a frame for each block what is idle needs no copy on disk, and must not keep others out of the
   // archive.
-  if (!store_ && ++steps_ % kIdleSteps == 0) residency_.let_go(kIdleSteps);
+  ++steps_;
+  if (!store_ && steps_ % kIdleSteps == 0) residency_.let_go(kIdleSteps);
   note_written();
+  if (archive_ && steps_ % kOfferAgainSteps == 0) residency_.wish_again(kIdleSteps);
   if (archiving_ < kMostArchiving) move(residency_.start_archiving(kMostArchiving - archiving_));
   // A store that failed is tried again when a frame is needed.
   if (store_ && !write_error_ && count() == most()) start_writes(ahead_, false);
 }
 
+void KvFrames::set_tag(uint32_t block, const KvTag& tag) {
+  if (block >= tags_.size()) tags_.resize(block + 1);
+  tags_[block] = tag;
+}
+
 void KvFrames::archive(uint32_t block, const KvTag& tag) {
   if (!archive_) return;
+  set_tag(block, tag);
   if (residency_.serial(block) == 0 && !residency_.writing(block)) {
     if (KvArchive::Handle known = archive_->adopt(shape_, tag.tag)) {
       mover_->adopt(residency_.adopt(block), std::move(known));
       return;
     }
   }
-  if (block >= tags_.size()) tags_.resize(block + 1);
-  tags_[block] = tag;
   residency_.wish(block);
 }
 
-bool KvFrames::adopt(uint32_t block, const BlockTag& tag) {
-  KvArchive::Handle known = archive_ ? archive_->adopt(shape_, tag) : nullptr;
+bool KvFrames::adopt(uint32_t block, const KvTag& tag) {
+  KvArchive::Handle known = archive_ ? archive_->adopt(shape_, tag.tag) : nullptr;
   if (!known) return false;
+  set_tag(block, tag);
   mover_->adopt(residency_.adopt(block), std::move(known));
   return true;
 }

@@ -71,7 +71,7 @@ class KvFrames {
   // A full block is to be in the archive, under this tag; does nothing without one.
   void archive(uint32_t block, const KvTag& tag);
   // Its content is in the archive; false: it is not.
-  bool adopt(uint32_t block, const BlockTag& tag);
+  bool adopt(uint32_t block, const KvTag& tag);
 
   // While no lease is held. `blocks`: in use.
   void start_step(uint32_t blocks);
@@ -102,6 +102,7 @@ class KvFrames {
   KvMover& mover() { return *mover_; }
 
  private:
+  void set_tag(uint32_t block, const KvTag& tag);
   void shrink(uint32_t frames);
   void take_frame(uint32_t block);
   void allocate(uint32_t block);
@@ -122,7 +123,7 @@ class KvFrames {
   KvNeighbour* neighbour_ = nullptr;
   KvResidency residency_;
   Reservation reservation_;  // of the frames
-  std::vector<KvTag> tags_;  // of blocks to be archived
+  std::vector<KvTag> tags_;  // of blocks that are archived, or to be
   std::vector<DeviceBuffer> frames_;
   std::optional<Error> write_error_;  // of the last writing, unless it worked
   uint32_t ahead_ = 0;                // frames that are kept clean

@@ -129,19 +129,22 @@ void KvResidency::change(uint32_t index) {
   CHECK(block.writing == 0u);
   if (block.stored != 0) garbage_.push_back(std::exchange(block.stored, 0));
   drop_wish(block);
+  block.wish = 0;
   block.content = true;
   block.full = false;
 }
 
 void KvResidency::drop_wish(Block& block) {
-  if (block.wish != 0) wishes_.erase(std::exchange(block.wish, 0));
+  if (std::exchange(block.wished, false)) wishes_.erase(block.wish);
 }
 
 void KvResidency::wish(uint32_t index) {
   Block& block = blocks_[index];
   CHECK((block.content && block.full));
-  if (block.wish != 0 || block.stored != 0 || block.writing != 0) return;
-  block.wish = ++last_wish_;
+  if (block.wished || block.stored != 0 || block.writing != 0) return;
+  if (block.wish == 0) block.wish = ++last_wish_;
+  block.wished = true;
+  block.gone = false;
   wishes_[block.wish] = index;
 }
 
@@ -151,6 +154,7 @@ uint64_t KvResidency::adopt(uint32_t index) {
   CHECK((block.stored == 0 && block.writing == 0));
   CHECK((block.content || block.frame == kNone));
   drop_wish(block);
+  if (block.wish == 0) block.wish = ++last_wish_;
   block.content = block.full = true;
   block.stored = ++last_archived_;
   return block.stored;
@@ -170,14 +174,25 @@ void KvResidency::let_go(uint64_t idle_steps) {
     if (index == kNone) continue;
     Block& block = blocks_[index];
     if ((block.stored & kArchived) != 0 && !block.loading && block.pins == 0 &&
-        block.last_use + idle_steps < step_)
+        block.last_use + idle_steps < step_) {
       garbage_.push_back(std::exchange(block.stored, 0));
+      block.gone = true;
+    }
+  }
+}
+
+void KvResidency::wish_again(uint64_t idle_steps) {
+  for (const uint32_t index : owner_) {
+    if (index == kNone) continue;
+    const Block& block = blocks_[index];
+    const bool idle = block.last_use + idle_steps < step_;
+    if (block.wish != 0 && block.full && !block.loading && !(block.gone && idle)) wish(index);
   }
 }
 
 KvResidency::Write KvResidency::start_write(uint32_t index) {
   Block& block = blocks_[index];
-  block.writing = block.wish != 0 ? ++last_archived_ : ++last_serial_;
+  block.writing = block.wished ? ++last_archived_ : ++last_serial_;
   drop_wish(block);
   const Write write{block.writing, index, block.frame};
   writes_[block.writing] = write;
@@ -203,7 +218,7 @@ std::vector<KvResidency::Write> KvResidency::start_writes(uint32_t wanted, bool 
   // Those for the archive go in the order of the wishes: it takes no block before the one that it continues.
   size_t wished = 0;
   for (size_t i = 0; i < count; ++i) {
-    if (blocks_[dirty[i]].wish != 0)
+    if (blocks_[dirty[i]].wished)
       ++wished;
     else
       writes.push_back(start_write(dirty[i]));

@@ -63,11 +63,14 @@ class KvResidency {
   // It is in the archive already, under the serial that is returned; one without content has it from there.
   uint64_t adopt(uint32_t block);
   // Blocks to be archived, in the order of the wishes, while fewer than `most` are being written. Each has to
-  // be answered by written(); one that is refused is not wished for any more.
+  // be answered by written(); one that is refused is not wished for until wish_again().
   std::vector<Write> start_archiving(size_t most);
 
   // Blocks in frames that no step has used for `idle_steps` do without their copies in the archive: garbage.
   void let_go(uint64_t idle_steps);
+  // Blocks in frames that were refused, or were let go and have been used since, are wished for once more, in
+  // the places among the wishes that they had: what comes first in a sequence comes first again.
+  void wish_again(uint64_t idle_steps);
 
   // What to write so that `wanted` frames are free or can be had without waiting, counting those being
   // written. `partial`: also of blocks that are not full. Each has to be answered by written().
@@ -101,7 +104,9 @@ class KvResidency {
     uint32_t index = 0;
     uint64_t stored = 0, writing = 0;  // serials
     uint64_t last_use = 0;             // step
-    uint64_t wish = 0;                 // its place among wishes_; 0: none
+    uint64_t wish = 0;                 // its place among wishes_, now or before; 0: none
+    bool wished = false;               // it is there
+    bool gone = false;                 // let go
   };
   uint32_t frames_used() const { return static_cast<uint32_t>(owner_.size() - free_.size()); }
   bool may_give_way(const Block& block) const;

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <thread>
 
+#include "cache/kv_value.h"
 #include "store/memory_bulk.h"
 #include "store/memory_store.h"
 #include "tests/cache/archive_support.h"
@@ -119,6 +120,55 @@ TEST(ArchivedCacheBound, SequencesThatAreIdleInMemoryKeepNobodyOutOfTheArchive) 
   EXPECT_EQ(tale.archived(tale.sequences().at(2)), 10u);
   EXPECT_LT(tale.archived(tale.sequences().at(1)), 12u) << "it made room";
   EXPECT_TRUE(tale.run({{1, 1}, {2, 1}}).empty()) << "what is in memory stays there";
+}
+
+// Steps without rows until so many blocks of the sequence can be found, or for a while.
+uint32_t archived_after_a_while(Tale& tale, uint64_t sequence, uint32_t blocks) {
+  for (int i = 0; i < 400 && tale.archived(tale.sequences().at(sequence)) < blocks; ++i) {
+    tale.idle();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return tale.archived(tale.sequences().at(sequence));
+}
+
+TEST(ArchivedCacheBound, WhatWasRefusedIsArchivedOnceThereIsRoom) {
+  HandClock clock;
+  const uint64_t block = KvCache::block_bytes(kLayers, KvType::kF32).count + 3 * kKvSealBytes;
+  KvArchiveOptions bound = options();
+  bound.day = Bytes{8 * block};
+  KvArchive archive(std::make_shared<MemoryBulk>(), std::make_shared<MemoryStore>(), clock, bound);
+  Tale tale(nullptr, &archive, 256);
+  tale.open(1);
+  tale.run({{1, 8 * kPositions}});
+  finish_writing(tale, archive, 8);
+  tale.open(2);
+  tale.run({{2, 3 * kPositions}});
+  tale.run({{2, 2 * kPositions}});
+  EXPECT_EQ(archived_after_a_while(tale, 2, 1), 0u) << "the day has no room";
+  EXPECT_GT(archive.counters().refused.value(), 0u);
+  clock.advance(std::chrono::hours(24));
+  tale.run({{2, kPositions}});
+  EXPECT_EQ(archived_after_a_while(tale, 2, 6), 6u) << "from its beginning, and what came since";
+  EXPECT_EQ(archive.counters().blocks_written.value(), 8u + 6u);
+}
+
+TEST(ArchivedCacheBound, WhatMadeRoomWhileItWasIdleIsArchivedAgainWhenItGoesOn) {
+  HandClock clock;
+  const uint64_t block = KvCache::block_bytes(kLayers, KvType::kF32).count + 3 * kKvSealBytes;
+  KvArchive archive(std::make_shared<MemoryBulk>(), std::make_shared<MemoryStore>(), clock,
+                    options(Bytes{20 * block}));
+  Tale tale(nullptr, &archive, 256);
+  tale.open(1);
+  tale.run({{1, 12 * kPositions}});
+  finish_writing(tale, archive, 12);
+  for (int i = 0; i < 200; ++i) tale.idle();
+  tale.open(2);
+  tale.run({{2, 10 * kPositions}});
+  finish_writing(tale, archive, 12 + 10);
+  ASSERT_LT(tale.archived(tale.sequences().at(1)), 12u);
+  tale.close(2);
+  tale.run({{1, kPositions}});
+  EXPECT_EQ(archived_after_a_while(tale, 1, 13), 13u);
 }
 
 TEST_P(ArchivedCache, WhatTheArchiveLacksEndsTheSequenceAlone) {
