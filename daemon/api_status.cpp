@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/seconds_text.h"
 #include "shards/json_metadata.h"
 
 using json = nlohmann::ordered_json;
@@ -135,9 +136,8 @@ std::string age(int64_t total_seconds) {
 }
 
 std::string beside(double measured_ms, double expected_ms) {
-  return fmt::format("{} ms measured, {} expected",
-                     measured_ms > 0 ? fmt::format("{:.2f}", measured_ms) : "-",
-                     expected_ms > 0 ? fmt::format("{:.2f}", expected_ms) : "-");
+  const auto time = [](double ms) { return ms > 0 ? seconds_text(ms * 1e-3) : std::string("-"); };
+  return fmt::format("{} measured, {} expected", time(measured_ms), time(expected_ms));
 }
 
 std::string alone_line(const ServiceStatus& status) {

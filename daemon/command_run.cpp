@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/progress.h"
+#include "base/seconds_text.h"
 #include "daemon/commands.h"
 #include "daemon/defaults.h"
 #include "daemon/end_within.h"
@@ -132,14 +133,14 @@ void print_json(const RunResult& result, const ServiceStatus& status, const Engi
 
 void print_statistics(const RunResult& result, const ServiceStatus& status) {
   if (result.token_ms.empty()) {
-    std::fprintf(stderr, "%zu prompt token%s in %.0f ms\n", result.prompt_ids.size(),
-                 result.prompt_ids.size() == 1 ? "" : "s", result.prompt_ms);
+    std::fprintf(stderr, "%zu prompt token%s in %s\n", result.prompt_ids.size(),
+                 result.prompt_ids.size() == 1 ? "" : "s", seconds_text(result.prompt_ms * 1e-3).c_str());
     return;
   }
   double decode_ms = 0;
   for (size_t i = 1; i < result.token_ms.size(); ++i) decode_ms += result.token_ms[i];
-  std::fprintf(stderr, "%zu prompt token%s in %.0f ms", result.prompt_ids.size(),
-               result.prompt_ids.size() == 1 ? "" : "s", result.token_ms[0]);
+  std::fprintf(stderr, "%zu prompt token%s in %s", result.prompt_ids.size(),
+               result.prompt_ids.size() == 1 ? "" : "s", seconds_text(result.token_ms[0] * 1e-3).c_str());
   if (result.token_ms.size() > 1)
     std::fprintf(stderr, ", %zu tokens at %.1f tokens/s", result.token_ms.size(),
                  static_cast<double>(result.token_ms.size() - 1) * 1e3 / decode_ms);

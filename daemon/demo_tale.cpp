@@ -2,6 +2,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/seconds_text.h"
 
 namespace caravan {
 
@@ -48,11 +49,11 @@ void DemoTale::on_event(const GenerationEvent& event) {
     const ServiceStatus status = head_.service().status();
     const double decode_s = seconds(clock_.now() - first_token_);
     std::printf(
-        "\n\n%u tokens through %zu stages at %.1f tokens/s, the first after %.0f ms; %s over the wire as "
+        "\n\n%u tokens through %zu stages at %.1f tokens/s, the first after %s; %s over the wire as "
         "%s\n",
         event.usage.completion_tokens, status.stages.size(),
         decode_s > 0 ? (event.usage.completion_tokens - 1) / decode_s : 0.0,
-        seconds(first_token_ - start_) * 1e3, to_string(Bytes{status.wire_bytes}).c_str(),
+        seconds_text(seconds(first_token_ - start_)).c_str(), to_string(Bytes{status.wire_bytes}).c_str(),
         status.codec.c_str());
   }
   std::fflush(stdout);

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/seconds_text.h"
 #include "daemon/model_plan.h"
 
 namespace caravan {
@@ -95,6 +96,15 @@ Json put(const std::optional<RamStep>& step) {
 
 std::string size(double bytes) {
   return to_string(Bytes{static_cast<uint64_t>(std::max(0.0, bytes))});
+}
+
+// Without exponents, however fast or slow.
+std::string speed(double tokens_a_second) {
+  constexpr double kSlow = 0.01;
+  if (tokens_a_second > 0 && tokens_a_second < kSlow)
+    return "a token in " + seconds_text(1 / tokens_a_second);
+  if (tokens_a_second >= 99.95) return fmt::format("{:.0f} tokens/s", tokens_a_second);
+  return fmt::format("{:.3g} tokens/s", tokens_a_second);
 }
 
 constexpr size_t kBar = 40;
@@ -212,14 +222,14 @@ class Picture {
 
   void draw_speed() {
     const Prediction& decode = plan_.decode;
-    line("decode   {:.3g} tokens/s at position {} ({:.3g} at the start)", decode.tokens_a_second(),
-         decode.position, plan_.decode_start.tokens_a_second());
-    line("         a pass takes {:.3g} ms, of compute {:.3g} ms", decode.seconds * 1e3,
-         decode.compute_seconds * 1e3);
+    line("decode   {} at position {} ({} at the start)", speed(decode.tokens_a_second()), decode.position,
+         speed(plan_.decode_start.tokens_a_second()));
+    line("         a pass takes {}, of compute {}", seconds_text(decode.seconds),
+         seconds_text(decode.compute_seconds));
     if (decode.read_bytes > 0)
-      line("         and of disk {:.3g} ms for {}; of the shorter of the two {:.0f} % is hidden",
-           decode.read_seconds * 1e3, size(decode.read_bytes), decode.hidden * 100);
-    line("prompt   {:.3g} tokens/s in steps of {} rows, bound by {}", plan_.prompt.tokens_a_second(),
+      line("         and of disk {} for {}; of the shorter of the two {:.0f} % is hidden",
+           seconds_text(decode.read_seconds), size(decode.read_bytes), decode.hidden * 100);
+    line("prompt   {} in steps of {} rows, bound by {}", speed(plan_.prompt.tokens_a_second()),
          plan_.prompt.rows, name(plan_.prompt.bound));
     line("bound    {}", name(decode.bound));
     line("binds    {}", plan_.binds);
@@ -228,15 +238,15 @@ class Picture {
   void draw_more(const std::optional<Prediction>& another_peer) {
     line("least    {} of RAM", to_string(Bytes{plan_.least_ram}));
     if (plan_.next_step)
-      line("more RAM with {}: {:.3g} tokens/s", to_string(Bytes{plan_.next_step->ram}),
-           plan_.next_step->decode_tokens_a_second);
+      line("more RAM with {}: {}", to_string(Bytes{plan_.next_step->ram}),
+           speed(plan_.next_step->decode_tokens_a_second));
     if (plan_.all_fits)
-      line("         with {} all of it fits: {:.3g} tokens/s", to_string(Bytes{plan_.all_fits->ram}),
-           plan_.all_fits->decode_tokens_a_second);
+      line("         with {} all of it fits: {}", to_string(Bytes{plan_.all_fits->ram}),
+           speed(plan_.all_fits->decode_tokens_a_second));
     if (!plan_.next_step && !plan_.all_fits) line("more RAM brings nothing");
     if (another_peer)
-      line("one more peer like this, half of the layers each: {:.3g} tokens/s, links not counted",
-           another_peer->tokens_a_second());
+      line("one more peer like this, half of the layers each: {}, links not counted",
+           speed(another_peer->tokens_a_second()));
   }
 
   const Manifest& manifest_;

@@ -10,6 +10,7 @@
 #include "base/mailbox.h"
 #include "base/progress.h"
 #include "base/random.h"
+#include "base/seconds_text.h"
 #include "base/source.h"
 
 namespace caravan {
@@ -110,6 +111,24 @@ TEST(Progress, IsQuietForShortWorkAndShowsRateAndTimeLeftForLong) {
   clock.advance(std::chrono::seconds(1));
   progress.advance(1024);
   EXPECT_EQ(out, "load: 2 KiB of 4 KiB (50 %), 2 KiB/s, 1 s left\n");
+}
+
+TEST(SecondsText, TakesTheUnitThatFitsAndNeverAnExponent) {
+  const std::pair<double, const char*> cases[] = {{0, "0 ms"},
+                                                  {0.00123, "1.23 ms"},
+                                                  {0.0123, "12.3 ms"},
+                                                  {0.9994, "999 ms"},
+                                                  {0.9996, "1 s"},
+                                                  {4.561, "4.56 s"},
+                                                  {99.96, "100 s"},
+                                                  {119, "119 s"},
+                                                  {119.7, "2 min 0 s"},
+                                                  {231, "3 min 51 s"},
+                                                  {7199, "119 min 59 s"},
+                                                  {7500, "2 h 5 min"},
+                                                  {273600, "3 days 4 h"},
+                                                  {1e300, "11574074074 days 1 h"}};
+  for (const auto& [seconds, text] : cases) EXPECT_EQ(seconds_text(seconds), text);
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ for key in token_ms expected_token_ms prompt_token_ms expected_prompt_token_ms; 
   [[ $json =~ \"$key\":([0-9.e-]+) ]] || give_up "status has no $key: $json"
   [[ ${BASH_REMATCH[1]} =~ [1-9] ]] || give_up "status does not know $key: $json"
 done
-"$program" status --state "$work/head" | grep -q "one request alone: a token .* ms measured, .* expected" ||
+"$program" status --state "$work/head" | grep -q "one request alone: a token [0-9.]* m\?s measured, [0-9.]* m\?s expected" ||
   give_up "the table does not set one beside the other: $("$program" status --state "$work/head")"
 kill -9 "$head"
 serve_generated second
