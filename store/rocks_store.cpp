@@ -97,17 +97,80 @@ std::string version_file(const std::string& path) {
   return path + "/CARAVAN";
 }
 
+// Of what a version file says, enough to know it by.
+constexpr size_t kMostShown = 40;
+
+std::string printable(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
+  return text;
+}
+
+// A table or log of a store that lacks CURRENT; empty when there is none.
+std::string left_alone(const std::string& path) {
+  std::error_code error;
+  if (fs::exists(path + "/CURRENT", error)) return "";
+  for (fs::directory_iterator at(path, error), end; !error && at != end; at.increment(error))
+    if (at->path().extension() == ".sst" || at->path().extension() == ".log")
+      return at->path().filename().string();
+  return "";
+}
+
+// RocksDB would begin anew without CURRENT, and remove what it does not know.
+void check_current(const std::string& path) {
+  if (const std::string file = left_alone(path); !file.empty())
+    fail(ErrorCode::kMalformed,
+         "the store {} is damaged: {} is there, but not CURRENT, which names the list of files; nothing was "
+         "changed",
+         path, file);
+}
+
+// Whether CURRENT names a list of files that is not there. One who opens the store writes a new list, so that
+// a name that has changed meanwhile says nothing.
+bool list_is_missing(const std::string& path) {
+  const auto named = [&path] {
+    std::string name;
+    std::ifstream in(path + "/CURRENT");
+    std::getline(in, name);
+    return name;
+  };
+  std::error_code error;
+  const std::string name = named();
+  return !name.empty() && name.size() < kMostShown && !fs::exists(path + "/" + name, error) &&
+         named() == name;
+}
+
+// Without the list of its files a store cannot be read.
+[[noreturn]] void fail_to_open(const std::string& path, const rocksdb::Status& status) {
+  if (!status.IsCorruption() && !list_is_missing(path)) fail_status(path, status);
+  fail(ErrorCode::kMalformed,
+       "the store {} is damaged: what names its files (CURRENT, MANIFEST) or one of these files: {}; nothing "
+       "was changed",
+       path, status.ToString());
+}
+
 // Before anything is opened, so that a store of another version stays as it is.
 void check_version(const std::string& path) {
   std::error_code error;
   if (!fs::exists(version_file(path), error)) return;
-  std::ifstream in(version_file(path));
-  std::string line;
-  std::getline(in, line);
+  std::ifstream in(version_file(path), std::ios::binary);
+  std::string line(kMostShown, '\0');
+  in.read(line.data(), static_cast<std::streamsize>(line.size()));
+  line.resize(static_cast<size_t>(std::max<std::streamsize>(in.gcount(), 0)));
+  const bool read = in.is_open() && !in.bad();
+  line.resize(std::min(line.size(), line.find('\n')));
   const std::string own = std::string(kVersionWords) + std::to_string(RocksStore::kVersion);
   if (line == own) return;
-  if (line.rfind(kVersionWords, 0) != 0 || line.size() > own.size() + 8)
-    fail(ErrorCode::kMalformed, "the store {} is damaged: {} says no version", path, version_file(path));
+  const bool number = line.size() > kVersionWords.size() &&
+                      line.find_first_not_of("0123456789", kVersionWords.size()) == std::string::npos;
+  if (line.rfind(kVersionWords, 0) != 0 || !number)
+    fail(ErrorCode::kMalformed,
+         "the store {} is damaged: {} {}, where \"{}\" was expected; nothing was changed", path,
+         version_file(path),
+         !read          ? "cannot be read"
+         : line.empty() ? "is empty"
+                        : "says \"" + printable(line) + "\"",
+         own);
   fail(
       ErrorCode::kUnsupported,
       "the store {} is of version {}; this program reads version {}. Nothing was changed; use another folder "
@@ -153,7 +216,7 @@ std::vector<std::string> family_names(const std::string& path, const std::vector
   std::error_code error;
   if (fs::exists(path + "/CURRENT", error)) {
     const auto listed = rocksdb::DB::ListColumnFamilies(database_options(access, false), path, &names);
-    if (!listed.ok()) fail_status(path, listed);
+    if (!listed.ok()) fail_to_open(path, listed);
   }
   const auto add = [&names](const std::string& name) {
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
@@ -239,6 +302,7 @@ RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>
   else if (!exists(folder))
     fail(ErrorCode::kNotFound, "{}: there is no store", path);
   check_version(path);
+  check_current(path);
   const std::vector<std::string> names = family_names(path, families, access);
   std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
   for (const std::string& name : names) descriptors.emplace_back(name, options_of(name));
@@ -251,7 +315,7 @@ RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>
   const auto status = access == Access::kWrite
                           ? rocksdb::DB::Open(options, path, descriptors, &handles, &database)
                           : rocksdb::DB::OpenForReadOnly(options, path, descriptors, &handles, &database);
-  if (!status.ok()) fail_status(path, status);
+  if (!status.ok()) fail_to_open(path, status);
   state_->database.reset(database);
   for (size_t i = 0; i < names.size(); ++i) state_->families[names[i]] = handles[i];
   if (access == Access::kWrite) empty_incoming(path);
@@ -261,7 +325,7 @@ RocksStore::~RocksStore() = default;
 
 bool RocksStore::exists(const std::string& folder) {
   std::error_code error;
-  return fs::exists(folder + "/store/CURRENT", error);
+  return fs::exists(folder + "/store/CURRENT", error) || !left_alone(folder + "/store").empty();
 }
 
 bool RocksStore::has(const std::string& name) const {

@@ -7,6 +7,9 @@
 #include <fstream>
 #include <functional>
 #include <map>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "base/random.h"
@@ -152,6 +155,62 @@ TEST(RocksStore, ADamagedStoreSaysSo) {
   const Error error = error_of([&] { RocksStore store(folder.path(), {"pins"}); });
   EXPECT_EQ(error.code(), ErrorCode::kMalformed) << error.message();
   EXPECT_NE(error.message().find(folder.path()), std::string::npos) << error.message();
+}
+
+// What of a store's own files is not as it should be is told with the file, and nothing is begun anew in its
+// place.
+TEST(RocksStore, DamageOfItsOwnFilesIsToldAndChangesNothing) {
+  struct Case {
+    const char* file;
+    std::optional<std::string> text;  // none: it is removed
+    std::vector<std::string> words;
+  };
+  const std::vector<Case> cases = {
+      {"CARAVAN", "rubbish\x01\n", {"CARAVAN", "\"rubbish?\"", "\"caravan store 1\""}},
+      {"CARAVAN", "caravan store x\n", {"CARAVAN", "\"caravan store x\"", "\"caravan store 1\""}},
+      {"CARAVAN", "", {"CARAVAN", "is empty", "\"caravan store 1\""}},
+      {"CARAVAN", std::string(100, 'x'), {"CARAVAN", "xxxx", "\"caravan store 1\""}},
+      {"CURRENT", "rubbish", {"CURRENT"}},
+      {"CURRENT", "MANIFEST-000099\n", {"CURRENT", "MANIFEST-000099"}},
+      {"CURRENT", "", {"CURRENT"}},
+      {"CURRENT", std::nullopt, {"CURRENT"}},
+      {"MANIFEST", std::string(300, 'x'), {"MANIFEST"}},
+      {"MANIFEST", "", {"MANIFEST"}},
+      {"MANIFEST", std::nullopt, {"MANIFEST"}},
+  };
+  for (const Case& one : cases) {
+    TemporaryFolder folder;
+    { RocksStore(folder.path(), {"pins"}).family("pins")->put("key", "value"); }
+    const std::string path = folder.path() + "/store";
+    std::vector<fs::path> hit;
+    for (const auto& entry : fs::directory_iterator(path))
+      if (entry.path().filename().string().rfind(one.file, 0) == 0) hit.push_back(entry.path());
+    ASSERT_FALSE(hit.empty()) << one.file;
+    for (const fs::path& file : hit) {
+      fs::remove(file);
+      if (one.text) std::ofstream(file, std::ios::binary) << *one.text;
+    }
+    for (const auto access : {RocksStore::Access::kWrite, RocksStore::Access::kRead}) {
+      EXPECT_TRUE(RocksStore::exists(folder.path()));
+      const Error error = error_of([&] { RocksStore store(folder.path(), {"pins"}, access); });
+      EXPECT_EQ(error.code(), ErrorCode::kMalformed) << one.file << ": " << error.message();
+      EXPECT_NE(error.message().find(path), std::string::npos) << error.message();
+      for (const std::string& word : one.words)
+        EXPECT_NE(error.message().find(word), std::string::npos) << word << " is not in " << error.message();
+    }
+    for (const fs::path& file : hit) EXPECT_EQ(fs::exists(file), one.text.has_value()) << file;
+  }
+}
+
+// A process that was killed while it made the store leaves a list of files, perhaps, and nothing else.
+TEST(RocksStore, AStoreThatWasNeverThereIsBegun) {
+  TemporaryFolder folder;
+  fs::create_directories(folder.path() + "/store");
+  std::ofstream(folder.path() + "/store/CARAVAN") << "caravan store 1\n";
+  std::ofstream(folder.path() + "/store/MANIFEST-000001") << "half of it";
+  EXPECT_FALSE(RocksStore::exists(folder.path()));
+  RocksStore(folder.path(), {"pins"}).family("pins")->put("key", "value");
+  EXPECT_EQ(RocksStore(folder.path(), {"pins"}).family("pins")->get("key"), "value");
 }
 
 TEST(RocksStore, AFolderThatCannotBeWrittenNamesTheFlag) {
