@@ -68,7 +68,7 @@ constexpr Examples kExamples[] = {
      "  caravan plan MODEL --ram 2GiB --context 8k             what stays, what is streamed, how fast\n"
      "  caravan plan MODEL --ram 50% --kv-type f16 --sequences 4\n"
      "  caravan plan MODEL --ram 500MB --json                  for scripts\n"
-     "Nothing is loaded: the file's header is enough."},
+     "Nothing is loaded. Of a .gguf file the header is enough: the first megabytes of a download will do."},
     {"bench",
      "  caravan bench                                          this machine and a hop\n"
      "  caravan bench MODEL --json                             and a model's prefill and decode\n"

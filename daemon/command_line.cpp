@@ -235,8 +235,12 @@ class Parser {
         ->take_all()
         ->allow_extra_args(false);
     sub->add_flag("--ignore-end", line_.ignore_end, "go on past the end token");
-    sub->add_flag("--json", line_.json,
-                  "print one object with prompt_ids, ids, text, token_ms and wire_bytes");
+    sub->add_flag(
+        "--json", line_.json,
+        "print one object: prompt_ids, ids, text, finish (stop or length), token_ms (of each token), "
+        "wire_bytes, disk_bytes (read and written, of weights and KV), kv_bytes_written, "
+        "kv_bytes_read, kv_bytes_archived, kv_wait_ms, peak_memory_bytes, plan (where weights and KV "
+        "lie), model, codec, exact and stages");
     sub->add_option("--logits", line_.logits_path,
                     "write the f32 logits of every position of the prompt to this file")
         ->check(CLI::Validator(

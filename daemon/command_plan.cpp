@@ -15,7 +15,7 @@ namespace caravan {
 
 int command_plan(const CommandLine& line) {
   apply_log_level(line.config);
-  const Manifest manifest = open_model(line.model, line.config);
+  const Manifest manifest = open_model_header(line.model, line.config);
   const ModelSpec spec = read_spec(manifest);
   const SystemClock clock;
   const ModelPlan made = plan_model(clock, line.config, manifest, spec, state_folder(line.config),

@@ -118,6 +118,8 @@ int command_serve(const CommandLine& line) {
   EventLoop loop;
   LoadReport load(clock);
   Manifest manifest = open_model(line.model, line.config, line.library);
+  // First of all: a folder that another process holds is told before anything is measured.
+  RocksStore store = ServeProcess::open_store(line.config);
   // While nothing answers yet: it takes seconds, in which a signal ends the process at once.
   std::optional<Forecast> forecast;
   if (line.config.calibrate)
@@ -125,7 +127,7 @@ int command_serve(const CommandLine& line) {
                            calibration_progress());
   std::optional<ServeProcess> started;
   try {
-    started.emplace(loop, clock, random, line.config, std::move(manifest), load.progress());
+    started.emplace(loop, clock, random, line.config, std::move(manifest), store, load.progress());
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kOutOfMemory) throw;
     throw Error(error.code(),

@@ -16,10 +16,31 @@ ShardStoreOptions options_for(const std::string& state, bool writable) {
   return {.name = "the store " + state + "/store", .writable = writable};
 }
 
+// Else it can only be an imported model's name.
+bool is_a_path(const std::string& model) {
+  std::error_code error;
+  return model.empty() || std::filesystem::exists(model, error);
+}
+
 }  // namespace
 
+RocksStore open_state_store(const std::string& state, const std::vector<std::string>& families,
+                            RocksStore::Access access) {
+  try {
+    return RocksStore(state, families, access);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kMalformed) throw;
+    throw Error(
+        error.code(),
+        fmt::format("{}. The way out: move the folder {}/store away and import again. Model files kept "
+                    "by reference are not lost by that; copied and fetched weights are read anew, and "
+                    "peers need new tickets",
+                    error.message(), state));
+  }
+}
+
 std::shared_ptr<ShardStore> open_shards(const std::string& state) {
-  RocksStore store(state, {ShardStore::kRecordsFamily, ShardStore::kBulkFamily});
+  RocksStore store = open_state_store(state, {ShardStore::kRecordsFamily, ShardStore::kBulkFamily});
   return open_shards(store, state);
 }
 
@@ -30,7 +51,7 @@ std::shared_ptr<ShardStore> open_shards(RocksStore& store, const std::string& st
 
 std::shared_ptr<const ShardStore> open_shards_to_read(const std::string& state) {
   if (!RocksStore::exists(state)) return nullptr;
-  RocksStore store(state, {}, RocksStore::Access::kRead);
+  RocksStore store = open_state_store(state, {}, RocksStore::Access::kRead);
   if (!store.has(ShardStore::kRecordsFamily) || !store.has(ShardStore::kBulkFamily)) return nullptr;
   return std::make_shared<ShardStore>(store.family(ShardStore::kRecordsFamily),
                                       store.bulk(ShardStore::kBulkFamily), options_for(state, false));
@@ -45,8 +66,7 @@ std::optional<uint64_t> disk_limit(const Config& config, const std::string& stat
 }
 
 Manifest open_model(const std::string& model, const Config& config, const std::string& library) {
-  std::error_code error;
-  if (std::filesystem::exists(model, error) || model.empty()) return read_manifest(model);
+  if (is_a_path(model)) return read_manifest(model);
   const std::string state = library.empty() ? state_folder(config) : library;
   const auto store = open_shards_to_read(state);
   const auto record = store ? store->find_model(model) : std::nullopt;
@@ -56,6 +76,10 @@ Manifest open_model(const std::string& model, const Config& config, const std::s
          "them)",
          model, state);
   return open_record(store, *record);
+}
+
+Manifest open_model_header(const std::string& model, const Config& config) {
+  return is_a_path(model) ? read_manifest_header(model) : open_model(model, config);
 }
 
 }  // namespace caravan

@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/config.h"
 #include "shards/manifest.h"
@@ -15,6 +16,12 @@ namespace caravan {
 // of a model imported into the state folder. `library`: that folder, when it is not the configuration's.
 // Throws as read_manifest and open_record; kNotFound naming both when it is neither.
 Manifest open_model(const std::string& model, const Config& config, const std::string& library = "");
+// The same for who reads no weights: see read_manifest_header.
+Manifest open_model_header(const std::string& model, const Config& config);
+
+// The store of a state folder. Throws as RocksStore; where it is damaged, with the way out.
+RocksStore open_state_store(const std::string& state, const std::vector<std::string>& families,
+                            RocksStore::Access access = RocksStore::Access::kWrite);
 
 // The shard store of a state folder. For reading it is opened beside a daemon that holds it; nothing when
 // there is none yet.

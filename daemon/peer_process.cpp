@@ -35,7 +35,7 @@ PeerProcess::PeerProcess(EventLoop& loop, const Clock& clock, Random& random, co
   fetch.bytes_per_second = fetch_limit_of(config);
   fetch.disk_limit = disk_limit(config, state);
   {
-    RocksStore store(state, families);
+    RocksStore store = open_state_store(state, families);
     pins_ = std::make_unique<Pins>(store.family("pins"));
     if (!manifest) store_ = open_shards(store, state);
   }

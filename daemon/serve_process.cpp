@@ -11,7 +11,6 @@
 #include "daemon/link_options.h"
 #include "daemon/model_library.h"
 #include "peers/endpoint.h"
-#include "store/rocks_store.h"
 
 namespace caravan {
 
@@ -23,10 +22,9 @@ constexpr const char* kDefaultListen = "0.0.0.0:7420";
 }  // namespace
 
 ServeProcess::ServeProcess(EventLoop& loop, const Clock& clock, Random& random, const Config& config,
-                           Manifest manifest, LoadProgress progress)
+                           Manifest manifest, RocksStore& store, LoadProgress progress)
     : loop_(loop) {
   const std::string state = state_folder(config);
-  RocksStore store(state, {"pins", ShardStore::kRecordsFamily, ShardStore::kBulkFamily});
   pins_ = std::make_unique<Pins>(store.family("pins"));
   keys_ = load_or_create_keys(state, random);
   make_link(config, clock, random);
@@ -44,6 +42,11 @@ ServeProcess::ServeProcess(EventLoop& loop, const Clock& clock, Random& random, 
     pins_->add_ticket(ticket);
     link_->add_ticket(ticket);
   });
+}
+
+RocksStore ServeProcess::open_store(const Config& config) {
+  return open_state_store(state_folder(config),
+                          {"pins", ShardStore::kRecordsFamily, ShardStore::kBulkFamily});
 }
 
 ServeProcess::~ServeProcess() {

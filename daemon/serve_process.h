@@ -13,6 +13,7 @@
 #include "daemon/shard_service.h"
 #include "peers/pins.h"
 #include "peers/zmq_link.h"
+#include "store/rocks_store.h"
 
 namespace caravan {
 
@@ -20,9 +21,11 @@ namespace caravan {
 // Control thread.
 class ServeProcess {
  public:
+  // What it keeps in its state folder. Throws as open_state_store, at once when another process holds it.
+  static RocksStore open_store(const Config& config);
   // Throws as HeadProcess, ZmqLink, Serving and RunningFile.
   ServeProcess(EventLoop& loop, const Clock& clock, Random& random, const Config& config, Manifest manifest,
-               LoadProgress progress);
+               RocksStore& store, LoadProgress progress);
   ~ServeProcess();
   void start();
   HeadProcess& head() { return *head_; }

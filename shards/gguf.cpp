@@ -295,7 +295,7 @@ uint32_t take_version(Reader& reader) {
 
 }  // namespace
 
-GgufFile read_gguf(std::span<const std::byte> file, std::string_view name) {
+GgufFile read_gguf(std::span<const std::byte> file, std::string_view name, GgufPart part) {
   Reader reader(file, name);
   GgufFile gguf;
   gguf.metadata = Metadata(std::string(name));
@@ -317,7 +317,7 @@ GgufFile read_gguf(std::span<const std::byte> file, std::string_view name) {
     if (!names.insert(gguf.tensors.back().name).second)
       fail(ErrorCode::kMalformed, "{}: tensor {} is there twice", name, gguf.tensors.back().name);
   }
-  place_tensors(gguf, reader.position(), file.size(), name);
+  place_tensors(gguf, reader.position(), part == GgufPart::kHeader ? UINT64_MAX : file.size(), name);
   return gguf;
 }
 

@@ -47,10 +47,13 @@ enum class GgufType : uint32_t {
 
 inline constexpr uint64_t kGgufDefaultAlignment = 32;
 
+// What must be there of a file: the tensors' bytes, too, or the header alone (for who reads no tensor).
+enum class GgufPart : uint8_t { kWhole, kHeader };
+
 // Reads the header of a GGUF file (versions 2 and 3, little-endian) whose bytes are `file`; of the tensors'
 // own bytes only the place is checked. Nested arrays become keys of their own, "key.0", "key.1". Allocates no
 // more than a small multiple of the header's bytes. Throws kMalformed, kUnsupported, kLimit naming `name`,
 // the key or tensor, and the reason.
-GgufFile read_gguf(std::span<const std::byte> file, std::string_view name);
+GgufFile read_gguf(std::span<const std::byte> file, std::string_view name, GgufPart part = GgufPart::kWhole);
 
 }  // namespace caravan

@@ -78,9 +78,9 @@ std::string stem_of(const std::string& path, bool folder) {
   return folder ? absolute.filename().string() : absolute.stem().string();
 }
 
-Manifest read_gguf_manifest(const std::string& path) {
+Manifest read_gguf_manifest(const std::string& path, GgufPart part) {
   auto source = std::make_shared<FileSource>(std::vector<std::string>{path});
-  GgufFile file = read_gguf(source->mapped({0, 0, source->file_bytes(0)}), path);
+  GgufFile file = read_gguf(source->mapped({0, 0, source->file_bytes(0)}), path, part);
   Manifest manifest;
   manifest.origin = Manifest::Origin::kGguf;
   manifest.path = path;
@@ -95,7 +95,8 @@ Manifest read_gguf_manifest(const std::string& path) {
     tensors.push_back({std::move(tensor.name), tensor.type, std::string(name(tensor.type)),
                        std::move(tensor.dimensions), Extent{0, tensor.offset, tensor.bytes}});
   manifest.metadata = std::move(file.metadata);
-  manifest.source = std::move(source);
+  // Without one nobody can take what lies past the end for weights.
+  if (part == GgufPart::kWhole) manifest.source = std::move(source);
   assign_groups(manifest, tensors, false);
   return manifest;
 }
@@ -187,14 +188,26 @@ Hash256 Manifest::fingerprint() const {
   return hash.finish();
 }
 
-Manifest read_manifest(const std::string& path) {
+namespace {
+
+Manifest read_manifest(const std::string& path, GgufPart part) {
   std::error_code error;
   const bool folder = std::filesystem::is_directory(path, error);
   if (!folder && !std::filesystem::exists(path, error))
     fail(ErrorCode::kNotFound, "{}: there is no such file or folder", path);
-  Manifest manifest = folder ? read_hugging_face(path) : read_gguf_manifest(path);
+  Manifest manifest = folder ? read_hugging_face(path) : read_gguf_manifest(path, part);
   manifest.name = stem_of(path, folder);
   return manifest;
+}
+
+}  // namespace
+
+Manifest read_manifest(const std::string& path) {
+  return read_manifest(path, GgufPart::kWhole);
+}
+
+Manifest read_manifest_header(const std::string& path) {
+  return read_manifest(path, GgufPart::kHeader);
 }
 
 }  // namespace caravan

@@ -103,5 +103,8 @@ struct Manifest {
 // Reads a .gguf file, or a folder with config.json and safetensors. Nothing is loaded: weights are mapped.
 // Throws kNotFound, kMalformed, kUnsupported naming file, tensor and reason.
 Manifest read_manifest(const std::string& path);
+// The same, but a GGUF file may end anywhere after its header (a download that has begun). The manifest of a
+// GGUF file has no source then: its weights cannot be read.
+Manifest read_manifest_header(const std::string& path);
 
 }  // namespace caravan

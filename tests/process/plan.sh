@@ -61,6 +61,17 @@ expect_exit 2 "context" plan "$model" $state --context 8x
 expect_exit 2 "sequences" plan "$model" $state --sequences 0
 pass "plan: the picture, --json, the least budget runs and a byte less is refused with its reason"
 
+# Of a GGUF file the header does, wherever the file ends after it; nothing but plan takes it so.
+"$program" plan "$model" $state --context 1k --ram 64MiB >"$work/whole"
+full=$(stat -c %s "$model")
+head -c $((full / 4)) "$model" >"$work/demo.gguf"
+"$program" plan "$work/demo.gguf" $state --context 1k --ram 64MiB >"$work/header-alone" || give_up "the header is not enough for plan"
+cmp -s "$work/whole" "$work/header-alone" || give_up "the header gives another plan: $(diff "$work/whole" "$work/header-alone")"
+expect_exit 1 "lie past the file's end" run "$work/demo.gguf" --ids 1 -n 1 $state
+head -c 1000 "$model" >"$work/demo.gguf"
+expect_exit 1 "cut short or damaged" plan "$work/demo.gguf" $state
+pass "plan: the header of a GGUF file is enough"
+
 # A model of 400 thousand million weights: its header is all there is, the rest of the file is a hole.
 huge=$work/huge
 mkdir "$huge"

@@ -39,6 +39,7 @@ expect_exit 2 "did you mean 'threads'" run "$model" --config "$work/wrong.toml" 
 for command in run serve join invite demo status chat quantize tokenize inspect template calibrate plan bench; do
   "$program" "$command" --help | grep -q "^Examples:" || give_up "$command --help gives no example"
 done
+"$program" run --help >"$work/help"
 pass "mistakes on the command line end with 2 and name what was meant; each command's help has examples"
 
 # --- run ---
@@ -48,9 +49,11 @@ alone=$("$program" run "$model" -p "Once upon a time" -n 16 --temp 0 2>/dev/null
   give_up "--top-p 0 is not the likeliest token, or an empty --stop stops"
 [ -z "$("$program" run "$model" -p "Once upon a time" -n 0 2>/dev/null)" ] || give_up "-n 0 prints a text"
 json=$("$program" run "$model" --ids 1 -n 5 --temp 0 --json --kv-type f16 --context 64 --threads 100 2>/dev/null)
-for key in prompt_ids ids text token_ms wire_bytes; do
-  [[ $json == *"\"$key\":"* ]] || give_up "run --json has no $key: $json"
-done
+# Its help names every key, and no other one.
+keys=$(sed 's/"plan":{[^}]*}/"plan":0/; s/"text":"[^"]*"/"text":0/' <<<"$json" | grep -o '"[a-z_]*":' | tr -d '":')
+[ "$(wc -l <<<"$keys")" -ge 17 ] || give_up "run --json has but: $keys"
+described=$(tr -s '\n ' ' ' <"$work/help" | sed 's/.*print one object: //; s/ --logits.*//; s/([^)]*)//g; s/ and /, /; s/ //g' | tr , '\n')
+[ "$(sort <<<"$keys")" = "$(sort <<<"$described")" ] || give_up "run --help describes $described, run --json has $keys"
 [ "$(grep -o '"token_ms":\[[^]]*\]' <<<"$json" | tr -cd , | wc -c)" = 4 ] || give_up "not one token_ms a token: $json"
 "$program" run "$model" --ids 1,2,3 -n 0 --logits "$work/logits" >/dev/null 2>&1
 [ "$(wc -c <"$work/logits")" = $((3 * 4096 * 4)) ] || give_up "--logits writes another shape"
@@ -139,6 +142,25 @@ expect_exit 1 "with at least" run "$model" --ids 1 -n 1 --context 1024 --kv-ram 
 pass "run --kv-ram: KV on disk and back, the same ids, and nothing is left behind"
 pass "run: text, -n 0, --json, --logits, --kv-type, --context, progress, --ram"
 
+# --- A store that is damaged names the file and the way out ---
+"$program" import "$model" --state "$work/store" >/dev/null 2>&1 || give_up "import fails"
+echo rubbish >"$work/store/store/CARAVAN"
+for command in ls verify "run demo --ids 1 -n 1" "import $model"; do
+  expect_exit 1 "$work/store/store/CARAVAN says \"rubbish\", where \"caravan store 1\" was expected.*move the folder $work/store/store away and import again" \
+    $command --state "$work/store"
+done
+echo "caravan store 1" >"$work/store/store/CARAVAN"
+"$program" ls --state "$work/store" | grep -q demo || give_up "a store that is mended is not read"
+for list in "$work"/store/store/MANIFEST-*; do echo nonsense >"$list"; done
+for command in ls verify "run demo --ids 1 -n 1" "import $model" "serve $model $loopback"; do
+  expect_exit 1 "the store $work/store/store is damaged.*move the folder $work/store/store away and import again" $command \
+    --state "$work/store"
+done
+mv "$work/store/store" "$work/store-damaged"
+"$program" import "$model" --state "$work/store" >/dev/null 2>&1 && "$program" run demo --ids 1 -n 1 --state "$work/store" >/dev/null 2>&1 ||
+  give_up "the way out of a damaged store does not lead out"
+pass "a damaged store names file and way out, and the way out works"
+
 # --- Interrupted work leaves nothing ---
 interrupt() { # NAME: signals the program, expects 130 within 3 s
   sleep 0.7
@@ -181,7 +203,13 @@ grep -q "^API at http://$(api_of "$work/head") " "$work/head.out" || give_up "se
 [[ $(http "$(api_of "$work/head")" GET /v1/models) == *'"id":"tale"'* ]] || give_up "--name is not the model's id"
 before=$(answer "$work/head")
 [ "$before" = "$alone" ] || give_up "the API continues with '$before', run with '$alone'"
-pass "serve: /health, --name, and the text of run"
+# Another one of that folder ends before it measures anything.
+since=$SECONDS
+expect_exit 1 "$work/head/store is held by another process; use another folder with --state DIR" serve "$model" $loopback \
+  --state "$work/head"
+[ $((SECONDS - since)) -le 3 ] && ! grep -q measuring "$work/last.err" || give_up "a folder in use is told late: $(cat "$work/last.err")"
+is_ready "$work/head" || give_up "a second serve disturbs the first"
+pass "serve: /health, --name, the text of run, and a folder in use is told at once"
 
 "$program" invite --state "$work/head" >"$work/ticket" 2>/dev/null
 [[ $(cat "$work/ticket") == caravan1:* ]] || give_up "invite prints no ticket"

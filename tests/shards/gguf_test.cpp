@@ -168,6 +168,25 @@ TEST(Gguf, RefusesTheDemoModelCutAnywhere) {
   }
 }
 
+// For who reads no tensor, whatever follows the header may be missing; the header itself may not.
+TEST(Gguf, TheHeaderAloneDoesForWhoReadsNoTensor) {
+  const auto whole = read_bytes(demo_gguf());
+  const GgufFile gguf = read_gguf(whole, "demo");
+  uint64_t header = whole.size();
+  for (const GgufTensor& tensor : gguf.tensors) header = std::min(header, tensor.offset);
+  const auto first = std::span(whole).first(header);
+  const GgufFile alone = read_gguf(first, "demo", GgufPart::kHeader);
+  ASSERT_EQ(alone.tensors.size(), gguf.tensors.size());
+  for (size_t i = 0; i < gguf.tensors.size(); ++i) EXPECT_EQ(alone.tensors[i].offset, gguf.tensors[i].offset);
+  EXPECT_THROW(read_gguf(first, "demo"), Error);
+  SeededRandom random(2);
+  for (int turn = 0; turn < 100; ++turn) {
+    // What fills the header up to the first tensor's place is no part of it.
+    const size_t length = random.below(header - kGgufDefaultAlignment);
+    EXPECT_THROW(read_gguf(first.first(length), "cut", GgufPart::kHeader), Error) << length;
+  }
+}
+
 // A flipped bit in the header gives a file that is read or refused, never anything else.
 TEST(Gguf, SurvivesFlippedBits) {
   GgufBytes file;
