@@ -34,6 +34,10 @@ class BulkStore {
   virtual std::unique_ptr<Batch> begin() = 0;
   // False when the key is not there.
   virtual bool read(std::string_view key, const Use& use) const = 0;
+  // Several at once, in ascending order, which is cheaper where they lie next to one another. `use` is called
+  // for those that are there, by their place in `keys`, as far as the call does not throw.
+  using UseOne = std::function<void(size_t place, std::span<const std::byte> value)>;
+  virtual void read_many(std::span<const std::string> keys, const UseOne& use) const = 0;
   struct Range {
     std::string first, last;  // keys from the one up to, not with, the other
   };

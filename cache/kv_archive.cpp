@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <numeric>
 #include <utility>
 
 #include "base/check.h"
 #include "base/log.h"
-#include "cache/kv_value.h"
 
 namespace caravan {
 
@@ -215,38 +215,49 @@ void KvArchive::unpin(const Block& block) {
 
 // --- Reading ---
 
-std::optional<Error> KvArchive::read(const Block& block, uint32_t layer, std::span<std::byte> to) {
-  const auto piece = std::find_if(block.pieces_.begin(), block.pieces_.end(), [&](const ArchivedBlock& one) {
-    return layer >= one.first_layer && layer < one.first_layer + one.layers;
-  });
-  const auto is = [&](const Error& error) {
-    return Error(error.code(), fmt::format("{}: block {}, layer {}: {}", options_.name,
-                                           short_string(block.tag()), layer, error.message()));
+std::optional<Error> KvArchive::read(const Block& block, uint32_t first_layer,
+                                     std::span<const uint64_t> part_bytes, std::byte* to) {
+  const auto failure = [&](uint32_t layer, const Error& why) {
+    return Error(why.code(), fmt::format("{}: block {}, layer {}: {}", options_.name,
+                                         short_string(block.tag()), layer, why.message()));
   };
-  if (piece == block.pieces_.end()) return is(Error(ErrorCode::kIo, "it is not there any more"));
+  uint32_t layer = first_layer;
+  while (!part_bytes.empty()) {
+    const auto piece = std::find_if(
+        block.pieces_.begin(), block.pieces_.end(),
+        [&](const ArchivedBlock& one) { return layer >= one.first_layer && layer < one.end_layer(); });
+    if (piece == block.pieces_.end()) return failure(layer, {ErrorCode::kIo, "it is not there any more"});
+    const auto parts = part_bytes.first(std::min<size_t>(part_bytes.size(), piece->end_layer() - layer));
+    if (const auto failed = read_timed(piece->serial, layer, parts, to)) {
+      quarantine(piece->serial);
+      return failure(failed->layer, failed->why);
+    }
+    for (const uint64_t bytes : parts) to += bytes;
+    layer += static_cast<uint32_t>(parts.size());
+    part_bytes = part_bytes.subspan(parts.size());
+  }
+  return std::nullopt;
+}
+
+std::optional<KvReadFailure> KvArchive::read_timed(uint64_t serial, uint32_t first_layer,
+                                                   std::span<const uint64_t> part_bytes, std::byte* to) {
   {
     const Lock lock(mutex_);
     if (rate_.active++ == 0) rate_.since = clock_.now();
   }
-  const std::optional<Error> error = read_kv(*values_, piece->serial, layer, to);
-  {
-    const Lock lock(mutex_);
-    if (!error) rate_.bytes += to.size();
-    if (--rate_.active == 0) {
-      rate_.busy_ns += static_cast<uint64_t>((clock_.now() - rate_.since).count());
-      if (rate_.bytes >= kMeasuredBytes) {
-        const double measured = static_cast<double>(rate_.busy_ns) / static_cast<double>(rate_.bytes);
-        rate_.ns_per_byte = std::clamp((rate_.ns_per_byte + measured) / 2, 1e-3, 1e6);
-        rate_.busy_ns = rate_.bytes = 0;
-      }
-    }
+  auto failed = read_kv(*values_, serial, first_layer, part_bytes, to);
+  const uint64_t bytes = std::accumulate(part_bytes.begin(), part_bytes.end(), uint64_t{0});
+  if (!failed) counters_.bytes_read.add(bytes + part_bytes.size() * kKvSealBytes);
+  const Lock lock(mutex_);
+  if (!failed) rate_.bytes += bytes;
+  if (--rate_.active > 0) return failed;
+  rate_.busy_ns += static_cast<uint64_t>((clock_.now() - rate_.since).count());
+  if (rate_.bytes >= kMeasuredBytes) {
+    const double measured = static_cast<double>(rate_.busy_ns) / static_cast<double>(rate_.bytes);
+    rate_.ns_per_byte = std::clamp((rate_.ns_per_byte + measured) / 2, 1e-3, 1e6);
+    rate_.busy_ns = rate_.bytes = 0;
   }
-  if (!error) {
-    counters_.bytes_read.add(to.size() + kKvSealBytes);
-    return std::nullopt;
-  }
-  quarantine(piece->serial);
-  return is(*error);
+  return failed;
 }
 
 void KvArchive::quarantine(uint64_t serial) {

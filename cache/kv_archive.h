@@ -25,6 +25,7 @@
 #include "cache/kv_archive_index.h"
 #include "cache/kv_batches.h"
 #include "cache/kv_day_budget.h"
+#include "cache/kv_value.h"
 
 namespace caravan {
 
@@ -94,9 +95,10 @@ class KvArchive {
   // disk; never throws.
   std::vector<Handle> write(const KvArchiveShape& shape, std::span<const Write> writes);
 
-  // A layer (of the model) of the block. On an error, which names both, it is in quarantine: not found any
-  // more, and erased.
-  std::optional<Error> read(const Block& block, uint32_t layer, std::span<std::byte> to);
+  // Consecutive layers (of the model) of the block, one after the other to `to`. On an error, which names the
+  // block and the layer, it is in quarantine: not found any more, and erased.
+  std::optional<Error> read(const Block& block, uint32_t first_layer, std::span<const uint64_t> part_bytes,
+                            std::byte* to);
 
   struct Status {
     uint64_t bytes = 0;   // on disk, with what waits to be erased
@@ -124,6 +126,8 @@ class KvArchive {
   void put_record(uint64_t first);
   Handle make_handle(const BlockTag& tag, std::vector<uint64_t> serials);
   void unpin(const Block& block);
+  std::optional<KvReadFailure> read_timed(uint64_t serial, uint32_t first_layer,
+                                          std::span<const uint64_t> part_bytes, std::byte* to);
   void quarantine(uint64_t serial);
   void add(const ArchivedBlock& block);
   bool is_off() const;
@@ -182,8 +186,8 @@ class KvArchive::Block {
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
   const BlockTag& tag() const { return tag_; }
-  std::optional<Error> read(uint32_t layer, std::span<std::byte> to) const {
-    return archive_.read(*this, layer, to);
+  std::optional<Error> read(uint32_t first_layer, std::span<const uint64_t> part_bytes, std::byte* to) const {
+    return archive_.read(*this, first_layer, part_bytes, to);
   }
 
  private:

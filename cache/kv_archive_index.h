@@ -27,6 +27,7 @@ struct ArchivedBlock {
   uint32_t run = 1;                      // blocks of its sequence from the last fork on, with this one
   uint32_t uses = 0;                     // since it was written
   uint64_t last_use = 0;                 // by the archive's clock
+  uint32_t end_layer() const { return first_layer + layers; }
   bool operator==(const ArchivedBlock&) const = default;
 };
 

@@ -18,6 +18,9 @@ constexpr uint64_t kIdleSteps = 64;
 constexpr uint64_t kOfferAgainSteps = 64;
 // Blocks on their way to the archive at a time: they cannot change, nor give way.
 constexpr size_t kMostArchiving = 16;
+// Layers of a block that lie together are read together up to so many bytes: a read of 64 KiB costs the
+// processor as much by itself as by its bytes.
+constexpr uint64_t kMostRunBytes = 256u << 10;
 
 }  // namespace
 
@@ -39,6 +42,11 @@ KvFrames::KvFrames(Device& device, Budget& budget, std::vector<KvLayerShape> lay
     block_bytes_ += part_bytes_.back();
   }
   const uint32_t most = spill ? spill->frames : blocks;
+  run_layers_.resize(layers_.size());
+  for (uint32_t layer = 0, first = 0; layer < layers_.size(); ++layer) {
+    if (part_offsets_[layer] + part_bytes_[layer] - part_offsets_[first] > kMostRunBytes) first = layer;
+    ++run_layers_[first];
+  }
   if (sharing) {
     border_.emplace(sharing->least, most);
     neighbour_ = sharing->neighbour;
@@ -208,7 +216,8 @@ void KvFrames::hold(uint32_t block) {
   if (residency_.resident(block)) return residency_.pin(block);
   std::vector<KvRead> reads;
   for (uint32_t layer = 0; layer < layers_.size(); ++layer)
-    reads.push_back({residency_.serial(block), layer, part_in_frame(block, layer)});
+    if (const uint32_t run = run_layers_[layer]; run > 0)
+      reads.push_back({residency_.serial(block), layer, run, part_in_frame(block, layer)});
   const std::optional<Error> error = mover_->wait(mover_->read(reads));
   if (error) {
     residency_.lost(block);

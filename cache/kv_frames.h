@@ -98,6 +98,9 @@ class KvFrames {
   const std::vector<KvLayerShape>& layers() const { return layers_; }
   KvType type() const { return type_; }
   uint64_t part_bytes(uint32_t layer) const { return part_bytes_[layer]; }
+  // Of a block that comes into a frame, so many layers are read together, from this one on; 0: it comes with
+  // one before it.
+  uint32_t run_layers(uint32_t layer) const { return run_layers_[layer]; }
   uint64_t block_bytes() const { return block_bytes_; }
   KvMover& mover() { return *mover_; }
 
@@ -115,6 +118,7 @@ class KvFrames {
   const std::vector<KvLayerShape> layers_;
   const KvType type_;
   std::vector<uint64_t> part_bytes_, part_offsets_;
+  std::vector<uint32_t> run_layers_;
   uint64_t block_bytes_ = 0;
   const bool store_;
   KvArchive* const archive_;

@@ -1,5 +1,6 @@
 #include "cache/kv_mover.h"
 
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -234,18 +235,15 @@ void KvMover::read_loop() {
 
 std::optional<Error> KvMover::read_part(const Part& part) const {
   const KvRead& read = part.read;
-  const std::span<std::byte> to(read.to, shape_.part_bytes[read.layer]);
-  const uint32_t layer = shape_.first_layer + read.layer;
+  const auto bytes = std::span(shape_.part_bytes).subspan(read.first_layer, read.layers);
   std::optional<Error> error;
-  if (part.archived) {
-    error = part.archived->read(layer, to);
-  } else {
-    const std::optional<Error> reason = read_kv(*store_, read.serial, read.layer, to);
-    if (reason)
-      error.emplace(reason->code(),
-                    fmt::format("{}: block {}, layer {}: {}", name_, read.serial, layer, reason->message()));
-  }
-  if (!error) counters_.bytes_read.add(to.size() + kKvSealBytes);
+  if (part.archived)
+    error = part.archived->read(shape_.first_layer + read.first_layer, bytes, read.to);
+  else if (const auto failed = read_kv(*store_, read.serial, read.first_layer, bytes, read.to))
+    error.emplace(failed->why.code(), fmt::format("{}: block {}, layer {}: {}", name_, read.serial,
+                                                  shape_.first_layer + failed->layer, failed->why.message()));
+  if (!error)
+    counters_.bytes_read.add(std::accumulate(bytes.begin(), bytes.end(), bytes.size() * kKvSealBytes));
   return error;
 }
 

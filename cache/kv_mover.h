@@ -28,10 +28,10 @@ struct KvCounters {
   Counter waited_ns;      // time in which the computation waited for either
 };
 
-// The part of one layer in one block, on its way back to `to`.
+// The parts of consecutive layers in one block, on their way back, one after the other to `to`.
 struct KvRead {
   uint64_t serial = 0;
-  uint32_t layer = 0;
+  uint32_t first_layer = 0, layers = 1;
   std::byte* to = nullptr;
 };
 

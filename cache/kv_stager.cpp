@@ -9,6 +9,9 @@ namespace caravan {
 
 namespace {
 
+// That wait to be used, where they need no slots.
+constexpr size_t kMostJobs = 1024;
+
 uint64_t largest_part(const std::vector<KvLayerShape>& layers, KvType type) {
   uint64_t most = 0;
   for (const KvLayerShape& layer : layers) most = std::max(most, 2 * kv_side_bytes(layer, type));
@@ -65,42 +68,60 @@ std::optional<KvStager::Job> KvStager::next_job() {
       const Part& part = parts_[cursor_part_];
       const uint32_t first = first_block_in_reach(frames_.layers()[cursor_layer_], part.first_position);
       while (!part.error && cursor_missing_ < part.missing.size()) {
-        Job job;
-        job.place = {cursor_layer_, cursor_part_, part.missing[cursor_missing_].place / kPieceBlocks};
-        std::byte* slot = slots_.address() + jobs_made_ % kSlots * slot_bytes_;
-        std::vector<KvRead> reads;
-        for (; cursor_missing_ < part.missing.size(); ++cursor_missing_) {
-          const Missing& missing = part.missing[cursor_missing_];
-          if (missing.place / kPieceBlocks != job.place.piece) break;
-          if (missing.place < first && !missing.to_stay) continue;
-          const uint32_t block = (*part.blocks)[missing.place];
-          std::byte* to = missing.to_stay ? frames_.part_in_frame(block, cursor_layer_)
-                                          : std::exchange(slot, slot + frames_.part_bytes(cursor_layer_));
-          reads.push_back({frames_.serial(block), cursor_layer_, to});
-          job.addresses.emplace_back(missing.place, to);
-        }
-        if (reads.empty()) continue;
-        job.ticket = frames_.mover().read(reads);
-        ++jobs_made_;
-        return job;
+        Job job = make_job(part, first);
+        if (!job.addresses.empty()) return job;
       }
     }
   }
   return std::nullopt;
 }
 
+// Of the missing block at the cursor, and of those behind it in the same piece.
+KvStager::Job KvStager::make_job(const Part& part, uint32_t first_needed) {
+  Job job;
+  job.place = {cursor_layer_, cursor_part_, part.missing[cursor_missing_].place / kPieceBlocks};
+  std::byte* slot = slots_.address() + slots_taken_ % kSlots * slot_bytes_;
+  const uint32_t run = frames_.run_layers(cursor_layer_);
+  std::vector<KvRead> reads;
+  for (; cursor_missing_ < part.missing.size(); ++cursor_missing_) {
+    const Missing& missing = part.missing[cursor_missing_];
+    if (missing.place / kPieceBlocks != job.place.piece) break;
+    if (missing.place < first_needed && !missing.to_stay) continue;
+    const uint32_t block = (*part.blocks)[missing.place];
+    std::byte* to = nullptr;
+    if (missing.to_stay) {
+      to = frames_.part_in_frame(block, cursor_layer_);
+      if (run > 0) reads.push_back({frames_.serial(block), cursor_layer_, run, to});
+    } else {
+      to = std::exchange(slot, slot + frames_.part_bytes(cursor_layer_));
+      reads.push_back({frames_.serial(block), cursor_layer_, 1, to});
+      job.has_slot = true;
+    }
+    job.addresses.emplace_back(missing.place, to);
+  }
+  if (!reads.empty()) job.ticket = frames_.mover().read(reads);
+  slots_taken_ += job.has_slot;
+  slots_in_use_ += job.has_slot;
+  return job;
+}
+
 void KvStager::read_ahead() {
-  while (jobs_.size() < kSlots) {
+  while (slots_in_use_ < kSlots && jobs_.size() < kMostJobs) {
     std::optional<Job> job = next_job();
     if (!job) return;
     jobs_.push_back(std::move(*job));
   }
 }
 
+std::optional<Error> KvStager::wait(const Job& job) {
+  return job.ticket ? frames_.mover().wait(job.ticket) : std::nullopt;
+}
+
 void KvStager::drop_front() {
   const Job& job = jobs_.front();
   Part& part = parts_[job.place.part];
-  if (auto error = frames_.mover().wait(job.ticket); error && !part.error) part.error = std::move(error);
+  if (auto error = wait(job); error && !part.error) part.error = std::move(error);
+  slots_in_use_ -= job.has_slot;
   jobs_.pop_front();
 }
 
@@ -123,7 +144,7 @@ KvStager::Reach KvStager::reach(size_t part, uint32_t layer, uint32_t piece, uin
     return {table_.data(), last};
   const Job& job = jobs_.front();
   if (job.place.piece > piece) return {table_.data(), std::min(last, job.place.piece)};
-  const std::optional<Error> error = frames_.mover().wait(job.ticket);
+  const std::optional<Error> error = wait(job);
   if (error) {
     parts_[part].error = error;
     throw Error(*error);

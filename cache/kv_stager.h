@@ -15,8 +15,8 @@ namespace caravan {
 
 // Reads, during a step, what attention needs of blocks that are not in frames: the order of (layer, part of
 // the step, softmax piece) is known for the whole step, so the reads run ahead of the use by as many pieces
-// as there are slots. Where frames are to spare, blocks are read into those instead, and stay. The compute
-// thread owns it.
+// as there are slots. Where frames are to spare, blocks are read into those instead, some layers at a time
+// and as far ahead as may be, and stay. The compute thread owns it.
 class KvStager {
  public:
   static constexpr uint32_t kSlots = 4;
@@ -67,24 +67,29 @@ class KvStager {
       return std::tie(layer, part, piece) < std::tie(other.layer, other.part, other.piece);
     }
   };
+  // A piece of a layer, of which something is or was to be read.
   struct Job {
     Place place;
-    KvMover::Ticket ticket;
+    KvMover::Ticket ticket;  // null: an earlier layer's job reads it, too
+    bool has_slot = false;
     std::vector<std::pair<uint32_t, std::byte*>> addresses;  // by place in the sequence
   };
   void find_missing(Part& part);
   // The next piece with something to read, as of the cursor.
   std::optional<Job> next_job();
+  Job make_job(const Part& part, uint32_t first_needed);
   void read_ahead();
+  std::optional<Error> wait(const Job& job);
   void drop_front();
   KvBlock as_block(std::byte* address, uint32_t layer) const;
 
   KvFrames& frames_;
   uint64_t slot_bytes_ = 0;
   DeviceBuffer slots_;
-  uint64_t jobs_made_ = 0;
+  uint64_t slots_taken_ = 0;  // ever
+  size_t slots_in_use_ = 0;
   std::vector<Part> parts_;
-  std::deque<Job> jobs_;  // at most kSlots
+  std::deque<Job> jobs_;
   // What was read last, or is being read next.
   uint32_t cursor_layer_ = 0;
   size_t cursor_part_ = 0, cursor_missing_ = 0;

@@ -1,6 +1,7 @@
 #include "cache/kv_value.h"
 
 #include <cstring>
+#include <utility>
 
 #include "base/hash.h"
 
@@ -30,28 +31,65 @@ void seal_kv(std::span<const std::byte> part, uint64_t serial, uint32_t layer,
   std::memcpy(value.data() + part.size(), &sum, sizeof sum);
 }
 
-std::optional<Error> read_kv(const BulkStore& store, uint64_t serial, uint32_t layer,
-                             std::span<std::byte> to) {
+namespace {
+
+// Takes a value apart: the part goes to `to` when it is what was stored there.
+std::optional<Error> take(std::span<const std::byte> value, uint64_t serial, uint32_t layer,
+                          std::span<std::byte> to) {
+  if (value.size() != to.size() + kKvSealBytes)
+    return Error(ErrorCode::kIo,
+                 fmt::format("{} of {} bytes came back", value.size(), to.size() + kKvSealBytes));
+  uint64_t sum = 0;
+  std::memcpy(&sum, value.data() + to.size(), sizeof sum);
+  if (checksum(value.first(to.size()), serial, layer) != sum)
+    return Error(ErrorCode::kMalformed, "it is damaged on disk, its checksum differs");
+  std::memcpy(to.data(), value.data(), to.size());
+  return std::nullopt;
+}
+
+std::optional<Error> read_one(const BulkStore& store, uint64_t serial, uint32_t layer,
+                              std::span<std::byte> to) {
   std::optional<Error> error;
   try {
-    const bool found = store.read(kv_key(serial, layer), [&](std::span<const std::byte> value) {
-      if (value.size() != to.size() + kKvSealBytes) {
-        error.emplace(ErrorCode::kIo,
-                      fmt::format("{} of {} bytes came back", value.size(), to.size() + kKvSealBytes));
-        return;
-      }
-      uint64_t sum = 0;
-      std::memcpy(&sum, value.data() + to.size(), sizeof sum);
-      if (checksum(value.first(to.size()), serial, layer) != sum)
-        error.emplace(ErrorCode::kMalformed, "it is damaged on disk, its checksum differs");
-      else
-        std::memcpy(to.data(), value.data(), to.size());
-    });
-    if (!found) error.emplace(ErrorCode::kIo, "it is not there any more");
+    const auto use = [&](std::span<const std::byte> value) { error = take(value, serial, layer, to); };
+    if (!store.read(kv_key(serial, layer), use)) error.emplace(ErrorCode::kIo, "it is not there any more");
   } catch (const Error& thrown) {
     error.emplace(thrown.code(), thrown.message());
   }
   return error;
+}
+
+// False when anything was wrong with any of them.
+bool read_together(const BulkStore& store, uint64_t serial, uint32_t first_layer,
+                   std::span<const std::span<std::byte>> parts) {
+  std::vector<std::string> keys;
+  for (uint32_t i = 0; i < parts.size(); ++i) keys.push_back(kv_key(serial, first_layer + i));
+  size_t good = 0;
+  try {
+    store.read_many(keys, [&](size_t place, std::span<const std::byte> value) {
+      if (!take(value, serial, first_layer + static_cast<uint32_t>(place), parts[place])) ++good;
+    });
+  } catch (const Error&) {
+    return false;
+  }
+  return good == parts.size();
+}
+
+}  // namespace
+
+std::optional<KvReadFailure> read_kv(const BulkStore& store, uint64_t serial, uint32_t first_layer,
+                                     std::span<const uint64_t> part_bytes, std::byte* to) {
+  std::vector<std::span<std::byte>> parts;
+  for (const uint64_t bytes : part_bytes) {
+    parts.emplace_back(to, bytes);
+    to += bytes;
+  }
+  if (parts.size() > 1 && read_together(store, serial, first_layer, parts)) return std::nullopt;
+  // One by one, also to find out which it is.
+  for (uint32_t i = 0; i < parts.size(); ++i)
+    if (auto error = read_one(store, serial, first_layer + i, parts[i]))
+      return KvReadFailure{first_layer + i, std::move(*error)};
+  return std::nullopt;
 }
 
 }  // namespace caravan

@@ -21,9 +21,12 @@ inline constexpr uint64_t kKvSealBytes = sizeof(uint64_t);
 // Makes `value` the part with its checksum, of which the place is a part, so that a part in another's place
 // is found, too.
 void seal_kv(std::span<const std::byte> part, uint64_t serial, uint32_t layer, std::vector<std::byte>& value);
-// Reads a part whole. kIo or kMalformed, and why, when it is not there, short or damaged; `to` is then of no
-// use.
-std::optional<Error> read_kv(const BulkStore& store, uint64_t serial, uint32_t layer,
-                             std::span<std::byte> to);
+// Reads the parts of consecutive layers whole, one after the other to `to`; together when there are several.
+struct KvReadFailure {
+  uint32_t layer = 0;  // the first that failed
+  Error why;           // kIo or kMalformed: it is not there, short or damaged
+};
+std::optional<KvReadFailure> read_kv(const BulkStore& store, uint64_t serial, uint32_t first_layer,
+                                     std::span<const uint64_t> part_bytes, std::byte* to);
 
 }  // namespace caravan

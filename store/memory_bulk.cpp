@@ -66,6 +66,11 @@ bool MemoryBulk::read(std::string_view key, const Use& use) const {
   return true;
 }
 
+void MemoryBulk::read_many(std::span<const std::string> keys, const UseOne& use) const {
+  for (size_t place = 0; place < keys.size(); ++place)
+    read(keys[place], [&](std::span<const std::byte> value) { use(place, value); });
+}
+
 void MemoryBulk::erase_ranges(std::span<const Range> ranges) {
   if (!ranges.empty()) ask(Operation::kErase, ranges.front().first);
   std::lock_guard lock(mutex_);

@@ -34,6 +34,7 @@ class MemoryBulk final : public BulkStore {
 
   std::unique_ptr<Batch> begin() override;
   bool read(std::string_view key, const Use& use) const override;
+  void read_many(std::span<const std::string> keys, const UseOne& use) const override;
   void erase_ranges(std::span<const Range> ranges) override;
   Bytes rewritten() const override;
   Bytes bytes() const override;

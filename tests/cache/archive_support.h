@@ -81,10 +81,19 @@ inline uint32_t found_of_chain(const KvArchive& archive, uint64_t first, uint64_
 inline bool reads_back(KvArchive& archive, const BlockTag& tag, const KvArchiveShape& shape = small_shape()) {
   const KvArchive::Handle block = archive.adopt(shape, tag);
   if (!block) return false;
+  // Alone, and those from it on together.
   for (uint32_t i = 0; i < shape.layers(); ++i) {
-    std::vector<std::byte> to(shape.part_bytes[i]);
-    if (block->read(shape.first_layer + i, to)) return false;
-    if (to != content_of(tag, shape.first_layer + i, to.size())) return false;
+    std::vector<std::byte> expected;
+    for (const size_t count : {size_t{1}, shape.part_bytes.size() - i}) {
+      expected.clear();
+      for (uint32_t layer = i; layer < i + count; ++layer) {
+        const auto content = content_of(tag, shape.first_layer + layer, shape.part_bytes[layer]);
+        expected.insert(expected.end(), content.begin(), content.end());
+      }
+      std::vector<std::byte> to(expected.size());
+      const auto parts = std::span(shape.part_bytes).subspan(i, count);
+      if (block->read(shape.first_layer + i, parts, to.data()) || to != expected) return false;
+    }
   }
   return true;
 }

@@ -198,7 +198,8 @@ void leave_holes(World& world, KvArchive& archive) {
       std::vector<std::byte>& value = *world.values->value(kv_key(8 * batch + i + 1, 4));
       value[3] ^= std::byte{1};
       std::vector<std::byte> to(96);
-      EXPECT_TRUE(archive.adopt(small_shape(), numbered_tag(number))->read(4, to));
+      const auto parts = std::vector<uint64_t>{to.size()};
+      EXPECT_TRUE(archive.adopt(small_shape(), numbered_tag(number))->read(4, parts, to.data()));
     }
   }
 }
@@ -244,8 +245,8 @@ TEST(KvArchive, ADamagedBlockIsReadOnceAndThenNeverFoundUntilItIsWrittenAgain) {
   const std::string key = world.values->keys()[4];  // the second layer of the second block
   world.values->value(key)->at(3) ^= std::byte{1};
   auto block = archive->adopt(small_shape(), numbered_tag(2));
-  std::vector<std::byte> to(64);
-  const auto error = block->read(5, to);
+  std::vector<std::byte> to(96 + 64);
+  const auto error = block->read(4, std::vector<uint64_t>{96, 64}, to.data());
   ASSERT_TRUE(error);
   EXPECT_NE(error->message().find("the archive: block 02000000, layer 5"), std::string::npos)
       << error->message();

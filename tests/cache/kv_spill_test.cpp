@@ -4,6 +4,8 @@
 #include <atomic>
 #include <chrono>
 #include <map>
+#include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -81,6 +83,31 @@ TEST(KvSpill, BlocksComeBackToStayWhenOthersAreGone) {
   const uint64_t before = tale.counters().bytes_read.value();
   tale.run({{1, 1}});
   EXPECT_EQ(tale.counters().bytes_read.value(), before);
+}
+
+// A read of 256 KiB takes two of these layers' parts, so that a block comes in three.
+TEST(KvSpill, BlocksThatComeBackToStayAreReadOnceAndSomeLayersAtATime) {
+  const std::vector<KvLayerShape> layers(5, {1, 416});
+  std::map<std::string, int> reads;
+  std::mutex mutex;
+  MemoryBulk store([&](Operation operation, std::string_view key) {
+    const std::lock_guard lock(mutex);
+    if (operation == Operation::kRead) ++reads[std::string(key)];
+    return Fault::kNone;
+  });
+  Tale tale(store, 24, layers);
+  tale.open(1);
+  tale.run({{1, 12 * kPositions}});
+  tale.open(2);
+  for (int i = 0; i < 20; ++i) tale.run({{2, kPositions}});
+  tale.close(2);
+  const uint64_t before = tale.counters().bytes_read.value();
+  reads.clear();
+  EXPECT_TRUE(tale.run({{1, 1}}).empty());
+  EXPECT_GE(reads.size(), 5u * 6);
+  for (const auto& [key, times] : reads) EXPECT_EQ(times, 1) << key.size();
+  const uint64_t part = 2 * kPositions * 416 * sizeof(float) + 8;
+  EXPECT_EQ(tale.counters().bytes_read.value() - before, reads.size() * part);
 }
 
 TEST(KvSpill, WhatIsNotNeededAnyMoreLeavesTheDisk) {

@@ -86,6 +86,20 @@ void behaves_as_a_map(BulkStore& store, uint64_t seed, int operations) {
       batch->commit();
       model.merge(added);
     }
+    std::vector<std::string> some;
+    for (uint32_t key = 1000; key < next; ++key)
+      if (random.below(3) > 0) some.push_back(key_of(key));
+    std::map<std::string, Value> together;
+    store.read_many(some, [&](size_t place, std::span<const std::byte> value) {
+      together.emplace(some[place], Value(value.begin(), value.end()));
+    });
+    for (const std::string& key : some) {
+      const auto found = model.find(key);
+      ASSERT_EQ(together.count(key) > 0, found != model.end()) << key;
+      if (found != model.end()) {
+        ASSERT_EQ(together[key], found->second) << key;
+      }
+    }
     for (uint32_t key = 1000; key < next; ++key) {
       const auto found = model.find(key_of(key));
       const auto got = get(store, key_of(key));
@@ -222,7 +236,9 @@ TEST(RocksBulk, ADamagedTableIsAnErrorOrTheValueAndNeverTheEnd) {
     if (entry.path().extension() == ".sst") table = entry.path();
   std::ifstream in(table, std::ios::binary);
   const std::string whole{std::istreambuf_iterator<char>(in), {}};
-  size_t errors = 0;
+  std::vector<std::string> keys;
+  for (uint32_t i = 0; i < 8; ++i) keys.push_back(key_of(i));
+  size_t errors = 0, errors_together = 0;
   for (uint64_t seed = 0; seed < 60; ++seed) {
     SeededRandom random(seed);
     std::string damaged = whole;
@@ -241,8 +257,17 @@ TEST(RocksBulk, ADamagedTableIsAnErrorOrTheValueAndNeverTheEnd) {
         ++errors;
       }
     }
+    try {
+      bulk->read_many(keys, [&](size_t place, std::span<const std::byte> got) {
+        ASSERT_TRUE(std::equal(got.begin(), got.end(), values[place].begin(), values[place].end()));
+      });
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kMalformed) << error.message();
+      ++errors_together;
+    }
   }
   EXPECT_GT(errors, 30u);
+  EXPECT_GT(errors_together, 30u);
 }
 
 TEST(RocksBulk, HalfWrittenTablesAreRemovedAtOpening) {
