@@ -332,6 +332,11 @@ void KvCache::finish_step(bool complete) {
   frames_.write_behind();
 }
 
+void KvCache::finish_archiving(Duration most) {
+  finish_step(false);
+  frames_.finish_archiving(most);
+}
+
 // What a sequence that lost state went on with is of no use to anybody.
 void KvCache::archive(const Held& held) {
   const Sequence& sequence = *held.sequence;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/budget.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/ids.h"
 #include "cache/kv_frames.h"
@@ -89,6 +90,9 @@ class KvCache {
   // As KvStager::reach.
   KvStager::Reach reach(size_t part, uint32_t layer, uint32_t piece, uint32_t most);
   void end_step() { finish_step(true); }
+  // For a process that ends: full blocks whose archiving is under way or waits get there, or are refused, in
+  // so much time. Beyond it the disk is waited for only where it has taken a batch.
+  void finish_archiving(Duration most);
   // The sequence lost state: rows of it are refused with this error until it is closed.
   void spoil(SequenceId sequence, const Error& error);
 

@@ -57,6 +57,7 @@ KvFrames::KvFrames(Device& device, Budget& budget, std::vector<KvLayerShape> lay
   CHECK((store_ || archive_));
   CHECK((store_ || spill->frames >= blocks));
   shape_ = {spill->lineage, spill->first_layer, part_bytes_};
+  clock_ = spill->clock;
   mover_ = std::make_unique<KvMover>(spill->store, archive_, shape_, *spill->clock, *spill->counters,
                                      spill->name, spill->readers);
 }
@@ -176,6 +177,17 @@ void KvFrames::write_behind() {
   if (archiving_ < kMostArchiving) move(residency_.start_archiving(kMostArchiving - archiving_));
   // A store that failed is tried again when a frame is needed.
   if (store_ && !write_error_ && count() == most()) start_writes(ahead_, false);
+}
+
+void KvFrames::finish_archiving(Duration most) {
+  if (!archive_) return;
+  const Time end = clock_->now() + most;
+  for (;;) {
+    note_written();
+    if (archiving_ < kMostArchiving) move(residency_.start_archiving(kMostArchiving - archiving_));
+    const Time now = clock_->now();
+    if (archiving_ == 0 || now >= end || !mover_->wait_written(end - now)) return;
+  }
 }
 
 void KvFrames::set_tag(uint32_t block, const KvTag& tag) {

@@ -83,6 +83,8 @@ class KvFrames {
   // Takes note of what was written, and writes on: for the archive, and so that frames can be had without
   // waiting.
   void write_behind();
+  // Waits until what is on its way to the archive, or is to be, is there or was refused; for so long at most.
+  void finish_archiving(Duration most);
 
   // Null when the block is not in a frame. `part`: the layer's keys and then its values.
   std::byte* address(uint32_t block) const;
@@ -133,6 +135,7 @@ class KvFrames {
   uint32_t ahead_ = 0;                // frames that are kept clean
   size_t archiving_ = 0;              // writes under way to the archive
   uint64_t steps_ = 0;
+  const Clock* clock_ = nullptr;    // with a mover
   std::unique_ptr<KvMover> mover_;  // last: its threads end before what they touch
 };
 

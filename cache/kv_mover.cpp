@@ -103,6 +103,11 @@ void KvMover::wait_written() {
   counters_.waited_ns.add(static_cast<uint64_t>((clock_.now() - start).count()));
 }
 
+bool KvMover::wait_written(Duration most) {
+  Lock lock(mutex_);
+  return done_.wait_for(lock, most, [&] { return !written_.empty() || writes_under_way_ == 0; });
+}
+
 KvMover::Ticket KvMover::read(std::span<const KvRead> parts) {
   auto ticket = std::make_shared<Reading>();
   {

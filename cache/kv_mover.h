@@ -74,6 +74,8 @@ class KvMover {
   std::vector<Written> take_written();
   // Waits until there is something to take; returns at once when nothing is under way.
   void wait_written();
+  // The same for so long at most; false when it was in vain. Not counted as waiting.
+  bool wait_written(Duration most);
 
   class Reading;
   using Ticket = std::shared_ptr<Reading>;

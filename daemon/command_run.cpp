@@ -239,7 +239,7 @@ int command_run(const CommandLine& line) {
 
   int interrupted = 0;  // by this signal
   loop.on_signal([&](int signal) {
-    if (std::exchange(interrupted, signal) == 0) end_within(kEndPatience, 128 + signal);
+    if (std::exchange(interrupted, signal) == 0) end_within(kEndPatience, 128 + signal, head.saving());
     loop.stop();
   });
   ring.when_ready([&](const std::optional<Error>& failure) {

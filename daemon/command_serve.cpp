@@ -34,9 +34,9 @@ namespace {
 constexpr Duration kPeerPatience = std::chrono::milliseconds(400);
 constexpr Duration kHeadPatience = std::chrono::seconds(1);
 
-void end_on_signal(EventLoop& loop, Duration patience) {
-  loop.on_signal([&loop, patience, told = false](int) mutable {
-    if (!std::exchange(told, true)) end_within(patience, 0);
+void end_on_signal(EventLoop& loop, Duration patience, const Saving& saving) {
+  loop.on_signal([&loop, patience, saving, told = false](int) mutable {
+    if (!std::exchange(told, true)) end_within(patience, 0, saving);
     loop.stop();
   });
 }
@@ -48,12 +48,12 @@ std::string read_ticket_line() {
 }
 
 // Ends the loop when standard input closes: the parent is gone.
-std::thread watch_standard_input(EventLoop& loop) {
-  return std::thread([&loop] {
+std::thread watch_standard_input(EventLoop& loop, const Saving& saving) {
+  return std::thread([&loop, saving] {
     char byte;
     while (::read(STDIN_FILENO, &byte, 1) > 0) {
     }
-    end_within(kPeerPatience, 0);
+    end_within(kPeerPatience, 0, saving);
     loop.stop();
   });
 }
@@ -103,8 +103,8 @@ int command_join(const CommandLine& line) {
                      failure = reason;
                      loop.stop();
                    });
-  end_on_signal(loop, kPeerPatience);
-  if (line.until_eof) watch_standard_input(loop).detach();
+  end_on_signal(loop, kPeerPatience, peer.saving());
+  if (line.until_eof) watch_standard_input(loop, peer.saving()).detach();
   peer.start();
   loop.run();
   if (failure) throw Error(*failure);
@@ -145,8 +145,8 @@ int command_serve(const CommandLine& line) {
   std::printf("API at http://%s (generates once the ring is ready), peers join at %s; Ctrl-C ends\n",
               serve.api_address().c_str(), serve.wire_addresses().c_str());
   std::fflush(stdout);
-  end_on_signal(loop, kHeadPatience);
-  if (line.until_eof) watch_standard_input(loop).detach();
+  end_on_signal(loop, kHeadPatience, serve.head().saving());
+  if (line.until_eof) watch_standard_input(loop, serve.head().saving()).detach();
   serve.start();
   loop.run();
   return 0;
@@ -185,7 +185,7 @@ int command_demo(const CommandLine& line) {
                  ring.has_child() ? "the other peers take over its layers"
                                   : "no peer is left: end this with Ctrl-C and start again");
   });
-  end_on_signal(loop, kHeadPatience);
+  end_on_signal(loop, kHeadPatience, ring.head().saving());
   ring.start();
   loop.run();
   if (failure) throw Error(*failure);

@@ -92,6 +92,8 @@ HeadProcess::HeadProcess(EventLoop& loop, const Clock& clock, Random& random, co
 }
 
 HeadProcess::~HeadProcess() {
+  // Before requests end, and with them their sequences.
+  if (stage_runner_) stage_runner_->finish_archiving(saving_);
   service_.reset();
   driver_->stop();
   engine_->leave_disk();

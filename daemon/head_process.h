@@ -7,6 +7,7 @@
 #include "base/config.h"
 #include "base/random.h"
 #include "daemon/compute_thread.h"
+#include "daemon/end_within.h"
 #include "daemon/engine.h"
 #include "daemon/event_loop.h"
 #include "daemon/head_service.h"
@@ -47,12 +48,14 @@ class HeadProcess {
   const std::string& name() const { return name_; }
   uint32_t context() const { return context_; }
   CodecId codec() const { return codec_; }
+  const Saving& saving() const { return saving_; }
 
  private:
   HeadOptions head_options(const Config& config, Random& random) const;
   StageHostOptions stage_options(Random& random) const;
 
   const HeadProcessOptions options_;
+  const Saving saving_ = std::make_shared<std::atomic<bool>>(false);
   std::unique_ptr<Engine> engine_;
   const ModelText text_;
   const std::string name_;

@@ -60,7 +60,9 @@ LocalRing::~LocalRing() {
   if (head_) head_->driver().stop();
   // Together, and before the link goes: none of them then takes the others' end for a failure.
   for (ChildProcess& child : children_) child.ask_to_end();
+  if (head_) *head_->saving() = true;  // it may be the children that save something
   children_.clear();
+  if (head_) *head_->saving() = false;
   link_.reset();
 }
 

@@ -47,6 +47,15 @@ void LocalStageRunner::release(RingId ring, EpochId epoch) {
   });
 }
 
+void LocalStageRunner::finish_archiving(Saving saving) {
+  thread_.post([this, saving = std::move(saving)] {
+    if (!prepared_) return;
+    *saving = true;
+    prepared_->hosted.stage->sequences().finish_archiving(kSavingPatience);
+    *saving = false;
+  });
+}
+
 void LocalStageRunner::prepare_now(const StagePlan& plan) {
   StagePrepared event{plan.ring, plan.epoch, 0, ""};
   try {

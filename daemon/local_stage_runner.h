@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "daemon/compute_thread.h"
+#include "daemon/end_within.h"
 #include "daemon/engine.h"
 #include "peers/stage_runner.h"
 
@@ -30,6 +31,9 @@ class LocalStageRunner final : public StageRunner {
   void submit(std::vector<Step> steps) override;
   ArchivedFound find_archived(RingId ring, EpochId epoch, std::span<const BlockTag> tags) override;
   void release(RingId ring, EpochId epoch) override;
+  // For a process that ends, after the steps that were submitted: what is on its way to the archive gets
+  // there, within a short time.
+  void finish_archiving(Saving saving);
 
  private:
   // Everything below, plan_ aside, runs on the compute thread.

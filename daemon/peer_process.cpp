@@ -57,6 +57,7 @@ PeerProcess::PeerProcess(EventLoop& loop, const Clock& clock, Random& random, co
 
 PeerProcess::~PeerProcess() {
   if (driver_) driver_->stop();
+  if (stage_runner_) stage_runner_->finish_archiving(saving_);
   link_.reset();
   if (engine_) engine_->leave_disk();
   thread_.reset();

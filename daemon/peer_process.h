@@ -43,6 +43,7 @@ class PeerProcess {
               Ended ended);
   ~PeerProcess();
   void start();
+  const Saving& saving() const { return saving_; }
 
  private:
   void make_link(const Config& config, const KeyPair& keys);
@@ -64,6 +65,7 @@ class PeerProcess {
   const Options options_;
   const LoadProgress progress_;
   const Ended ended_;
+  const Saving saving_ = std::make_shared<std::atomic<bool>>(false);
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Pins> pins_;
   KeyPair keys_;

@@ -122,6 +122,27 @@ TEST(ArchivedCacheBound, SequencesThatAreIdleInMemoryKeepNobodyOutOfTheArchive) 
   EXPECT_TRUE(tale.run({{1, 1}, {2, 1}}).empty()) << "what is in memory stays there";
 }
 
+TEST_P(ArchivedCache, AProcessThatEndsWritesWhatWaits) {
+  std::atomic<int> wait_ms{20};
+  values_ = std::make_shared<MemoryBulk>([&](Operation what, std::string_view) {
+    if (what == Operation::kCommit) std::this_thread::sleep_for(std::chrono::milliseconds(wait_ms));
+    return Fault::kNone;
+  });
+  KvArchive archive(values_, records_, clock_, options());
+  const auto one = tale(archive, 60);
+  one->open(1);
+  for (int i = 0; i < 50; ++i) one->run({{1, kPositions}});
+  one->cache().finish_archiving(std::chrono::seconds(20));
+  EXPECT_EQ(one->archived(one->sequences().at(1)), 50u);
+  // A disk that stands still is not waited for.
+  wait_ms = 700;
+  one->open(2);
+  one->run({{2, 8 * kPositions}});
+  const auto start = std::chrono::steady_clock::now();
+  one->cache().finish_archiving(std::chrono::milliseconds(50));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(600));
+}
+
 // Steps without rows until so many blocks of the sequence can be found, or for a while.
 uint32_t archived_after_a_while(Tale& tale, uint64_t sequence, uint32_t blocks) {
   for (int i = 0; i < 400 && tale.archived(tale.sequences().at(sequence)) < blocks; ++i) {

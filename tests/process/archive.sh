@@ -48,6 +48,21 @@ second=$(text_of)
 pass "a prompt seen before all processes were killed is loaded, $(metric loaded_tokens) tokens of it, and gives the same text"
 kill_all
 
+# At an orderly end nothing that waits is lost, however soon it comes.
+start_demo
+ids=$(seq -s, 100 399)
+body_of_ids="{\"prompt\":[$ids],\"max_tokens\":1,\"temperature\":0}"
+http "$api" POST /v1/completions "$body_of_ids" | grep -q '"text"' || give_up "no answer to token ids"
+kill -INT "$demo"
+wait "$demo" || give_up "demo ended with $? on Ctrl-C"
+start_demo
+before=$(metric loaded_tokens)
+http "$api" POST /v1/completions "$body_of_ids" | grep -q '"text"' || give_up "no answer after the restart"
+loaded=$(($(metric loaded_tokens) - before))
+[ "$loaded" = 288 ] || give_up "of a prompt of 300 tokens $loaded were archived before Ctrl-C"
+pass "at Ctrl-C what waits is archived: $loaded tokens of 300"
+kill_all
+
 # Bytes of every block in one peer's tables (160 KiB each; the demo's own tale shares them); what is around them stays readable.
 damaged=0
 for table in $(find "$work/state/archive/peer-1" -name '*.sst' -size +64k); do
