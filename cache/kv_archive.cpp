@@ -79,15 +79,15 @@ KvArchive::~KvArchive() {
 void KvArchive::open_meta() {
   const std::optional<std::string> meta = records_->get(kMetaKey);
   if (!meta) return write_meta();
-  unsigned long long offered = 0, bytes = 0;
+  unsigned long long taken = 0, bytes = 0;
   long long day = 0;
   double ns_per_byte = 0;
   if (meta->rfind(std::string(kVersion) + "\n", 0) != 0)
     fail(ErrorCode::kUnsupported, "{} is of another version; nothing was changed", options_.name);
-  if (std::sscanf(meta->c_str() + kVersion.size(), "%llu %lld %llu %lf", &offered, &day, &bytes,
+  if (std::sscanf(meta->c_str() + kVersion.size(), "%llu %lld %llu %lf", &taken, &day, &bytes,
                   &ns_per_byte) != 4)
     fail(ErrorCode::kMalformed, "{} is damaged: its first record makes no sense", options_.name);
-  offered_bytes_ = offered;
+  taken_bytes_ = taken;
   day_.set({day, bytes});
   rate_.ns_per_byte = std::clamp(ns_per_byte, 1e-3, 1e6);
 }
@@ -97,8 +97,8 @@ void KvArchive::write_meta() {
   std::string meta(kVersion);
   {
     const Lock lock(mutex_);
-    meta += fmt::format("\n{} {} {} {}", offered_bytes_, day_.record().day, day_.record().bytes,
-                        rate_.ns_per_byte);
+    meta +=
+        fmt::format("\n{} {} {} {}", taken_bytes_, day_.record().day, day_.record().bytes, rate_.ns_per_byte);
   }
   records_->put(kMetaKey, meta);
 }
@@ -148,7 +148,7 @@ void KvArchive::open() {
     for (const ArchivedBlock& block : batch.blocks) {
       for (; serial < block.serial; ++serial) dead.push_back(serial);
       serial = block.serial + 1;
-      offered_bytes_ = std::max(offered_bytes_, block.last_use);
+      taken_bytes_ = std::max(taken_bytes_, block.last_use);
       add(block);
     }
     for (; serial <= batch.last; ++serial) dead.push_back(serial);
@@ -201,7 +201,7 @@ KvArchive::Handle KvArchive::adopt(const KvArchiveShape& shape, const BlockTag& 
   const std::vector<uint64_t> serials = index_.cover(tag, shape.lineage, shape.first_layer, shape.layers());
   if (serials.empty()) return nullptr;
   for (const uint64_t serial : serials) {
-    index_.use(serial, offered_bytes_);
+    index_.use(serial, taken_bytes_);
     used_records_.insert(std::prev(record_ends_.upper_bound(serial))->first);
   }
   counters_.blocks_adopted.add(1);
@@ -312,7 +312,7 @@ std::vector<KvArchive::Handle> KvArchive::write(const KvArchiveShape& shape, std
         counters_.refused.add(chosen.size());
         return handles;
       }
-      offered_bytes_ += bytes;  // what is refused is offered again, and must not age others each time
+      taken_bytes_ += bytes;  // what is refused is offered again, and must not age others each time
     }
     const uint64_t first = next_serial_;
     next_serial_ += chosen.size();
@@ -434,7 +434,7 @@ void KvArchive::store(const KvArchiveShape& shape, std::span<const Write> writes
                           shape.first_layer, shape.layers(), bytes};
       block.run = index_.run_of(write.tag, write.previous, shape.lineage);
       if (i > 0 && write.previous == blocks.back().tag) block.run = blocks.back().run + 1;
-      block.last_use = offered_bytes_;
+      block.last_use = taken_bytes_;
       blocks.push_back(block);
     }
   }

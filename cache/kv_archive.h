@@ -169,7 +169,7 @@ class KvArchive {
   std::vector<KvBatches::Range> orphans_;     // written, without a record
   uint64_t erasing_bytes_ = 0;
   uint64_t next_serial_ = 1;
-  uint64_t offered_bytes_ = 0;  // the clock by which blocks age
+  uint64_t taken_bytes_ = 0;  // the clock by which blocks age
   KvDayBudget day_;
   Rate rate_;
   uint32_t failures_in_row_ = 0;

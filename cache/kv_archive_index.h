@@ -45,7 +45,7 @@ std::optional<ArchivedBatch> decode_archived(uint64_t first, std::string_view by
 //
 // What goes next has the least value among blocks that nobody uses and after which no block of their sequence
 // is archived. Value: the time that its whole run saves, more with each use, over its bytes; it halves with
-// each half of the bound that is offered for archiving. A run begins at the last fork: what many sequences
+// each half of the bound that is archived. A run begins at the last fork: what many sequences
 // begin with is archived once, and the short ends behind it are short.
 class KvArchiveIndex {
  public:
