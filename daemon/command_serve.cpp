@@ -19,11 +19,11 @@
 #include "daemon/load_report.h"
 #include "daemon/local_ring.h"
 #include "daemon/model_library.h"
-#include "daemon/model_plan.h"
 #include "daemon/peer_process.h"
 #include "daemon/running.h"
 #include "daemon/serve_process.h"
 #include "daemon/serving.h"
+#include "daemon/small_budgets.h"
 #include "model/families.h"
 
 namespace caravan {
@@ -130,8 +130,8 @@ int command_serve(const CommandLine& line) {
     started.emplace(loop, clock, random, line.config, std::move(manifest), store, load.progress());
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kOutOfMemory) throw;
-    throw Error(error.code(),
-                error.message() + least_ram_hint(line.config, open_model(line.model, line.config)));
+    const std::string small = small_budgets(line.config, line.model, 0);
+    throw Error(error.code(), small.empty() ? error.message() : small);
   }
   ServeProcess& serve = *started;
   serve.head().service().set_forecast(std::move(forecast));

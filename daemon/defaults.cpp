@@ -61,15 +61,6 @@ std::vector<std::string> kv_places(const Config& config) {
   return places;
 }
 
-// What --disk leaves beside the store and the archive; else a quarter of what is free.
-Bytes kv_disk(const Config& config, const std::string& place, Bytes archive, uint32_t sharers) {
-  if (config.disk.empty()) return {disk_free_bytes(place) / 4 / std::max(1u, sharers)};
-  const uint64_t disk = parse_budget("--disk", config.disk, Bytes{disk_total_bytes(place)}).count;
-  const std::string state = state_path(config);
-  const uint64_t taken = (state.empty() ? 0 : folder_bytes(state + "/store")) + archive.count;
-  return {disk - std::min(disk, taken)};
-}
-
 // Over which an archive grows only when it is told to.
 constexpr uint64_t kMostArchive = uint64_t{16} << 30;
 // Below which it is of no use.
@@ -79,38 +70,78 @@ constexpr uint64_t kLeastArchive = uint64_t{1} << 20;
 constexpr uint64_t kIndexShare = 64;
 constexpr uint64_t kLeastBlocks = 256;
 
-// As configured; else an eighth of what is free beside it. What --disk leaves bounds both.
+// What the state folder's store has of the disk.
+uint64_t store_bytes(const Config& config) {
+  const std::string state = state_path(config);
+  return state.empty() ? 0 : folder_bytes(state + "/store");
+}
+
+// --disk in bytes, if it was given.
+std::optional<uint64_t> disk_budget(const Config& config, const std::string& place) {
+  if (config.disk.empty()) return std::nullopt;
+  return parse_budget("--disk", config.disk, Bytes{disk_total_bytes(place)}).count;
+}
+
+// Of an archive, as configured; else an eighth of what is free beside it. `left`: of --disk, beside the
+// store.
+Bytes archive_limit(const Config& config, const std::string& folder, std::optional<uint64_t> left,
+                    uint32_t sharers) {
+  uint64_t limit = 0;
+  const bool asked_for = !config.archive.empty();
+  if (asked_for)
+    limit = parse_budget("--archive", config.archive, Bytes{disk_total_bytes(folder)}).count;
+  else
+    limit = std::min(kMostArchive, (disk_free_bytes(folder) + folder_bytes(folder)) / 8);
+  if (asked_for && limit > 0 && limit < kLeastArchive)
+    fail(ErrorCode::kInvalidArgument, "an archive of {} is too little: the least is {}, and 0 for none",
+         to_string(Bytes{limit}), to_string(Bytes{kLeastArchive}));
+  if (left) limit = std::min(limit, asked_for ? *left : *left / 4);
+  limit /= std::max(1u, sharers);
+  return {limit < kLeastArchive ? 0 : limit};
+}
+
 ArchiveOptions archive_options(const Config& config, uint32_t sharers) {
   ArchiveOptions options;
   const std::string state = state_path(config);
-  const bool asked_for = !config.archive.empty();
   if (state.empty() || !folder_can_be_written(state)) {
-    if (asked_for)
+    if (!config.archive.empty())
       log_warning("kv_archive_none reason=\"{} cannot be written; name another folder with --state DIR\"",
                   state.empty() ? "no folder" : state);
     return options;
   }
   options.folder = state + "/archive";
-  const Bytes disk{disk_total_bytes(state)};
-  uint64_t limit = 0;
-  if (asked_for)
-    limit = parse_budget("--archive", config.archive, disk).count;
-  else
-    limit = std::min(kMostArchive, (disk_free_bytes(state) + folder_bytes(options.folder)) / 8);
-  if (!config.disk.empty()) {
-    const uint64_t most = parse_budget("--disk", config.disk, disk).count;
-    const uint64_t left = most - std::min(most, folder_bytes(state + "/store"));
-    limit = std::min(limit, asked_for ? left : left / 4);
-  }
-  options.limit = {limit / std::max(1u, sharers)};
-  if (asked_for && limit > 0 && limit < kLeastArchive)
-    fail(ErrorCode::kInvalidArgument, "an archive of {} is too little: the least is {}, and 0 for none",
-         to_string(Bytes{limit}), to_string(Bytes{kLeastArchive}));
-  if (options.limit.count < kLeastArchive) options.limit = {};
+  std::optional<uint64_t> left = disk_budget(config, state);
+  if (left) *left -= std::min(*left, store_bytes(config));
+  options.limit = archive_limit(config, options.folder, left, sharers);
   if (!config.archive_day.empty())
     options.day =
-        Bytes{parse_budget("--archive-day", config.archive_day, disk).count / std::max(1u, sharers)};
+        Bytes{parse_budget("--archive-day", config.archive_day, Bytes{disk_total_bytes(state)}).count /
+              std::max(1u, sharers)};
   return options;
+}
+
+// What --disk leaves beside the store and the archive; else a quarter of what is free.
+Bytes kv_disk(const Config& config, const std::string& place, Bytes archive, uint32_t sharers) {
+  const std::optional<uint64_t> disk = disk_budget(config, place);
+  if (!disk) return {disk_free_bytes(place) / 4 / std::max(1u, sharers)};
+  return {*disk - std::min(*disk, store_bytes(config) + archive.count)};
+}
+
+// The least --disk that leaves `wanted` for KV beside an archive in that folder (empty: none) and a store of
+// so many bytes, in whole megabytes. The archive takes its part of whatever is there: what is lacking is
+// added until nothing is.
+Bytes least_disk(const Config& config, uint32_t sharers, const std::string& archive_folder, Bytes wanted,
+                 uint64_t store) {
+  constexpr uint64_t kRound = uint64_t{1} << 20;
+  constexpr uint64_t kGrowth = kRound;  // of the store's own logs
+  for (uint64_t left = wanted.count + kGrowth;;) {
+    const uint64_t total = (store + left + kRound - 1) / kRound * kRound;
+    const uint64_t archive =
+        archive_folder.empty() ? 0 : archive_limit(config, archive_folder, total - store, sharers).count;
+    const uint64_t taken = std::min(total - store, archive + kGrowth), kv = total - store - taken;
+    if (kv >= wanted.count) return {total};
+    left = total - store + wanted.count - kv;
+  }
 }
 
 }  // namespace
@@ -132,7 +163,20 @@ EngineOptions engine_options(const Config& config, uint32_t sharers) {
                            KvArchiveIndex::kMostBlocks);
   if (!options.kv_places.empty())
     options.kv_disk = kv_disk(config, options.kv_places.front(), options.archive.limit, sharers);
+  options.disk_flag = [config, sharers, folder = options.archive.folder](Bytes wanted) {
+    return least_disk(config, sharers, folder, wanted, store_bytes(config));
+  };
   return options;
+}
+
+EngineOptions child_options(const Config& config, EngineOptions head, uint32_t sharers) {
+  // A state folder of its own has next to nothing in its store.
+  if (const auto disk = disk_budget(config, head.kv_places.empty() ? "" : head.kv_places.front()))
+    head.kv_disk = {*disk - std::min(*disk, head.archive.limit.count)};
+  head.disk_flag = [config, sharers, folder = head.archive.folder](Bytes wanted) {
+    return least_disk(config, sharers, folder, wanted, 0);
+  };
+  return head;
 }
 
 uint64_t fetch_limit_of(const Config& config) {

@@ -18,6 +18,8 @@ KvType kv_type_of(const Config& config);
 // else the model's, at most 4096.
 uint32_t context_of(const Config& config, const ModelSpec& spec);
 EngineOptions engine_options(const Config& config, uint32_t sharers);
+// What a child of a ring of `sharers` has of it, with a state folder of its own.
+EngineOptions child_options(const Config& config, EngineOptions head, uint32_t sharers);
 // --fetch-limit in bytes a second, as "10MiB/s" or "10MiB"; 0: none. Throws kInvalidArgument.
 uint64_t fetch_limit_of(const Config& config);
 // The model's id in the API.

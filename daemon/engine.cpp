@@ -17,9 +17,6 @@ namespace caravan {
 
 namespace {
 
-// Blocks on disk that are of use, to one that waits to be given back (KvMover compacts at half).
-constexpr uint64_t kDiskOverhead = 2;
-
 cpu::Isa parse_isa(const std::string& name) {
   if (name == "auto") return cpu::Isa::kBest;
   if (name == "avx512") return cpu::Isa::kAvx512;
@@ -90,14 +87,6 @@ std::string Engine::isa_name() const {
   return isa_name_;
 }
 
-std::vector<KvLayerShape> Engine::kv_layers(UnitSpan span) const {
-  std::vector<KvLayerShape> layers;
-  for (uint32_t unit = std::max(span.first, 1u); unit < std::min(span.last, spec_.layer_count() + 1); ++unit)
-    layers.push_back(
-        {spec_.layers[unit - 1].attention.shape.kv_heads, spec_.layers[unit - 1].attention.shape.head_width});
-  return layers;
-}
-
 StageOptions Engine::stage_options(UnitSpan span, uint32_t context, uint32_t kv_blocks,
                                    KvType kv_type) const {
   return {.span = span,
@@ -112,39 +101,37 @@ uint64_t Engine::weights_room(uint64_t more) const {
   return budget_.limit().count - std::min(budget_.limit().count, others);
 }
 
-KvRoom Engine::kv_room(UnitSpan span, uint32_t context, KvType kv_type, uint32_t one_sequence,
-                       uint32_t wanted) const {
-  const std::vector<KvLayerShape> layers = kv_layers(span);
-  const uint64_t block = KvCache::block_bytes(layers, kv_type).count;
+BudgetNeeds Engine::needs(UnitSpan span, uint32_t context, KvType kv_type) const {
+  BudgetNeeds needs;
+  needs.beside_kv = (budget_.used() - budget_.used(MemoryTag::kWeights)).count +
+                    Stage::scratch_bytes(spec_, stage_options(span, context, 0, kv_type)).count +
+                    pager_->least_bytes(ModelWeights::page_specs(manifest_, spec_, span));
+  needs.kv = kv_needs(kv_layers(spec_, span), context, kv_type, options_.archive.on());
+  return needs;
+}
+
+KvRoom Engine::kv_room(UnitSpan span, uint32_t context, KvType kv_type, uint32_t wanted) const {
+  const KvNeeds kv = kv_needs(kv_layers(spec_, span), context, kv_type, options_.archive.on());
+  const uint64_t block = kv.block_bytes;
   if (block == 0) return {wanted, wanted};
-  const uint64_t on_disk = kv_disk().count / block / (kDiskOverhead + 1) * kDiskOverhead;
-  const bool can_spill = on_disk > KvCache::kLeastFrames;
+  const bool can_spill = kv.can_spill(kv_disk());
   const uint64_t room =
       weights_room(Stage::scratch_bytes(spec_, stage_options(span, context, 0, kv_type)).count);
   const uint64_t weights = pager_->total_bytes() + ModelWeights::paged_bytes(manifest_, span).count;
-  const uint64_t staging = KvCache::staging_bytes(layers, kv_type).count;
-  // An archive's blocks come the same way.
-  const uint64_t beside = options_.archive.on() ? staging : 0;
-  const uint64_t sequence = one_sequence * block + beside;
-  const uint64_t least = can_spill ? std::min(sequence, KvCache::kLeastFrames * block + staging) : sequence;
-  uint64_t most = std::max(
-      {room - std::min(room, weights), room / 4, least, can_spill ? std::min(sequence, room / 2) : sequence});
+  uint64_t most = std::max({room - std::min(room, weights), room / 4, kv.least(kv_disk()),
+                            can_spill ? std::min(kv.whole(), room / 2) : kv.whole()});
   // What is left must do for the weights.
   const uint64_t least_weights = pager_->least_bytes(ModelWeights::page_specs(manifest_, spec_, span));
   most = std::min(most, room - std::min(room, least_weights));
   if (options_.kv_memory) most = std::min(most, options_.kv_memory->count);
+  // An archive's blocks come through the staging, too.
+  const uint64_t beside = kv.archived ? kv.staging_bytes : 0;
   const auto in_memory =
       static_cast<uint32_t>(std::min<uint64_t>(wanted, (most - std::min(most, beside)) / block));
-  const auto frames = static_cast<uint32_t>((most - std::min(most, staging)) / block);
-  const auto blocks = static_cast<uint32_t>(std::min<uint64_t>(wanted, on_disk));
+  const auto frames = static_cast<uint32_t>((most - std::min(most, kv.staging_bytes)) / block);
+  const auto blocks = static_cast<uint32_t>(std::min<uint64_t>(wanted, kv.blocks_on_disk(kv_disk())));
   if (!can_spill || blocks <= in_memory || frames < KvCache::kLeastFrames) return {in_memory, in_memory};
   return {blocks, std::min(frames, in_memory)};
-}
-
-Bytes Engine::least_kv_memory(UnitSpan span, KvType kv_type) const {
-  const std::vector<KvLayerShape> layers = kv_layers(span);
-  return Bytes{KvCache::kLeastFrames * KvCache::block_bytes(layers, kv_type).count} +
-         KvCache::staging_bytes(layers, kv_type);
 }
 
 KvSpill Engine::kv_places(UnitSpan span, KvRoom kv) const {
@@ -208,7 +195,7 @@ std::optional<KvSharing> Engine::share(UnitSpan span, KvRoom kv, Bytes state, By
 Engine::Hosted Engine::host(UnitSpan span, uint32_t context, KvRoom kv, const LoadProgress& progress,
                             std::optional<KvType> kv_type, std::optional<Lineage> lineage) {
   StageOptions options = stage_options(span, context, kv.blocks, kv_type.value_or(options_.kv_type));
-  const std::vector<KvLayerShape> layers = kv_layers(span);
+  const std::vector<KvLayerShape> layers = kv_layers(spec_, span);
   const Bytes block = KvCache::block_bytes(layers, options.kv_type);
   Bytes beside = Stage::scratch_bytes(spec_, options);
   Hosted hosted;
@@ -238,15 +225,14 @@ Engine::Hosted Engine::host(UnitSpan span, uint32_t context, KvRoom kv, const Lo
 }
 
 uint64_t Engine::measure_layer_ns() {
-  constexpr uint32_t kRows = 8;
-  const Hosted hosted = host({1, 2}, kRows, {1, 1}, {});
+  const Hosted hosted = host({1, 2}, kMeasuredRows, {1, 1}, {});
   const SequenceId probe{1};
   const SystemClock clock;
   std::vector<float> row(spec_.width, 0.01f);
   uint64_t best_ns = UINT64_MAX;
   hosted.stage->sequences().open(probe);
   // The first rows warm the caches; the fastest counts.
-  for (uint32_t position = 0; position < kRows; ++position) {
+  for (uint32_t position = 0; position < kMeasuredRows; ++position) {
     const StageRange range{probe, position, 1};
     const Time start = clock.now();
     hosted.stage->run({&range, 1}, row.data());

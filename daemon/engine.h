@@ -16,6 +16,7 @@
 #include "compute/counters.h"
 #include "compute/device.h"
 #include "daemon/archive_folder.h"
+#include "daemon/budget_needs.h"
 #include "daemon/generation.h"
 #include "daemon/kv_folder.h"
 #include "model/spec.h"
@@ -37,6 +38,8 @@ struct EngineOptions {
   // Where state goes that memory does not hold, the first that can be written; none: nowhere.
   std::vector<std::string> kv_places;
   Bytes kv_disk;  // there at most
+  // The least --disk that leaves so much there.
+  std::function<Bytes(Bytes)> disk_flag = [](Bytes bytes) { return bytes; };
   ArchiveOptions archive;
 };
 
@@ -87,10 +90,9 @@ class Engine : private KvNeighbour {
   // The KV blocks of a span, of `wanted` ones. In memory beside its weights and scratch: up to a quarter, or
   // more when weights leave room; those of one sequence take up to half before weights that could be
   // streamed, or all when there is no disk to spill to. The others lie on disk.
-  KvRoom kv_room(UnitSpan span, uint32_t context, KvType kv_type, uint32_t one_sequence,
-                 uint32_t wanted) const;
-  // The least --kv-ram that runs with a disk to spill to.
-  Bytes least_kv_memory(UnitSpan span, KvType kv_type) const;
+  KvRoom kv_room(UnitSpan span, uint32_t context, KvType kv_type, uint32_t wanted) const;
+  // What hosting the span takes beside what is hosted already.
+  BudgetNeeds needs(UnitSpan span, uint32_t context, KvType kv_type) const;
   // State that may lie on disk.
   Bytes kv_disk() const { return options_.kv_places.empty() ? Bytes{} : options_.kv_disk; }
   // Of the layers hosted last. Any thread.
@@ -113,13 +115,13 @@ class Engine : private KvNeighbour {
   // The KV type is the options' where none is given. With a lineage, KV is archived under it.
   Hosted host(UnitSpan span, uint32_t context, KvRoom kv, const LoadProgress& progress,
               std::optional<KvType> kv_type = std::nullopt, std::optional<Lineage> lineage = std::nullopt);
+  static constexpr uint32_t kMeasuredRows = 8;
   // Nanoseconds of the first layer for one row. Before the compute thread has work.
   uint64_t measure_layer_ns();
 
  private:
   void make_room(Bytes more) override;
   void take_room() override;
-  std::vector<KvLayerShape> kv_layers(UnitSpan span) const;
   StageOptions stage_options(UnitSpan span, uint32_t context, uint32_t kv_blocks, KvType kv_type) const;
   KvSpill kv_places(UnitSpan span, KvRoom kv) const;
   void open_spill(KvSpill& places, Hosted& hosted);

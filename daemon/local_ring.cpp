@@ -10,7 +10,7 @@
 #include "daemon/defaults.h"
 #include "daemon/link_options.h"
 #include "daemon/model_library.h"
-#include "daemon/model_plan.h"
+#include "daemon/small_budgets.h"
 
 namespace caravan {
 
@@ -19,6 +19,10 @@ namespace {
 constexpr Duration kWatchInterval = std::chrono::milliseconds(50);
 // Loading on a slow disk takes its time; a child that ends is noticed at once.
 constexpr Duration kPatience = std::chrono::seconds(600);
+
+void refuse(const std::string& small_budgets) {
+  if (!small_budgets.empty()) fail(ErrorCode::kOutOfMemory, "{}", small_budgets);
+}
 
 }  // namespace
 
@@ -50,9 +54,14 @@ LocalRing::LocalRing(EventLoop& loop, const Clock& clock, Random& random, const 
     head_ = std::make_unique<HeadProcess>(loop, clock, random, config, std::move(manifest), options,
                                           std::move(progress));
   } catch (const Error& error) {
-    if (error.code() != ErrorCode::kOutOfMemory || peers > 0) throw;
-    throw Error(error.code(), error.message() + least_ram_hint(config, open_model(model_path, config)));
+    if (error.code() != ErrorCode::kOutOfMemory) throw;
+    refuse(small_budgets(config, model_path, peers));
+    throw;
   }
+  // Before any child starts: what is too small for it is told once, with the least that does.
+  const Engine& engine = head_->engine();
+  refuse(
+      small_budgets({config, engine.manifest(), engine.spec(), engine.options(), head_->context(), peers}));
 }
 
 LocalRing::~LocalRing() {
@@ -146,10 +155,8 @@ void LocalRing::check_ready() {
   const Head& head = *head_->driver().node().head();
   // What keeps failing on this machine will not mend itself.
   if (const auto out = head.left_out(clock_.now()); !head.ready() && !out.empty())
-    return std::exchange(ready_, nullptr)(Error(
-        ErrorCode::kUnavailable,
-        peers_ > 0 ? out[0].name + ": " + out[0].reason
-                   : out[0].reason + least_ram_hint(config_, head_->engine().manifest(), head_->context())));
+    return std::exchange(ready_, nullptr)(
+        Error(ErrorCode::kUnavailable, peers_ > 0 ? out[0].name + ": " + out[0].reason : out[0].reason));
   constexpr uint32_t kTries = 3;
   if (head.useless_canaries() >= kTries)
     return std::exchange(ready_, nullptr)(Error(ErrorCode::kMalformed, head.useless_reason()));

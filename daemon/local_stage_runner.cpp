@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/check.h"
 #include "base/error.h"
-#include "base/limits.h"
 #include "base/log.h"
 #include "compute/codec.h"
 
@@ -67,27 +67,16 @@ void LocalStageRunner::prepare_now(const StagePlan& plan) {
     if (plan.max_rows > engine_.options().max_rows)
       fail(ErrorCode::kLimit, "steps of {} rows are over this peer's {}", plan.max_rows,
            engine_.options().max_rows);
-    const uint64_t blocks_a_sequence =
-        (uint64_t{plan.context} + limits::kKvBlockPositions - 1) / limits::kKvBlockPositions;
+    const BudgetNeeds needs = engine_.needs(plan.span, plan.context, kv_type);
     const uint32_t wanted = static_cast<uint32_t>(
-        std::min<uint64_t>(blocks_a_sequence * std::max(1u, plan.max_sequences), UINT32_MAX));
-    const KvRoom kv =
-        engine_.kv_room(plan.span, plan.context, kv_type, static_cast<uint32_t>(blocks_a_sequence), wanted);
-    if (kv.blocks < blocks_a_sequence) {
-      const Bytes disk = engine_.kv_disk();
-      const Bytes ram = engine_.budget().limit();
-      const auto kv_ram = engine_.options().kv_memory;
-      fail(ErrorCode::kOutOfMemory,
-           "KV of one sequence of {} positions needs {} blocks, {} has room for {}{}; give more "
-           "with --ram, --kv-ram or --disk, or a smaller --context",
-           plan.context, blocks_a_sequence,
-           kv_ram && *kv_ram < ram ? "--kv-ram of " + to_string(*kv_ram) : "the budget of " + to_string(ram),
-           kv.blocks,
-           disk.count == 0
-               ? ""
-               : fmt::format(" and {} of disk for the rest, with at least {} in memory", to_string(disk),
-                             to_string(engine_.least_kv_memory(plan.span, kv_type))));
-    }
+        std::min<uint64_t>(needs.kv.blocks * std::max(1u, plan.max_sequences), UINT32_MAX));
+    const KvRoom kv = engine_.kv_room(plan.span, plan.context, kv_type, wanted);
+    const std::string refusal =
+        refuse_budgets(engine_.options(), least_budgets(engine_.options(), needs),
+                       fmt::format("layers {} to {} and a context of {}", plan.span.first, plan.span.last - 1,
+                                   plan.context));
+    if (!refusal.empty()) fail(ErrorCode::kOutOfMemory, "{}", refusal);
+    CHECK(kv.blocks >= needs.kv.blocks);
     prepared_.emplace(
         Prepared{plan, engine_.host(plan.span, plan.context, kv, progress_, kv_type, plan.lineage)});
     rows_.resize(size_t{engine_.options().max_rows} * engine_.spec().width);

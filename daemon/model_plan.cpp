@@ -24,16 +24,11 @@ using Kind = GroupId::Kind;
 constexpr uint32_t kAttentionCalls = 6;
 constexpr uint32_t kOtherCalls = 2;
 
-// What the extents take when they are read directly, in whole sectors of memory's pages.
-uint64_t aligned_bytes(const WeightGroup& group) {
-  constexpr uint64_t kPage = 4096;
-  uint64_t bytes = 0;
-  for (const Tensor& tensor : group.tensors) {
-    const uint64_t first = tensor.extent.offset / kPage * kPage;
-    const uint64_t last = (tensor.extent.offset + tensor.extent.length + kPage - 1) / kPage * kPage;
-    bytes += last - first;
-  }
-  return bytes;
+// As the pager reads them.
+uint64_t arena_bytes(const WeightGroup& group) {
+  std::vector<Extent> extents;
+  for (const Tensor& tensor : group.tensors) extents.push_back(tensor.extent);
+  return Pager::buffer_bytes(extents);
 }
 
 class Builder {
@@ -58,14 +53,18 @@ class Builder {
     input.block_positions = limits::kKvBlockPositions;
     for (uint32_t unit = span.first; unit < span.last; ++unit) add_unit(unit);
     input.block_bytes = KvCache::block_bytes(state_, options_.engine.kv_type).count;
-    input.staging_bytes = KvCache::staging_bytes(state_, options_.engine.kv_type).count;
+    const uint64_t staging = KvCache::staging_bytes(state_, options_.engine.kv_type).count;
+    // An archive's blocks come through the staging, too, whether or not KV spills.
+    const bool archived = options_.engine.archive.on();
+    input.staging_bytes = archived ? 0 : staging;
     StageOptions stage;
     stage.span = span;
     stage.kv_type = options_.engine.kv_type;
     stage.context = options_.context;
     stage.max_rows = options_.engine.max_rows;
     input.scratch_bytes =
-        (backend_scratch(spec_, options_.engine) + Stage::scratch_bytes(spec_, stage)).count;
+        (backend_scratch(spec_, options_.engine) + Stage::scratch_bytes(spec_, stage)).count +
+        (archived ? staging : 0);
     return std::move(pages_);
   }
 
@@ -112,7 +111,7 @@ class Builder {
     pages_.bytes.push_back(group->bytes().count);
     PlanPage& page = pages_.input.pages.emplace_back();
     page.bytes = page.mapped_bytes = group->bytes().count;
-    page.arena_bytes = aligned_bytes(*group);
+    page.arena_bytes = arena_bytes(*group);
     for (const Tensor& tensor : group->tensors) {
       if (tensor.role == Role::kEmbedding) page.row_bytes = row_bytes(tensor.type, tensor.columns);
       if (tensor.rows > 1)
@@ -162,21 +161,6 @@ Budgets budgets_of(const Config& config, const std::string& state_folder) {
   if (!config.disk.empty())
     budgets.disk = parse_budget("--disk", config.disk, Bytes{file_system_bytes(state_folder)}).count;
   return budgets;
-}
-
-std::string least_ram_hint(const Config& config, const Manifest& manifest, uint32_t context) {
-  const ModelSpec spec = read_spec(manifest);
-  ModelPlanOptions options;
-  options.engine = engine_options(config, 1);
-  options.context = context > 0 ? context : context_of(config, spec);
-  options.may_spill = true;
-  PlanInput input = model_pages(manifest, spec, {0, spec.unit_count()}, {}, options).input;
-  // An archive's blocks come through the staging, too, whether or not KV spills.
-  if (options.engine.archive.on()) input.scratch_bytes += std::exchange(input.staging_bytes, 0);
-  const uint64_t least = least_ram(input);
-  if (options.engine.memory.count >= least) return "";
-  return fmt::format("; --ram is {}, the least for this model and context is {} ({} bytes)",
-                     to_string(options.engine.memory), to_string(Bytes{least}), least);
 }
 
 ModelPlan plan_model(const Clock& clock, const Config& config, const Manifest& manifest,

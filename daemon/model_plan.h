@@ -41,10 +41,6 @@ ModelPages model_pages(const Manifest& manifest, const ModelSpec& spec, UnitSpan
 // (which need not be there yet).
 Budgets budgets_of(const Config& config, const std::string& state_folder);
 
-// "; the least --ram for this model and context is ..." where the configuration's budget is below it, for
-// errors that say that memory is not enough; else empty. `context` 0: the configuration's.
-std::string least_ram_hint(const Config& config, const Manifest& manifest, uint32_t context = 0);
-
 // A plan of a whole model, with what it came from.
 struct ModelPlan {
   ModelPlanOptions options;

@@ -11,6 +11,7 @@
 #include "daemon/head_process.h"
 #include "daemon/link_options.h"
 #include "daemon/model_library.h"
+#include "daemon/small_budgets.h"
 #include "peers/endpoint.h"
 #include "shards/store_source.h"
 #include "store/rocks_store.h"
@@ -66,6 +67,10 @@ PeerProcess::~PeerProcess() {
 void PeerProcess::host(Manifest manifest, const Hash256& model) {
   EngineOptions engine = engine_options(config_, options_.sharers);
   if (!options_.archive_folder.empty()) engine.archive.folder = options_.archive_folder;
+  // What is not here yet cannot be measured; such a peer counts as the mean of the others.
+  const bool measured = !fetch_ || fetch_->has({1, 2});
+  if (const std::string small = too_small_to_join(config_, manifest, engine, measured); !small.empty())
+    fail(ErrorCode::kOutOfMemory, "{}", small);
   engine_ = std::make_unique<Engine>(std::move(manifest), engine);
   thread_ = std::make_unique<ComputeThread>();
   stage_runner_ = std::make_unique<LocalStageRunner>(
@@ -82,8 +87,7 @@ void PeerProcess::host(Manifest manifest, const Hash256& model) {
         *stage_runner_, *fetch_, [this](FetchingStageRunner::Event event) {
           std::visit([this](auto&& one) { driver_->post(std::move(one)); }, std::move(event));
         });
-  // What is not here yet cannot be measured; such a peer counts as the mean of the others.
-  const uint64_t layer_ns = !fetch_ || fetch_->has({1, 2}) ? engine_->measure_layer_ns() : 0;
+  const uint64_t layer_ns = measured ? engine_->measure_layer_ns() : 0;
   NodeOptions node;
   node.self = keys_.public_key;
   node.stage.emplace();

@@ -79,33 +79,44 @@ Pager::~Pager() {
 }
 
 // Neighbouring extents are joined: a layer's small tensors lie between its large ones.
+Pager::Layout Pager::lay_out(std::span<const Extent> extents) {
+  Layout layout;
+  std::vector<size_t> by_offset;
+  for (size_t i = 0; i < extents.size(); ++i) by_offset.push_back(i);
+  std::sort(by_offset.begin(), by_offset.end(), [&](size_t a, size_t b) {
+    const Extent &x = extents[a], &y = extents[b];
+    return std::pair(x.file, x.offset) < std::pair(y.file, y.offset);
+  });
+  layout.place_of_extent.resize(extents.size());
+  for (size_t i : by_offset) {
+    const Extent& extent = extents[i];
+    const uint64_t end = extent.offset + extent.length;
+    ReadRun* run = layout.runs.empty() ? nullptr : &layout.runs.back();
+    if (!run || run->file != extent.file || extent.offset > run->offset + run->needed + kMergeGapBytes)
+      run = &layout.runs.emplace_back(ReadRun{extent.file, round_down(extent.offset), 0, 0, nullptr});
+    run->needed = std::max(run->needed, end - run->offset);
+    run->length = round_up(run->needed);
+    layout.place_of_extent[i] = {static_cast<uint32_t>(layout.runs.size() - 1), extent.offset - run->offset};
+  }
+  return layout;
+}
+
+uint64_t Pager::buffer_bytes(std::span<const Extent> extents) {
+  uint64_t bytes = 0;
+  for (const ReadRun& run : lay_out(extents).runs) bytes += run.length;
+  return bytes;
+}
+
 Pager::Page Pager::make_page(PageSpec spec) const {
   Page page;
-  std::vector<size_t> by_offset;
-  for (size_t i = 0; i < spec.extents.size(); ++i) {
-    const Extent& extent = spec.extents[i];
+  for (const Extent& extent : spec.extents) {
     const uint64_t size = extent.file < source_->file_count() ? source_->file_bytes(extent.file) : 0;
     if (extent.offset > size || extent.length > size - extent.offset)
       fail(ErrorCode::kMalformed, "{}: {} lies past the end of its file", source_->describe(), spec.name);
     page.bytes += extent.length;
-    by_offset.push_back(i);
   }
-  std::sort(by_offset.begin(), by_offset.end(), [&](size_t a, size_t b) {
-    const Extent &x = spec.extents[a], &y = spec.extents[b];
-    return std::pair(x.file, x.offset) < std::pair(y.file, y.offset);
-  });
-  page.place_of_extent.resize(spec.extents.size());
-  for (size_t i : by_offset) {
-    const Extent& extent = spec.extents[i];
-    const uint64_t end = extent.offset + extent.length;
-    ReadRun* run = page.runs.empty() ? nullptr : &page.runs.back();
-    if (!run || run->file != extent.file || extent.offset > run->offset + run->needed + kMergeGapBytes)
-      run = &page.runs.emplace_back(ReadRun{extent.file, round_down(extent.offset), 0, 0, nullptr});
-    run->needed = std::max(run->needed, end - run->offset);
-    run->length = round_up(run->needed);
-    page.place_of_extent[i] = {static_cast<uint32_t>(page.runs.size() - 1), extent.offset - run->offset};
-  }
-  for (const ReadRun& run : page.runs) page.buffer_bytes += run.length;
+  page.layout = lay_out(spec.extents);
+  for (const ReadRun& run : page.layout.runs) page.buffer_bytes += run.length;
   page.spec = std::move(spec);
   return page;
 }
@@ -247,12 +258,12 @@ void Pager::pump() {
 void Pager::start_read(uint32_t index) {
   Page& page = pages_[index];
   page.buffer = arena_.take(page.buffer_bytes);
-  std::vector<ReadRun> runs = page.runs;
+  std::vector<ReadRun> runs = page.layout.runs;
   std::byte* to = page.buffer;
   for (ReadRun& run : runs) run.to = std::exchange(to, to + run.length);
   page.views.clear();
   for (size_t i = 0; i < page.spec.extents.size(); ++i) {
-    const auto [run, offset] = page.place_of_extent[i];
+    const auto [run, offset] = page.layout.place_of_extent[i];
     page.views.push_back({runs[run].to + offset, static_cast<size_t>(page.spec.extents[i].length)});
   }
   if (reads_under_way_++ == 0) busy_since_ = clock_.now();
@@ -272,7 +283,7 @@ void Pager::take_done(uint64_t job, std::optional<Error> error) {
   } else {
     residency_.loaded(index);
     counters_.pages_read.add(1);
-    for (const ReadRun& run : page.runs) counters_.bytes_read.add(run.needed);
+    for (const ReadRun& run : page.layout.runs) counters_.bytes_read.add(run.needed);
   }
   pump();
   changed_.notify_all();
@@ -379,7 +390,11 @@ uint64_t Pager::least_bytes(std::vector<PageSpec> more) const {
   const Lock lock(mutex_);
   std::vector<Page> pages = pages_;
   for (PageSpec& spec : more) pages.push_back(make_page(std::move(spec)));
-  return least_residency_bytes(costs(pages));
+  const uint64_t read = least_residency_bytes(costs(pages));
+  if (!can_map(pages)) return read;
+  uint64_t mapped = 0;
+  for (const Page& page : pages) mapped += page.bytes;
+  return std::min(read, mapped);
 }
 
 bool Pager::mapped() const {

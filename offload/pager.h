@@ -112,7 +112,9 @@ class Pager {
   size_t page_count() const { return pages_.size(); }
   uint64_t page_bytes(PageId page) const;
   uint64_t total_bytes() const;
-  // The least limit for the pages that are there, and for `more` of them.
+  // The memory that a page of these extents takes when it is read.
+  static uint64_t buffer_bytes(std::span<const Extent> extents);
+  // The least limit for the pages that are there, and for `more` of them: read, or mapped if that is less.
   uint64_t least_bytes(std::vector<PageSpec> more = {}) const;
   bool mapped() const;
   ResidencyPlan plan() const;
@@ -123,12 +125,16 @@ class Pager {
 
  private:
   friend class Lease;
+  // Where a page's extents lie when it is read.
+  struct Layout {
+    std::vector<ReadRun> runs;  // without memory: `to` is filled for each read
+    std::vector<std::pair<uint32_t, uint64_t>> place_of_extent;  // run, and offset in it
+  };
   struct Page {
     PageSpec spec;
     uint64_t bytes = 0;                             // of its extents
     std::vector<std::span<const std::byte>> views;  // valid while mapped or loaded
-    std::vector<ReadRun> runs;                      // without memory: `to` is filled for each read
-    std::vector<std::pair<uint32_t, uint64_t>> place_of_extent;  // run, and offset in it
+    Layout layout;
     uint64_t buffer_bytes = 0;
     std::byte* buffer = nullptr;
     uint32_t pins = 0;
@@ -136,6 +142,7 @@ class Pager {
   };
   using Lock = std::unique_lock<std::mutex>;
 
+  static Layout lay_out(std::span<const Extent> extents);
   Page make_page(PageSpec spec) const;
   std::vector<PageCost> costs(const std::vector<Page>& pages) const;
   // Decides between mapping and reading for these pages under this limit.

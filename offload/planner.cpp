@@ -304,17 +304,6 @@ class Planner {
 
 }  // namespace
 
-uint64_t least_ram(const PlanInput& input) {
-  uint64_t weights = UINT64_MAX;
-  for (const WeightLevel& level : weight_levels(input)) weights = std::min(weights, level.bytes);
-  const uint64_t wanted = (uint64_t{input.context} + input.block_positions - 1) / input.block_positions *
-                          std::max(1u, input.sequences);
-  const uint64_t whole = wanted * input.block_bytes;
-  const uint64_t spilling = kLeastKvBlocks * input.block_bytes + input.staging_bytes;
-  const uint64_t kv = input.may_spill ? std::min(whole, spilling) : whole;
-  return input.budgets.ram_for(weights + kv + input.scratch_bytes + input.wire_bytes);
-}
-
 uint64_t Budgets::ram_for(uint64_t bytes) const {
   if (headroom_divisor < 2) return bytes;
   // The least r with r - r / d >= bytes, from just above downwards.

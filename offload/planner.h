@@ -10,9 +10,6 @@ namespace caravan {
 // for sizes past counting, kInvalidArgument for no pages.
 Plan plan_pages(const PlanInput& input);
 
-// The least RAM with which a plan exists, whatever the budgets, headroom included.
-uint64_t least_ram(const PlanInput& input);
-
 // What the plan gives at another point: `rows` rows of `sequences` sequences, each with `position` positions
 // before it on average.
 Prediction predict(const PlanInput& input, const Plan& plan, uint32_t rows, uint32_t sequences,

@@ -54,6 +54,8 @@ least=$(sed 's/.*"least_ram_bytes":\([0-9]*\).*/\1/' <<<"$json")
 streamed=$("$program" plan "$model" $state --context 1k --ram "$least" --json)
 [[ $streamed == *'"placement":"streamed"'* ]] || give_up "nothing is streamed under the least budget"
 expect_exit 1 "the least is .*($least bytes)" plan "$model" $state --context 1k --ram $((least - 1))
+# What plan names is what run names.
+expect_exit 1 "--ram is 1 B, the least .*($least bytes)" run "$model" --ids 1 -n 1 --ram 1 --context 1k $state
 expect_exit 1 "--kv-ram" plan "$model" $state --kv-ram 1k
 expect_exit 2 "is no size" plan "$model" $state --ram lots
 expect_exit 2 "is no share" plan "$model" $state --ram 101%

@@ -58,9 +58,9 @@ described=$(tr -s '\n ' ' ' <"$work/help" | sed 's/.*print one object: //; s/ --
 "$program" run "$model" --ids 1,2,3 -n 0 --logits "$work/logits" >/dev/null 2>&1
 [ "$(wc -c <"$work/logits")" = $((3 * 4096 * 4)) ] || give_up "--logits writes another shape"
 expect_exit 2 "the context holds 8" run "$model" -p "Once upon a time there was a little girl" --context 8 -n 1
-expect_exit 1 "does not hold 9 layers" run "$model" --ids 1 -n 1 --context 16000000 --disk 1GiB
-expect_exit 1 "does not hold 9 layers" run "$model" --ids 1 -n 1 --context 16000000 --disk 1GiB --peers 2 \
-  --state "$work/run"
+expect_exit 1 "the least --disk for this model and context is [0-9.]* GiB" run "$model" --ids 1 -n 1 --context 16000000 --disk 1GiB
+expect_exit 1 "the least --disk for a ring of 2 peers and this context is [0-9.]* GiB" run "$model" --ids 1 -n 1 \
+  --context 16000000 --disk 1GiB --peers 2 --state "$work/run"
 "$program" run "$model" --ids "$(seq -s, 1 400)" -n 0 --isa scalar --threads 1 >/dev/null 2>"$work/prefill.err"
 grep -q "^prefill: 256 tokens of 400 tokens" "$work/prefill.err" || give_up "a long prompt shows no progress"
 "$program" run "$model" --ids 1,2,3 -n 4 --temp 0 --ram 64MiB --json >"$work/fits" 2>/dev/null
@@ -74,13 +74,46 @@ one_line() { [ "$(grep -c . "$work/last.err")" = 1 ] || give_up "not one line: $
 expect_exit 1 "--ram is 4 MiB, the least for this model and context is" run "$model" --ids 1 -n 1 --ram 4MiB
 expect_exit 1 "--ram is 1 KiB, the least" run "$model" --ids 1 -n 1 --ram 1KiB
 one_line
-least=$(sed 's/.*(\([0-9]*\) bytes).*/\1/' "$work/last.err")
-"$program" run "$model" --ids 1 -n 1 --ram "$least" >/dev/null 2>"$work/least.err" || give_up "the least --ram does not run: $(cat "$work/least.err")"
-expect_exit 1 "--ram is .*, the least" run "$model" --ids 1 -n 1 --ram $((least - 65536))
+named() { sed 's/.*(\([0-9]*\) bytes).*/\1/' "$work/last.err"; }
+named_runs() { # WHAT ARGUMENTS...: what the error named
+  local what=$1
+  shift
+  "$program" run "$model" --ids 1,2,3 -n 2 --temp 0 "$@" >/dev/null 2>"$work/least.err" ||
+    give_up "the least $what does not run: $(cat "$work/least.err")"
+}
+least=$(named)
+named_runs --ram --ram "$least"
+expect_exit 1 "--ram is .*, the least for this model and context is .*($least bytes)" run "$model" --ids 1 -n 1 --ram $((least - 1))
+one_line
+# A ring tells it of all its processes, before any peer starts.
+for peers in 1 3; do
+  expect_exit 1 "^caravan: --ram is 1 MiB, the least for a ring of $peers peers\? and this context is .* bytes)$" run "$model" --ids 1 \
+    -n 1 --ram 1MiB --peers "$peers" --state "$work/run"
+  one_line
+  least=$(named)
+  named_runs --ram --ram "$least" --peers "$peers" --state "$work/run"
+  expect_exit 1 "--ram is .*, the least .*($least bytes)" run "$model" --ids 1 -n 1 --ram $((least - 1)) --peers "$peers" --state "$work/run"
+done
+expect_exit 1 "^caravan: --ram is 8 MiB, the least for a ring of 3 peers and this context is .*($least bytes)$" demo --ram 8MiB \
+  --api 127.0.0.1:0 --state "$work/run"
 one_line
 for ring in "" "--peers 2"; do
-  expect_exit 1 "^caravan: .*KV of one sequence.*--kv-ram of 1 KiB" run "$model" --ids 1 -n 1 --kv-ram 1KiB --state "$work/run" $ring
+  for budget in 1KiB 1000KiB; do
+    expect_exit 1 "^caravan: --kv-ram is $(sed 's/\(.*\)KiB/\1 KiB/; s/1000 KiB/0.977 MiB/' <<<$budget), the least for .* bytes)$" run "$model" --ids 1 -n 1 \
+      --kv-ram $budget --state "$work/run" $ring
+    one_line
+  done
+  least=$(named)
+  named_runs --kv-ram --kv-ram "$least" --state "$work/run" $ring
+  expect_exit 1 "--kv-ram is .*($least bytes)" run "$model" --ids 1 -n 1 --kv-ram $((least - 1)) --state "$work/run" $ring
+  # What KV takes of the disk, with an archive beside it.
+  expect_exit 1 "^caravan: of disk .* are left for KV .*, the least --disk for .* bytes)$" run "$model" --ids 1 -n 1 --kv-ram 2MiB \
+    --disk 1MiB --state "$work/run" $ring
   one_line
+  least=$(named)
+  named_runs --disk --disk "$least" --kv-ram 2MiB --state "$work/run" $ring
+  expect_exit 1 "the least --disk .*($least bytes)" run "$model" --ids 1 -n 1 --kv-ram 2MiB --disk $((least - (3 << 20))) \
+    --state "$work/run" $ring
 done
 # Ones in place of the last tensor's numbers are NaN in every format.
 size=$(stat -c %s "$model")
@@ -138,7 +171,6 @@ left_in() { { ls -A "$1"; ls -A "$1/keys" 2>/dev/null; } | grep -v '^archive\|^k
 "$program" run "$model" --ids "$many" -n 8 --temp 0 --ignore-end --context 1024 --kv-ram 1536KiB --peers 2 --codec f32 \
   --state "$work/kv" --json >"$work/kv-ring" 2>/dev/null
 [ "$(ids_of "$work/kv-all")" = "$(ids_of "$work/kv-ring")" ] || give_up "a ring with --kv-ram gives other ids"
-expect_exit 1 "with at least" run "$model" --ids 1 -n 1 --context 1024 --kv-ram 1MiB --state "$work/kv"
 pass "run --kv-ram: KV on disk and back, the same ids, and nothing is left behind"
 pass "run: text, -n 0, --json, --logits, --kv-type, --context, progress, --ram"
 
@@ -226,6 +258,22 @@ wait_for 10 "the grown ring" is_ready "$work/head"
 "$program" status --state "$work/head" | grep -q "^second" || give_up "status does not name the second peer"
 grep -q "hosts layers" "$work/peer.err" || give_up "join does not say what it hosts"
 pass "a peer that joins by ticket takes layers, and the text stays the same"
+# Before it knows what it is to host, the least that it is told does for anything.
+for given in "--model $model" ""; do
+  "$program" invite --state "$work/head" >"$work/small.ticket" 2>/dev/null
+  expect_exit 1 "^caravan: --ram is 1 MiB, the least for any layers of this model and a context of 1024 is .* bytes)$" \
+    join "$(cat "$work/small.ticket")" $given --listen 127.0.0.1:0 --state "$work/small" --ram 1MiB
+done
+least=$(named)
+launch small join "$(cat "$work/small.ticket")" --listen 127.0.0.1:0 --state "$work/small" --ram "$least" --name small
+small=$launched
+wait_for 10 "a third stage" stages_are "$work/head" 3
+wait_for 10 "the ring with the small peer" is_ready "$work/head"
+[ "$(answer "$work/head")" = "$alone" ] || give_up "the peer with the least --ram gives another text"
+kill -9 "$small"
+wait_for 10 "the ring without the small peer" stages_are "$work/head" 2
+wait_for 10 "the ring without the small peer" is_ready "$work/head"
+pass "a peer with too little --ram is told the least, and the least hosts layers"
 expect_exit 1 "used, expired or not its own" join "$(cat "$work/ticket")" --model "$model" --listen 127.0.0.1:0 \
   --state "$work/thief"
 forged=$(sed 's/^\(caravan1:.\{60\}\)\(.\)/\1_/' "$work/ticket")

@@ -1,0 +1,140 @@
+#include "daemon/budget_needs.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/limits.h"
+#include "cache/kv_cache.h"
+#include "daemon/engine.h"
+#include "model/stage.h"
+#include "model/weights.h"
+#include "offload/pager.h"
+#include "offload/plan.h"
+
+namespace caravan {
+
+namespace {
+
+// Blocks on disk that are of use, to one that waits to be given back (KvMover compacts at half).
+constexpr uint64_t kDiskOverhead = 2;
+
+uint64_t ram_for(uint64_t bytes) {
+  Budgets budgets;
+  budgets.headroom_divisor = kHeadroomShare;
+  return budgets.ram_for(bytes);
+}
+
+uint64_t ram_of(const BudgetNeeds& needs, uint64_t kv) {
+  return ram_for(std::max(needs.beside_kv + kv, needs.beginning));
+}
+
+// As Engine::measure_layer_ns does.
+uint64_t measuring_bytes(const Manifest& manifest, const ModelSpec& spec, const EngineOptions& options,
+                         Pager& pager) {
+  const UnitSpan first{1, 2};
+  StageOptions stage;
+  stage.span = first;
+  stage.context = Engine::kMeasuredRows;
+  stage.max_rows = options.max_rows;
+  return backend_scratch(spec, options).count + Stage::scratch_bytes(spec, stage).count +
+         pager.least_bytes(ModelWeights::page_specs(manifest, spec, first)) +
+         KvCache::block_bytes(kv_layers(spec, first), options.kv_type).count;
+}
+
+// Readable, and exact enough to be typed again.
+std::string exact(uint64_t bytes) {
+  return fmt::format("{} ({} bytes)", to_string(Bytes{bytes}), bytes);
+}
+
+}  // namespace
+
+uint64_t KvNeeds::blocks_on_disk(Bytes disk) const {
+  return block_bytes == 0 ? 0 : disk.count / block_bytes / (kDiskOverhead + 1) * kDiskOverhead;
+}
+
+bool KvNeeds::can_spill(Bytes disk) const {
+  return blocks_on_disk(disk) >= std::max<uint64_t>(blocks, KvCache::kLeastFrames + 1);
+}
+
+uint64_t KvNeeds::spilling() const {
+  return KvCache::kLeastFrames * block_bytes + staging_bytes;
+}
+
+uint64_t KvNeeds::disk() const {
+  const uint64_t most = std::max<uint64_t>(blocks, KvCache::kLeastFrames + 1);
+  return (most + kDiskOverhead - 1) / kDiskOverhead * (kDiskOverhead + 1) * block_bytes;
+}
+
+uint64_t KvNeeds::least(Bytes disk) const {
+  return can_spill(disk) ? std::min(whole(), spilling()) : whole();
+}
+
+std::vector<KvLayerShape> kv_layers(const ModelSpec& spec, UnitSpan span) {
+  std::vector<KvLayerShape> layers;
+  for (uint32_t unit = std::max(span.first, 1u); unit < std::min(span.last, spec.layer_count() + 1); ++unit)
+    layers.push_back(
+        {spec.layers[unit - 1].attention.shape.kv_heads, spec.layers[unit - 1].attention.shape.head_width});
+  return layers;
+}
+
+KvNeeds kv_needs(const std::vector<KvLayerShape>& layers, uint32_t context, KvType type, bool archived) {
+  return {(uint64_t{context} + limits::kKvBlockPositions - 1) / limits::kKvBlockPositions,
+          KvCache::block_bytes(layers, type).count, KvCache::staging_bytes(layers, type).count, archived};
+}
+
+BudgetNeeds budget_needs(const Manifest& manifest, const ModelSpec& spec, const EngineOptions& options,
+                         const HostedPart& part, uint32_t context) {
+  const SystemClock clock;
+  Pager pager(manifest.source, clock, nullptr);
+  std::vector<PageSpec> pages = ModelWeights::page_specs(manifest, spec, part.layers);
+  const uint32_t last = spec.unit_count();
+  if (part.ends)
+    for (PageSpec& page : ModelWeights::page_specs(manifest, spec, {last - 1, last}))
+      pages.push_back(std::move(page));
+  StageOptions stage;
+  stage.span = part.layers;
+  stage.context = context;
+  stage.max_rows = options.max_rows;
+  BudgetNeeds needs;
+  needs.beside_kv = backend_scratch(spec, options).count + Stage::scratch_bytes(spec, stage).count +
+                    pager.least_bytes(std::move(pages));
+  needs.beginning =
+      part.measured ? measuring_bytes(manifest, spec, options, pager) : backend_scratch(spec, options).count;
+  needs.kv = kv_needs(kv_layers(spec, part.layers), context, options.kv_type, options.archive.on());
+  return needs;
+}
+
+uint64_t ram_to_begin(const BudgetNeeds& needs) {
+  return ram_for(needs.beginning);
+}
+
+LeastBudgets least_budgets(const EngineOptions& options, const BudgetNeeds& needs) {
+  const KvNeeds& kv = needs.kv;
+  const uint64_t whole = ram_of(needs, kv.whole());
+  if (whole <= options.memory.count && (!options.kv_memory || kv.whole() <= options.kv_memory->count))
+    return {};
+  if (options.kv_places.empty() || kv.whole() <= kv.spilling()) return {whole, kv.whole(), 0};
+  return {ram_of(needs, kv.spilling()), kv.spilling(), kv.disk()};
+}
+
+LeastBudgets most_of(const LeastBudgets& a, const LeastBudgets& b) {
+  return {std::max(a.ram, b.ram), std::max(a.kv_ram, b.kv_ram), std::max(a.kv_disk, b.kv_disk)};
+}
+
+std::string refuse_budgets(const EngineOptions& options, const LeastBudgets& least, std::string_view what) {
+  std::string text;
+  const auto add = [&text](const std::string& one) { text += (text.empty() ? "" : "; ") + one; };
+  if (options.memory.count < least.ram)
+    add(fmt::format("--ram is {}, the least for {} is {}", to_string(options.memory), what,
+                    exact(least.ram)));
+  if (options.kv_memory && options.kv_memory->count < least.kv_ram)
+    add(fmt::format("--kv-ram is {}, the least for {} is {}", to_string(*options.kv_memory), what,
+                    exact(least.kv_ram)));
+  if (options.kv_disk.count < least.kv_disk)
+    add(fmt::format("of disk {} are left for KV that does not fit into memory, the least --disk for {} is {}",
+                    to_string(options.kv_disk), what, exact(options.disk_flag(Bytes{least.kv_disk}).count)));
+  return text;
+}
+
+}  // namespace caravan
