@@ -37,7 +37,8 @@ echo 'thread = 2' >"$work/wrong.toml"
 [[ $("$program" run --version) == caravan* ]] || give_up "a command tells no version"
 expect_exit 2 "did you mean 'threads'" run "$model" --config "$work/wrong.toml" -p x
 for command in run serve join invite demo status chat quantize tokenize inspect template calibrate plan bench; do
-  "$program" "$command" --help | grep -q "^Examples:" || give_up "$command --help gives no example"
+  "$program" "$command" --help >"$work/help" || give_up "$command --help fails"
+  grep -q "^Examples:" "$work/help" || give_up "$command --help gives no example"
 done
 "$program" run --help >"$work/help"
 pass "mistakes on the command line end with 2 and name what was meant; each command's help has examples"
