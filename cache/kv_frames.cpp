@@ -84,12 +84,18 @@ bool KvFrames::grow() {
   const uint32_t now = count(), frames = border_ ? border_->above(now) : now;
   if (frames == now) return false;
   const Bytes more{block_bytes_ * (frames - now)};
+  // Where it cannot be, a block gives way.
   try {
     neighbour_->make_room(more);
-    reservation_.merge(budget_.reserve(MemoryTag::kState, more));
   } catch (const Error&) {
-    return false;  // a block gives way then
+    return false;
   }
+  Reservation taken = budget_.try_reserve(MemoryTag::kState, more);
+  if (taken.bytes() != more) {
+    neighbour_->take_room();
+    return false;
+  }
+  reservation_.merge(std::move(taken));
   residency_.set_frames(frames);
   return true;
 }

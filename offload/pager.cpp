@@ -274,8 +274,10 @@ void Pager::take_done(uint64_t job, std::optional<Error> error) {
   const Lock lock(mutex_);
   const auto index = static_cast<uint32_t>(job);
   Page& page = pages_[index];
-  if (--reads_under_way_ == 0)
-    counters_.read_busy_ns.add(static_cast<uint64_t>((clock_.now() - busy_since_).count()));
+  // With every read: where reading is the longer part, there is always a next one under way.
+  const Time now = clock_.now();
+  counters_.read_busy_ns.add(static_cast<uint64_t>((now - std::exchange(busy_since_, now)).count()));
+  --reads_under_way_;
   if (error) {
     residency_.failed(index);
     arena_.give_back(std::exchange(page.buffer, nullptr), page.buffer_bytes);

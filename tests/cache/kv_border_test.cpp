@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <utility>
 
 #include "base/error.h"
@@ -24,8 +25,14 @@ class Weights final : public KvNeighbour {
     if (refuses) fail(ErrorCode::kOutOfMemory, "the weights need it");
     given.count += more.count;
     ++moves;
+    if (meanwhile) meanwhile();
   }
-  void take_room() override { ++moves; }
+  void take_room() override {
+    ++moves;
+    ++taken_back;
+  }
+  std::function<void()> meanwhile;
+  int taken_back = 0;
   bool refuses = false;
   Bytes given;
   int moves = 0;
@@ -93,6 +100,22 @@ TEST(KvBorder, WeightsThatRefuseSendKvToDiskAndEndNobody) {
   weights.refuses = false;
   EXPECT_TRUE(tale.run({{1, 20 * kPositions}}).empty());
   EXPECT_EQ(tale.cache().frame_count(), 23u) << "in eighths, for the new ones";
+}
+
+TEST(KvBorder, RoomThatOthersReserveMeanwhileGoesBackToTheWeights) {
+  MemoryBulk store;
+  Weights weights;
+  Tale tale(&store, nullptr, 40, kLayers, 256, KvSharing{&weights, 3});
+  Reservation others;
+  weights.meanwhile = [&] {
+    if (others.bytes() == Bytes{})
+      others = tale.budget().reserve(MemoryTag::kWire, tale.budget().limit() - tale.budget().used());
+  };
+  tale.open(1);
+  EXPECT_TRUE(tale.run({{1, 20 * kPositions}}).empty());
+  EXPECT_EQ(tale.cache().frame_count(), 3u);
+  EXPECT_GT(weights.taken_back, 0);
+  EXPECT_EQ(weights.taken_back * 2, weights.moves);
 }
 
 TEST(KvBorder, WithoutADiskRefusalIsAnErrorAndNothingIsLost) {

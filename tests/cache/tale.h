@@ -51,6 +51,7 @@ class Tale {
                                 : std::nullopt,
                sharing) {}
   // What the cache has reserved, and what it has allocated of it.
+  Budget& budget() { return budget_; }
   Bytes reserved() const { return budget_.used(MemoryTag::kState); }
   Bytes allocated() const { return {device_.used_bytes()}; }
 

@@ -191,6 +191,19 @@ TEST_F(PagerTest, FailedReadsAreTriedAgain) {
   expect_pass(*pager, ids, pages);
 }
 
+// Also where the next read begins before the last one has ended.
+TEST_F(PagerTest, TheTimeOfReadingIsCountedWhileItGoesOn) {
+  const std::vector<uint64_t> sizes(12, 1 << 20);
+  const auto pages = pages_of(sizes);
+  const auto pager = make(source_of(12 << 20));
+  const auto ids = pager->add(pages);
+  pager->set_limit(Bytes{pager->least_bytes()});
+  for (int pass = 0; pass < 10; ++pass) expect_pass(*pager, ids, pages);
+  const PagerCounters& counters = pager->counters();
+  EXPECT_GT(counters.waited_ns.value(), 0u);
+  EXPECT_GE(counters.read_busy_ns.value(), counters.waited_ns.value() / 2) << "what is waited for is read";
+}
+
 TEST_F(PagerTest, ReservesWhatItHolds) {
   Budget budget("ram", Bytes{6 << 20});
   Pager pager(source_of(8 << 20), clock_, &budget, {.limit = Bytes{5 << 20}});
