@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "base/bytes.h"
-#include "base/error.h"
 #include "base/cpu_seconds.h"
+#include "base/error.h"
 #include "bench/median.h"
 #include "daemon/defaults.h"
 #include "daemon/engine.h"

@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "compute/cpu/cpu_backend.h"
 #include "compute/cpu/cpu_device.h"
+#include "shards/weights_id.h"
 #include "model/families.h"
 #include "model/weights.h"
 
@@ -65,6 +66,7 @@ Engine::Engine(Manifest manifest, const EngineOptions& options)
     : options_(options),
       manifest_(std::move(manifest)),
       spec_(read_spec(manifest_)),
+      weights_id_(caravan::weights_id(manifest_)),
       budget_("--ram", {options.memory.count - options.memory.count / kHeadroomShare}),
       device_(std::make_unique<CpuDevice>()) {
   // Before anything is allocated by the spec's sizes, and before a ring forms that could only fail.

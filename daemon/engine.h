@@ -84,6 +84,8 @@ class Engine : private KvNeighbour {
   // sets and threads give the same bits.
   std::string numerics_class() const;
   std::string isa_name() const;
+  // As Hello::weights.
+  const Hash256& weights_id() const { return weights_id_; }
   // What the back end did so far.
   const ComputeCounters& counters() const { return *counters_; }
 
@@ -134,6 +136,7 @@ class Engine : private KvNeighbour {
   const EngineOptions options_;
   const Manifest manifest_;
   const ModelSpec spec_;
+  const Hash256 weights_id_;
   SystemClock clock_;
   KvCounters kv_counters_;
   std::atomic<KvRoom> kv_room_{};

@@ -41,6 +41,7 @@ Hello make_hello(const Engine& engine, const Hash256& model, const std::string& 
   hello.name = name;
   hello.build = version_text();
   hello.numerics_class = engine.numerics_class();
+  hello.weights = engine.weights_id();
   hello.model = model;
   hello.layers = engine.spec().layer_count();
   hello.incarnation = incarnation;
@@ -111,6 +112,7 @@ HeadOptions HeadProcess::head_options(const Config& config, Random& random) cons
   random.fill(ring.id.bytes);
   ring.model = engine_->manifest().fingerprint();
   ring.numerics_class = engine_->numerics_class();
+  ring.weights = engine_->weights_id();
   ring.layers = layer_costs(*engine_, context_);
   ring.mode = options_.cut;
   ring.min_peers = options_.min_peers;

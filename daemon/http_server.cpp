@@ -100,6 +100,8 @@ class HttpServer::Shared : public std::enable_shared_from_this<Shared> {
   void listen();
   void accept();
   void close();
+  // Whether the others leave room for this much of one connection.
+  bool has_room(const Connection& one, size_t (Connection::*bytes_of)() const, size_t most) const;
 
   EventLoop& loop;
   const HttpServerOptions options;
@@ -137,6 +139,10 @@ class HttpServer::Connection : public std::enable_shared_from_this<Connection> {
   // Tells the unfinished request, if there is one, and forgets the connection.
   void leave();
   bool is_idle() const { return phase_ == Phase::kIdle; }
+  // Of the request that is being received.
+  size_t body_bytes() const { return phase_ == Phase::kBody ? parser_->get().body().size() : 0; }
+  // Of the answer that the client has not read.
+  size_t waiting_bytes() const { return queue_.size() + writing_.size() - written_; }
   std::chrono::steady_clock::time_point deadline() const { return deadline_.expiry(); }
 
   // For the exchange numbered `serial`; ignored when that is over.
@@ -290,6 +296,8 @@ void HttpServer::Connection::parse() {
     }
     if (error) return refuse(refusal_status(error), refusal_reason(error, shared_->options));
     if (phase_ == Phase::kHead && parser_->is_header_done()) on_head();
+    if (!shared_->has_room(*this, &Connection::body_bytes, shared_->options.max_bodies_bytes))
+      return refuse(503, "other requests as long as this one are being received; try again");
     if (parser_->is_done()) return on_request();
   }
   read();
@@ -306,7 +314,7 @@ void HttpServer::Connection::on_head() {
 }
 
 void HttpServer::Connection::on_request() {
-  const auto message = parser_->release();
+  auto message = parser_->release();
   keep_alive_ = message.keep_alive() && !refused_;
   http_1_0_ = message.version() < 11;
   if (refused_) return refuse(503, "too many connections");
@@ -318,7 +326,7 @@ void HttpServer::Connection::on_request() {
   set_target(request, view(message.target()));
   for (const auto& field : message)
     request.headers.emplace_back(lower_case(view(field.name_string())), view(field.value()));
-  request.body = message.body();
+  request.body = std::move(message.body());
   request.peer = peer_;
 
   phase_ = Phase::kAnswering;
@@ -366,9 +374,10 @@ void HttpServer::Connection::send_head(uint64_t serial, const HttpResponse& resp
 
 void HttpServer::Connection::send_piece(uint64_t serial, std::string_view piece) {
   if (!current(serial) || piece.empty() || without_body_) return;
-  const size_t waiting = queue_.size() + writing_.size() - written_;
-  if (waiting + piece.size() > shared_->options.max_queue_bytes) {
-    log_warning("http_slow_reader peer={} waiting_bytes={}", peer_, waiting);
+  const auto& options = shared_->options;
+  if (waiting_bytes() + piece.size() > options.max_queue_bytes ||
+      !shared_->has_room(*this, &Connection::waiting_bytes, options.max_queues_bytes)) {
+    log_warning("http_slow_reader peer={} waiting_bytes={}", peer_, waiting_bytes());
     return close();
   }
   queue(chunked_ ? fmt::format("{:x}\r\n{}\r\n", piece.size(), piece) : std::string(piece));
@@ -516,6 +525,16 @@ void HttpServer::Shared::add(tcp::socket socket) {
   const auto connection = std::make_shared<Connection>(shared_from_this(), std::move(socket), refused);
   connections.insert(connection);
   connection->start();
+}
+
+bool HttpServer::Shared::has_room(const Connection& one, size_t (Connection::*bytes_of)() const,
+                                  size_t most) const {
+  // What each may have by itself is not counted, as long as there are no more than may be.
+  if ((one.*bytes_of)() <= most / options.max_connections) return true;
+  size_t others = 0;
+  for (const auto& connection : connections)
+    if (connection.get() != &one) others += (*connection.*bytes_of)();
+  return others == 0 || others + (one.*bytes_of)() <= most;
 }
 
 void HttpServer::Shared::close_an_idle_one() {

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/commands.h"
+#include "daemon/mapping_lost.h"
 #include "daemon/standard_output.h"
 
 namespace {
@@ -60,6 +61,7 @@ int dispatch(const CommandLine& line) {
 int main(int argc, char** argv) {
   // Writes to what has gone fail instead, so that temporary folders and children go with the process.
   std::signal(SIGPIPE, SIG_IGN);
+  caravan::explain_lost_mappings();
   caravan::keep_freed_memory();
   try {
     const CommandLine line = caravan::parse_command_line(argc, argv);

@@ -122,7 +122,10 @@ void ShardFetch::want(std::vector<WantedShard> shards, bool check, Done done) {
     }
     loop_.post([this, wish, reason, shards = std::move(shards)]() mutable {
       if (wish != wish_) return;
-      if (!reason.empty()) return finish(reason);
+      if (!reason.empty()) {
+        log_warning("fetch_failed reason=\"{}\"", reason);
+        return finish(reason);
+      }
       phase_ = Phase::kFetching;
       fetcher_.want(std::move(shards), clock_.now());
       settle();
@@ -212,6 +215,7 @@ void ShardFetch::flush() {
       reason = error.message();
     }
     loop_.post([this, wish, reason] {
+      if (!reason.empty()) log_warning("fetch_failed reason=\"{}\"", reason);
       if (wish == wish_) finish(reason);
     });
   });

@@ -19,8 +19,9 @@ struct WeightLevel {
   uint32_t cache_pages = 0;  // of each choice
 };
 
-// All that the planner weighs: everything mapped where that can be, and what the pager would do (plan_residency) under limits
-// from the least to all. The same for every budget, so that a greater budget only adds to what fits.
+// All that the planner weighs: everything mapped where that can be, and what the pager would do
+// (plan_residency) under limits from the least to all. The same for every budget, so that a greater budget
+// only adds to what fits.
 std::vector<WeightLevel> weight_levels(const PlanInput& input);
 
 }  // namespace caravan

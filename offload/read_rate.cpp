@@ -34,7 +34,7 @@ ReadRun run_of(const Extent& extent) {
 }  // namespace
 
 ReadRate read_rate(const std::shared_ptr<const Source>& source, std::span<const Extent> extents,
-                 const Clock& clock, double lasting, PageReaderOptions options) {
+                   const Clock& clock, double lasting, PageReaderOptions options) {
   CHECK(!extents.empty());
   uint64_t largest = 0;
   for (const Extent& extent : extents) largest = std::max(largest, run_of(extent).length);

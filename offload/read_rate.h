@@ -18,6 +18,6 @@ struct ReadRate {
 // seconds, three of them under way: what streaming them can reach. The memory of three of the largest is
 // taken before that. Throws kIo or kMalformed when they cannot be read.
 ReadRate read_rate(const std::shared_ptr<const Source>& source, std::span<const Extent> extents,
-                 const Clock& clock, double lasting, PageReaderOptions options = {});
+                   const Clock& clock, double lasting, PageReaderOptions options = {});
 
 }  // namespace caravan

@@ -12,6 +12,7 @@ struct OwnFacts {
   PeerKey key;
   Hash256 model;
   std::string numerics_class;
+  Hash256 weights = {};
 };
 
 // The hash that neighbours compare before a ring is ready: protocol version, model, edges of all spans,

@@ -8,8 +8,8 @@ namespace caravan {
 namespace {
 
 // Raised when state of the same model, class and codec comes to have other bits.
-constexpr uint64_t kVersion = 1;
-enum class Part : uint64_t { kClass = 1, kLossyCut = 2 };
+constexpr uint64_t kVersion = 2;
+enum class Part : uint64_t { kClass = 1, kLossyCut = 2, kWeights = 3 };
 
 }  // namespace
 
@@ -18,12 +18,20 @@ Lineage lineage_of(const Assign& assign, const OwnFacts& own) {
   hash.update("caravan lineage").update(kVersion);
   hash.update(std::as_bytes(std::span(own.model.bytes)));
   hash.update(uint64_t{assign.kv_type});
+  hash.update(std::as_bytes(std::span(assign.weights.bytes)));
+  const Hash256* weights_before = &assign.weights;
   const std::string* before = nullptr;
   for (uint32_t stage = 0; stage <= assign.stage; ++stage) {
     const RouteStage& one = assign.route[stage];
     // Tokens, not rows, reach a stage that has unit 0.
     if (assign.codec != CodecId::kF32 && one.span.first > 0)
       hash.update(uint64_t(Part::kLossyCut)).update(uint64_t{one.span.first}).update(uint64_t(assign.codec));
+    const Hash256& weights = one.peer == own.key ? own.weights : one.weights;
+    if (weights != *weights_before)
+      hash.update(uint64_t(Part::kWeights))
+          .update(uint64_t{one.span.first})
+          .update(std::as_bytes(std::span(weights.bytes)));
+    weights_before = &weights;
     const std::string& numerics = one.peer == own.key ? own.numerics_class : one.numerics_class;
     if (before != nullptr && *before == numerics) continue;
     // The first layers are of the first class wherever unit 0 lies.

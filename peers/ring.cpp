@@ -29,7 +29,8 @@ std::vector<RouteStage> Ring::route(const std::vector<const Member*>& members) c
   for (size_t i = 0; i < spans.size(); ++i) {
     if (spans[i].count() == 0) continue;
     const Hello& hello = members[i]->hello;
-    stages.push_back({members[i]->key, hello.name, hello.numerics_class, hello.endpoints, spans[i]});
+    stages.push_back(
+        {members[i]->key, hello.name, hello.numerics_class, hello.endpoints, spans[i], hello.weights});
   }
   return stages;
 }
@@ -63,6 +64,7 @@ void Ring::form(const std::vector<const Member*>& members, Time now) {
   assign.context = options_.context;
   assign.max_sequences = options_.max_sequences;
   assign.max_rows = options_.max_rows;
+  assign.weights = options_.weights;
   contract_ = contract_hash(assign, {options_.self, options_.model, options_.numerics_class});
   stages_.assign(assign.route.size(), {});
   offers_.clear();

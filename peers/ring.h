@@ -27,6 +27,7 @@ struct RingOptions {
   RingId id;
   Hash256 model;
   std::string numerics_class;     // of the head
+  Hash256 weights;                // of the head, as Hello has it
   std::vector<LayerCost> layers;  // units 1 to L
   CutMode mode = CutMode::kByCost;
   uint32_t min_peers = 1;  // that must be there before the first ring

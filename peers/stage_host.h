@@ -142,7 +142,9 @@ class StageHost {
   bool is_current(const RingId& ring, EpochId epoch) const {
     return assign_ && assign_->ring == ring && assign_->epoch == epoch;
   }
-  OwnFacts own_facts() const { return {options_.self, options_.hello.model, options_.hello.numerics_class}; }
+  OwnFacts own_facts() const {
+    return {options_.self, options_.hello.model, options_.hello.numerics_class, options_.hello.weights};
+  }
   bool serves() const { return state_ == State::kForming || state_ == State::kReady; }
   bool is_last() const { return assign_->stage + 1 == assign_->route.size(); }
 

@@ -113,6 +113,11 @@ std::vector<StageCounters> counters(capnp::List<wire::StageCounters>::Reader lis
   return out;
 }
 
+// Zeros where an older build says none.
+Hash256 weights_id(capnp::Data::Reader in) {
+  return in.size() == 0 ? Hash256{} : blob<Hash256>(in, "what a peer's weights are");
+}
+
 Hello read(wire::Hello::Reader in) {
   Hello out;
   out.protocol = in.getProtocol();
@@ -129,6 +134,7 @@ Hello read(wire::Hello::Reader in) {
   out.threads = in.getThreads();
   out.endpoints = endpoints(in.getEndpoints());
   out.fetches = in.getFetches();
+  out.weights = weights_id(in.getWeights());
   return out;
 }
 
@@ -164,6 +170,7 @@ Assign read(wire::Assign::Reader in) {
     stage.numerics_class = name_text(one.getNumericsClass(), "a numerics class");
     stage.endpoints = endpoints(one.getEndpoints());
     stage.span = units(one.getFirst(), one.getLast());
+    stage.weights = weights_id(one.getWeights());
     out.route.push_back(std::move(stage));
   }
   if (out.stage >= out.route.size())
@@ -173,6 +180,7 @@ Assign read(wire::Assign::Reader in) {
   out.context = in.getContext();
   out.max_sequences = in.getMaxSequences();
   out.max_rows = in.getMaxRows();
+  out.weights = weights_id(in.getWeights());
   if (out.context > limits::kMaxContext || out.max_sequences > limits::kMaxSequences ||
       out.max_rows > limits::kMaxRowsPerStep)
     fail(ErrorCode::kLimit, "a context of {} positions, {} sequences, {} rows: over the limits", out.context,

@@ -99,6 +99,7 @@ struct Writer {
     out.setThreads(hello.threads);
     set_endpoints(out, hello.endpoints);
     out.setFetches(hello.fetches);
+    out.setWeights(data(hello.weights));
   }
   void operator()(const Welcome& welcome) {
     auto out = root.initWelcome();
@@ -138,12 +139,14 @@ struct Writer {
       set_endpoints(one, stage.endpoints);
       one.setFirst(stage.span.first);
       one.setLast(stage.span.last);
+      one.setWeights(data(stage.weights));
     }
     out.setCodec(static_cast<uint8_t>(assign.codec));
     out.setKvType(assign.kv_type);
     out.setContext(assign.context);
     out.setMaxSequences(assign.max_sequences);
     out.setMaxRows(assign.max_rows);
+    out.setWeights(data(assign.weights));
   }
   void operator()(const Contract& contract) {
     auto out = root.initContract();

@@ -50,6 +50,7 @@ struct Hello {
   uint32_t threads = 0;
   std::vector<std::string> endpoints;  // where other peers reach it
   bool fetches = false;                // has no file of the model: its weights come from the head
+  Hash256 weights;                     // of the bytes it computes with, or of what stands for them
 };
 
 // Head to peer: admitted. The peer sends heartbeats from now on.
@@ -91,6 +92,7 @@ struct RouteStage {
   std::string numerics_class;
   std::vector<std::string> endpoints;
   UnitSpan span;
+  Hash256 weights;  // as its hello said
 };
 
 // Head to every stage: the route of a new epoch. The stage of the receiver is route[stage]; what comes before
@@ -106,6 +108,7 @@ struct Assign {
   uint32_t context = 0;           // positions of one sequence
   uint32_t max_sequences = 0;     // open at once
   uint32_t max_rows = 0;          // of one step
+  Hash256 weights;                // the head's, of unit 0 and the output
 };
 
 // Between the two ends of an edge, both ways: what each believes the contract to be, computed from its own

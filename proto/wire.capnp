@@ -24,6 +24,7 @@ struct Hello {
   threads @9 :UInt32;
   endpoints @10 :List(Text);
   fetches @11 :Bool;
+  weights @12 :Data;  # 32 bytes, or none
 }
 
 struct Welcome {
@@ -62,6 +63,7 @@ struct RouteStage {
   endpoints @3 :List(Text);
   first @4 :UInt32;
   last @5 :UInt32;
+  weights @6 :Data;  # 32 bytes, or none
 }
 
 struct Assign {
@@ -75,6 +77,7 @@ struct Assign {
   context @7 :UInt32;
   maxSequences @8 :UInt32;
   maxRows @9 :UInt32;
+  weights @10 :Data;  # 32 bytes, or none
 }
 
 struct Contract {

@@ -92,6 +92,7 @@ struct Manifest {
   std::vector<std::string> ignored;  // tensors that no role fits
   std::shared_ptr<const Source> source;
   uint32_t layer_count = 0;
+  std::optional<Hash256> content;  // weights_id_of the groups, where their hashes are known
 
   const WeightGroup* find(GroupId id) const;
   Bytes bytes() const;  // of all groups, tied extents counted once

@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "shards/weights_id.h"
 
 namespace caravan {
 
@@ -129,6 +130,7 @@ Manifest open_record(std::shared_ptr<const ShardStore> store, const ModelRecord&
     if (!record.copied) throw;  // else the store has it all
   }
   Manifest manifest = record.manifest;
+  manifest.content = weights_id_of(record.hashes);
   if (!record.copied) {
     manifest.source = std::move(files);
     return manifest;

@@ -169,6 +169,41 @@ TEST_F(HttpServerTest, ARefusalArrivesThoughTheClientIsStillSending) {
   EXPECT_TRUE(client.read_response().starts_with("HTTP/1.1 413 "));
 }
 
+TEST_F(HttpServerTest, LongRequestsAreReceivedWithinABoundTogether) {
+  serve({.max_bodies_bytes = 200'000});
+  const std::string head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n";
+  RawClient first(port), second(port);
+  first.send(head + std::string(150'000, 'a'));
+  // By its answer it is certain that the first one's bytes are here.
+  EXPECT_TRUE(ask("GET / HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200 "));
+  second.send(head + std::string(150'000, 'b'));
+  EXPECT_TRUE(second.read_response().starts_with("HTTP/1.1 503 "));
+  second.close();
+  EXPECT_TRUE(ask("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc").starts_with("HTTP/1.1 200 "))
+      << "short ones are not held up";
+  first.send(std::string(150'000, 'a'));
+  EXPECT_TRUE(first.read_response().starts_with("HTTP/1.1 200 ")) << "one alone may be longer";
+}
+
+TEST_F(HttpServerTest, StreamsThatAreNotReadAreKeptWithinABoundTogether) {
+  serve({.max_queues_bytes = 300u << 10});
+  RawClient first(port, 4096), second(port, 4096);
+  first.send("GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_TRUE(thread->wait_for([&] { return handler.kept.size() == 1; }));
+  second.send("GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_TRUE(thread->wait_for([&] { return handler.kept.size() == 2; }));
+  const std::string piece(16u << 10, 's');
+  int written = 0;
+  while (written < 4000 && thread->on_loop([&] {
+    handler.kept[0]->write(piece);
+    handler.kept[1]->write(piece);
+    return handler.disconnects == 0;
+  }))
+    ++written;
+  EXPECT_LT(written, 4000);
+  EXPECT_EQ(thread->on_loop([&] { return server->connections(); }), 1u) << "the other one goes on";
+}
+
 TEST_F(HttpServerTest, SlowRequestsAndIdleConnectionsEnd) {
   serve({.head_timeout = 50ms, .body_timeout = 50ms, .idle_timeout = 100ms});
   RawClient idle(port), head(port), body(port);

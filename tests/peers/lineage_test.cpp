@@ -16,18 +16,29 @@ PeerKey key(uint8_t first) {
 struct Part {
   std::string numerics;
   uint32_t first, last;
+  uint8_t weights = 1;
 };
 
+Hash256 weights_of(uint8_t first) {
+  return {{first}};
+}
+
 Lineage lineage(CodecId codec, std::vector<Part> parts, uint32_t stage, uint8_t kv_type = 0,
-                Hash256 model = {}) {
+                Hash256 model = {}, uint8_t head_weights = 1) {
   Assign assign;
+  assign.weights = weights_of(head_weights);
   for (uint32_t i = 0; i < parts.size(); ++i)
-    assign.route.push_back(
-        {key(static_cast<uint8_t>(i + 1)), "", parts[i].numerics, {}, {parts[i].first, parts[i].last}});
+    assign.route.push_back({key(static_cast<uint8_t>(i + 1)),
+                            "",
+                            parts[i].numerics,
+                            {},
+                            {parts[i].first, parts[i].last},
+                            weights_of(parts[i].weights)});
   assign.stage = stage;
   assign.codec = codec;
   assign.kv_type = kv_type;
-  return lineage_of(assign, {key(static_cast<uint8_t>(stage + 1)), model, parts[stage].numerics});
+  return lineage_of(assign, {key(static_cast<uint8_t>(stage + 1)), model, parts[stage].numerics,
+                             weights_of(parts[stage].weights)});
 }
 
 constexpr CodecId kF32 = CodecId::kF32, kBf16 = CodecId::kBf16, kInt8 = CodecId::kInt8;
@@ -64,6 +75,17 @@ TEST(Lineage, ClassesCountUpToTheOwnStage) {
             lineage(kF32, {{"a", 1, 4}, {"b", 4, 9}}, 1));
 }
 
+TEST(Lineage, WeightsCountUpToTheOwnStageAndTheHeads) {
+  const Lineage alone = lineage(kF32, {{"a", 1, 9}}, 0);
+  EXPECT_NE(lineage(kF32, {{"a", 1, 9, 2}}, 0), alone);
+  EXPECT_NE(lineage(kF32, {{"a", 1, 9}}, 0, 0, {}, 2), alone) << "the head has the table of tokens";
+  EXPECT_NE(lineage(kF32, {{"a", 1, 4, 2}, {"a", 4, 9}}, 1), alone);
+  EXPECT_EQ(lineage(kF32, {{"a", 1, 4}, {"a", 4, 9, 2}}, 0), alone) << "what comes after";
+  const Lineage fetched = lineage(kF32, {{"a", 1, 9, 2}}, 0);
+  for (uint32_t cut = 2; cut < 9; ++cut)
+    EXPECT_EQ(lineage(kF32, {{"a", 1, cut, 2}, {"a", cut, 9, 2}}, 1), fetched) << cut;
+}
+
 TEST(Lineage, ModelKvTypeAndTheOwnClassCount) {
   const Lineage one = lineage(kF32, {{"a", 1, 9}}, 0);
   EXPECT_NE(lineage(kF32, {{"a", 1, 9}}, 0, 1), one);
@@ -71,8 +93,9 @@ TEST(Lineage, ModelKvTypeAndTheOwnClassCount) {
   EXPECT_NE(lineage(kF32, {{"b", 1, 9}}, 0), one);
   // A peer trusts itself about itself.
   Assign assign;
-  assign.route = {{key(1), "", "what the head believes", {}, {1, 9}}};
-  EXPECT_EQ(lineage_of(assign, {key(1), {}, "a"}), one);
+  assign.weights = weights_of(1);
+  assign.route = {{key(1), "", "what the head believes", {}, {1, 9}, weights_of(7)}};
+  EXPECT_EQ(lineage_of(assign, {key(1), {}, "a", weights_of(1)}), one);
 }
 
 }  // namespace

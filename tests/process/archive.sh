@@ -87,3 +87,18 @@ third=$(text_of)
 [ "$(metric misses)$(metric loads)" = 00 ] || give_up "archives that are off were asked"
 pass "with --archive 0 nobody is asked"
 kill_all
+
+# A file that was damaged and is then replaced by a good one is another one, though no sample of it shows the damage.
+mended="$work/mended.gguf" ids=$(seq -s, 100 399)
+answer_of() { # ARGUMENTS...
+  "$program" run "$mended" --ids "$ids" --ignore-end -n 8 --temp 0 --json --state "$work/mended" "$@" | grep -o '"ids":\[[^]]*\]'
+}
+cp "$model" "$mended"
+good=$(answer_of --archive 0)
+dd if=/dev/zero of="$mended" bs=4096 seek=421 count=32 conv=notrunc 2>/dev/null
+bad=$(answer_of)
+[ "$bad" != "$good" ] || give_up "the damage changes nothing, so that this test proves nothing"
+cp "$model" "$mended"
+[ "$(answer_of)" = "$good" ] || give_up "the mended file is answered with what was computed from the damaged one"
+[ "$(answer_of)" = "$good" ] || give_up "the second time, from the archive, another answer"
+pass "a model file that was damaged and mended finds nothing in the archive of what was computed meanwhile"

@@ -57,6 +57,16 @@ for first in 1 2 3; do
   asked+=($!)
 done
 wait "${asked[@]}"
+# Long requests that never end, from thirty clients.
+api=$(api_of "$work/head") sockets=()
+for _ in $(seq 30); do
+  exec {socket}<>"/dev/tcp/${api%:*}/${api##*:}"
+  sockets+=("$socket")
+  { printf 'POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n'
+    head -c 900000 /dev/zero | tr '\0' a; } >&"$socket" 2>/dev/null || true # those that are one too many are refused
+done
+ask_generated | grep -q '"text"' || give_up "long requests of others keep a short one out"
+for socket in "${sockets[@]}"; do exec {socket}>&-; done
 serve_stays_within $((48 * 1024)) "a server" "$head"
 # The ring is formed anew twice, and the head gives half of its weights away.
 ticket=$("$program" invite --state "$work/head" 2>/dev/null)
@@ -73,5 +83,14 @@ ask_generated >/dev/null || true
 serve_stays_within $((64 * 1024)) "a head whose ring changed" "$head"
 kill -9 "$head"
 pass "a server, a head and a peer stay within --ram and what is stated beside it, while the ring changes"
+
+serve_generated cut --no-calibrate --archive 0
+truncate -s 1M "$work/model.gguf"
+ask_generated >/dev/null 2>&1 || true
+ended=0
+wait "$head" || ended=$?
+[ "$ended" = 135 ] || give_up "a server whose mapped file was cut ended with $ended"
+grep -q "became shorter while it was in use" "$work/cut.err" || give_up "it did not say why: $(cat "$work/cut.err")"
+pass "a server whose mapped file becomes shorter says so before it ends"
 
 echo "$passed checks of budgets passed"

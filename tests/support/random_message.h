@@ -20,8 +20,10 @@ class MessageMaker {
   Message make(size_t kind) {
     switch (kind) {
       case 0:
-        return Hello{u32(), text(), text(), text(), blob<Hash256>(), u32() % (limits::kMaxLayers + 1),
-                     u64(), u64(),  u64(),  u32(),  endpoints(),     flag()};
+        return Hello{
+            u32(),          text(), text(), text(), blob<Hash256>(), u32() % (limits::kMaxLayers + 1),
+            u64(),          u64(),  u64(),  u32(),  endpoints(),     flag(),
+            blob<Hash256>()};
       case 1:
         return Welcome{u32(), blob<RingId>(), text(), u32(), u32()};
       case 2:
@@ -111,10 +113,11 @@ class MessageMaker {
     return out;
   }
   Message assign() {
-    Assign out{
-        blob<RingId>(), {u64()}, blob<Hash256>(), 0, {}, codec(), static_cast<uint8_t>(u32()), 0, 0, 0};
+    Assign out{blob<RingId>(), {u64()}, blob<Hash256>(), 0, {}, codec(), static_cast<uint8_t>(u32()), 0, 0, 0,
+               blob<Hash256>()};
     out.route.resize(1 + random_.below(6));
-    for (auto& stage : out.route) stage = {blob<PeerKey>(), text(), text(), endpoints(), span()};
+    for (auto& stage : out.route)
+      stage = {blob<PeerKey>(), text(), text(), endpoints(), span(), blob<Hash256>()};
     out.stage = static_cast<uint32_t>(random_.below(out.route.size()));
     out.context = u32() % (limits::kMaxContext + 1);
     out.max_sequences = u32() % (limits::kMaxSequences + 1);
