@@ -25,7 +25,7 @@ TEST(ReadRate, ReadsFilesAndMemoryForAboutTheTimeGiven) {
            std::make_shared<FileSource>(std::vector<std::string>{written(folder, 2'000'000)}),
            std::make_shared<MemorySource>(std::vector<std::vector<std::byte>>{pattern(2'000'000)})}) {
     const Time start = clock.now();
-    EXPECT_GT(read_rate(source, extents, clock, 0.05), 1e5) << source->describe();
+    EXPECT_GT(read_rate(source, extents, clock, 0.05).rate, 1e5) << source->describe();
     EXPECT_GE(clock.now() - start, std::chrono::milliseconds(50));
     EXPECT_LT(clock.now() - start, std::chrono::milliseconds(5000));
   }
