@@ -118,7 +118,7 @@ TEST(MembershipTest, MeasuresTheRoundTripAndEchoesOnce) {
 Assign assignment() {
   Assign assign;
   assign.epoch = EpochId{1};
-  assign.route = {{key(2), "a", "avx2", {}, {1, 3}}, {key(3), "b", "avx2", {}, {3, 5}}};
+  assign.route = {{key(2), "a", "avx2", {}, {1, 3}, {}}, {key(3), "b", "avx2", {}, {3, 5}, {}}};
   assign.context = 64;
   return assign;
 }

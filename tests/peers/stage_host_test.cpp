@@ -48,9 +48,9 @@ class StageHostTest : public ::testing::Test {
     assign.ring = ring_;
     assign.epoch = EpochId{epoch};
     assign.stage = 1;
-    assign.route = {{key(kBefore), "before", "avx2", {}, {1, 3}},
-                    {key(kSelf), "self", "avx2", {}, {3, 5}},
-                    {key(kAfter), "after", "avx2", {}, {5, 7}}};
+    assign.route = {{key(kBefore), "before", "avx2", {}, {1, 3}, {}},
+                    {key(kSelf), "self", "avx2", {}, {3, 5}, {}},
+                    {key(kAfter), "after", "avx2", {}, {5, 7}, {}}};
     assign.context = 100;
     assign.max_sequences = 4;
     assign.max_rows = 64;
