@@ -87,8 +87,6 @@ inline constexpr size_t kMaxSettingsBytes = 1u << 20;
 // HTTP and templates.
 inline constexpr size_t kMaxHttpHeaderBytes = 16u << 10;
 inline constexpr size_t kMaxHttpBodyBytes = 16u << 20;
-inline constexpr size_t kMaxHttpBodiesBytes = 8u << 20;  // being received at a time, beyond the first
-inline constexpr size_t kMaxHttpQueuesBytes = 8u << 20;  // of all streams together
 inline constexpr uint32_t kMaxHttpConnections = 256;
 inline constexpr size_t kMaxHttpQueueBytes = 1u << 20;  // of one stream, waiting for a slow reader
 inline constexpr uint32_t kMaxChoices = 64;             // prompts times n, of one API request

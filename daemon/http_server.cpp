@@ -142,7 +142,9 @@ class HttpServer::Connection : public std::enable_shared_from_this<Connection> {
   // Of the request that is being received.
   size_t body_bytes() const { return phase_ == Phase::kBody ? parser_->get().body().size() : 0; }
   // Of the answer that the client has not read.
-  size_t waiting_bytes() const { return queue_.size() + writing_.size() - written_; }
+  size_t waiting_bytes() const {
+    return phase_ == Phase::kClosed ? 0 : queue_.size() + writing_.size() - written_;
+  }
   std::chrono::steady_clock::time_point deadline() const { return deadline_.expiry(); }
 
   // For the exchange numbered `serial`; ignored when that is over.
