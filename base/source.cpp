@@ -50,6 +50,11 @@ FileSource::~FileSource() {
   }
 }
 
+void FileSource::let_go() const {
+  for (const File& file : files_)
+    if (file.data) ::madvise(const_cast<std::byte*>(file.data), file.bytes, MADV_DONTNEED);
+}
+
 std::string FileSource::describe() const {
   return files_.empty() ? "no files" : files_.front().path;
 }

@@ -45,6 +45,9 @@ class FileSource final : public Source {
   uint64_t file_bytes(uint32_t file) const override;
   void read(uint32_t file, uint64_t offset, std::span<std::byte> out) const override;
   std::span<const std::byte> mapped(Extent extent) const override;
+  // What was touched of the mappings leaves this process's memory until it is touched again; the page cache
+  // keeps it.
+  void let_go() const;
   std::optional<std::string> file_path(uint32_t file) const override { return path(file); }
   const std::string& path(uint32_t file) const;
 

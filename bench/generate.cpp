@@ -101,7 +101,7 @@ void add_vocabulary(uint32_t count, Metadata& metadata) {
     scores[i] = -static_cast<double>(i);
   }
   metadata.set("tokenizer.ggml.model", std::string("llama"));
-  metadata.set("tokenizer.ggml.tokens", std::move(tokens));
+  metadata.set("tokenizer.ggml.tokens", TextList(tokens));
   metadata.set("tokenizer.ggml.token_type", std::move(kinds));
   metadata.set("tokenizer.ggml.scores", std::move(scores));
   metadata.set("tokenizer.ggml.bos_token_id", uint64_t{1});

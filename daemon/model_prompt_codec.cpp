@@ -34,7 +34,7 @@ std::vector<TokenId> ModelPromptCodec::encode_chat(std::string_view json) const 
   auto input = nlohmann::ordered_json::parse(json, nullptr, false);
   if (!input.is_object()) fail(ErrorCode::kMalformed, "a conversation is a JSON object");
   const auto token_text = [&](std::optional<TokenId> id) {
-    return id ? vocabulary.tokens[*id].text : std::string();
+    return id ? std::string(vocabulary.texts[*id]) : std::string();
   };
   input["bos_token"] = token_text(vocabulary.bos);
   input["eos_token"] = token_text(vocabulary.eos);

@@ -1,5 +1,8 @@
 #include "model/added_tokens.h"
 
+#include <algorithm>
+#include <numeric>
+
 #include "model/unicode.h"
 
 namespace caravan {
@@ -19,45 +22,52 @@ bool word_borders(std::string_view text, size_t begin, size_t end) {
 
 }  // namespace
 
-void AddedTokens::add(std::string_view text, Rule rule) {
-  if (text.empty()) return;
-  uint32_t node = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const auto byte = static_cast<uint8_t>(text[i]);
-    uint32_t next = child(node, byte);
-    if (next == kNone) {
-      next = static_cast<uint32_t>(ends_.size());
-      ends_.push_back(kNone);
-      if (node == 0) {
-        first_[byte] = next;
-      } else {
-        children_.emplace(uint64_t{node} << 8 | byte, next);
-      }
-    }
-    node = next;
+AddedTokens::AddedTokens(const TextList& texts, const std::vector<Rule>& rules) {
+  std::vector<uint32_t> order(texts.size());
+  std::iota(order.begin(), order.end(), 0u);
+  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return texts[a] < texts[b]; });
+  for (const uint32_t i : order) {
+    if (texts[i].empty() || (!texts_.empty() && texts_[texts_.size() - 1] == texts[i])) continue;
+    Run& run = by_first_byte_[static_cast<uint8_t>(texts[i][0])];
+    if (run.last == 0) run.first = static_cast<uint32_t>(texts_.size());
+    texts_.push_back(texts[i]);
+    rules_.push_back(rules[i]);
+    run.last = static_cast<uint32_t>(texts_.size());
   }
-  if (ends_[node] != kNone) return;
-  ends_[node] = static_cast<uint32_t>(rules_.size());
-  rules_.push_back(rule);
+  texts_.shrink_to_fit();
+  rules_.shrink_to_fit();
 }
 
-uint32_t AddedTokens::child(uint32_t node, uint8_t byte) const {
-  if (node == 0) return first_[byte];
-  const auto found = children_.find(uint64_t{node} << 8 | byte);
-  return found == children_.end() ? kNone : found->second;
+// Those of a run, all longer than `depth`, that have the byte there.
+AddedTokens::Run AddedTokens::narrowed(Run run, size_t depth, uint8_t byte) const {
+  const auto first_where = [&](auto is_past) {
+    uint32_t first = run.first;
+    for (uint32_t count = run.last - run.first; count > 0;) {
+      const uint32_t middle = first + count / 2;
+      const bool past = is_past(static_cast<uint8_t>(texts_[middle][depth]));
+      count = past ? count / 2 : count - count / 2 - 1;
+      if (!past) first = middle + 1;
+    }
+    return first;
+  };
+  return {first_where([&](uint8_t at) { return at >= byte; }),
+          first_where([&](uint8_t at) { return at > byte; })};
 }
 
 AddedTokens::Match AddedTokens::match_at(std::string_view text, size_t at, bool control) const {
   Match longest;
-  uint32_t node = 0;
-  for (size_t i = at; i < text.size(); ++i) {
-    node = child(node, static_cast<uint8_t>(text[i]));
-    if (node == kNone) break;
-    if (ends_[node] == kNone) continue;
-    const Rule& rule = rules_[ends_[node]];
-    if (rule.control && !control) continue;
-    if (rule.whole_word && !word_borders(text, at, i + 1)) continue;
-    longest = {ends_[node], i + 1 - at};
+  Run run = by_first_byte_[static_cast<uint8_t>(text[at])];
+  for (size_t bytes = 1; run.first < run.last; ++bytes) {
+    // The first of a run is what all of it begin with, if that is a token.
+    if (texts_[run.first].size() == bytes) {
+      const Rule& rule = rules_[run.first];
+      const bool counts =
+          (control || !rule.control) && (!rule.whole_word || word_borders(text, at, at + bytes));
+      if (counts) longest = {run.first, bytes};
+      ++run.first;
+    }
+    if (at + bytes == text.size()) break;
+    run = narrowed(run, bytes, static_cast<uint8_t>(text[at + bytes]));
   }
   return longest;
 }

@@ -1,18 +1,19 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/ids.h"
+#include "base/text_list.h"
 
 namespace caravan {
 
 // Finds whole tokens (control and user-defined ones) in a text: leftmost first, the longest of those that
-// begin at the same place. Immutable once built: any thread.
+// begin at the same place. Immutable: any thread.
 class AddedTokens {
  public:
   struct Rule {
@@ -27,11 +28,13 @@ class AddedTokens {
     std::optional<TokenId> id;  // nothing for text between tokens
   };
 
-  // An empty text is passed over; of two rules for one text the first counts.
-  void add(std::string_view text, Rule rule);
+  AddedTokens() = default;
+  // A rule for each text. An empty text is passed over; of two rules for one text the first counts.
+  AddedTokens(const TextList& texts, const std::vector<Rule>& rules);
   bool empty() const { return rules_.empty(); }
   // Appends the fragments of `text`, none empty, in order; together they are the text.
   void cut(std::string_view text, bool control, std::vector<Fragment>& fragments) const;
+  Bytes memory() const { return texts_.memory() + Bytes{rules_.capacity() * sizeof(Rule)}; }
 
  private:
   static constexpr uint32_t kNone = UINT32_MAX;
@@ -39,14 +42,16 @@ class AddedTokens {
     uint32_t rule = kNone;
     size_t bytes = 0;
   };
+  // Of texts_, those that begin alike: [first, last).
+  struct Run {
+    uint32_t first = 0, last = 0;
+  };
   Match match_at(std::string_view text, size_t at, bool control) const;
-  uint32_t child(uint32_t node, uint8_t byte) const;
+  Run narrowed(Run run, size_t depth, uint8_t byte) const;
 
-  // A trie: node 0 is the root; first_ is the root's children, since most bytes of a text begin no token.
-  std::vector<uint32_t> first_ = std::vector<uint32_t>(256, kNone);
-  std::unordered_map<uint64_t, uint32_t> children_;  // (node << 8 | byte) to node
-  std::vector<uint32_t> ends_ = {kNone};             // by node: the rule that ends here
+  TextList texts_;  // sorted, none twice
   std::vector<Rule> rules_;
+  std::array<Run, 256> by_first_byte_{};
 };
 
 }  // namespace caravan

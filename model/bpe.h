@@ -6,6 +6,8 @@
 #include <optional>
 #include <vector>
 
+#include "base/bytes.h"
+
 namespace caravan::bpe {
 
 inline constexpr uint32_t kNoSymbol = UINT32_MAX;
@@ -27,11 +29,7 @@ struct Merge {
 // From a pair of symbols to their merge: open addressing, since this is asked for every pair of every word.
 class MergeTable {
  public:
-  explicit MergeTable(size_t count = 0) {
-    size_t slots = 16;
-    while (slots < count * 2) slots *= 2;
-    slots_.resize(slots);
-  }
+  explicit MergeTable(size_t count = 0) : slots_(count + count / 2 + 8) {}
   // The first of two equal pairs counts. At most the count given to the constructor may be added.
   void add(uint32_t left, uint32_t right, Merge merge) {
     Slot& slot = slots_[index(left, right)];
@@ -42,6 +40,7 @@ class MergeTable {
     if (slot.left == kNoSymbol) return std::nullopt;
     return slot.merge;
   }
+  Bytes memory() const { return {slots_.capacity() * sizeof(Slot)}; }
 
  private:
   struct Slot {
@@ -50,11 +49,11 @@ class MergeTable {
     Merge merge;
   };
   size_t index(uint32_t left, uint32_t right) const {
-    const uint64_t key = (uint64_t{left} << 32 | right) * 0x9E3779B97F4A7C15u;
-    const size_t mask = slots_.size() - 1;
-    size_t i = static_cast<size_t>(key ^ key >> 32) & mask;
+    uint64_t hash = (uint64_t{left} << 32 | right) * 0x9E3779B97F4A7C15u;
+    hash = (hash ^ hash >> 32) * 0x9E3779B97F4A7C15u;
+    size_t i = static_cast<size_t>((hash >> 32) * slots_.size() >> 32);
     while (slots_[i].left != kNoSymbol && (slots_[i].left != left || slots_[i].right != right))
-      i = (i + 1) & mask;
+      if (++i == slots_.size()) i = 0;
     return i;
   }
   std::vector<Slot> slots_;

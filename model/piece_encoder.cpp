@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "model/byte_alphabet.h"
@@ -41,11 +43,13 @@ int byte_token_value(std::string_view text) {
   return value;
 }
 
-PieceEncoder::PieceEncoder(const Vocabulary& vocabulary)
+PieceEncoder::PieceEncoder(const Vocabulary& vocabulary, const TextList& pieces)
     : vocabulary_(vocabulary),
       by_bytes_(vocabulary.model == Vocabulary::Model::kByteBpe),
       by_score_(!by_bytes_ && vocabulary.merge_by_score),
-      merges_(vocabulary.merges.size()) {
+      texts_(by_bytes_ ? pieces : vocabulary.texts),
+      index_(vocabulary.tokens.size()),
+      merges_(by_score_ ? 0 : vocabulary.merges.size() / 2) {
   byte_symbols_.fill(bpe::kNoSymbol);
   index_tokens();
   if (by_score_) {
@@ -54,57 +58,86 @@ PieceEncoder::PieceEncoder(const Vocabulary& vocabulary)
     index_merges();
   }
   cuts_before_space_ = find_cuts();
+  more_texts_.shrink_to_fit();
+  more_symbols_.shrink_to_fit();
+}
+
+Bytes PieceEncoder::memory() const {
+  const Bytes numbers{(more_symbols_.capacity() + ranks_.capacity()) * sizeof(uint32_t)};
+  return index_.memory() + more_texts_.memory() + merges_.memory() + numbers;
 }
 
 void PieceEncoder::index_tokens() {
   const std::vector<VocabularyToken>& tokens = vocabulary_.tokens;
   symbol_count_ = static_cast<uint32_t>(tokens.size());
-  symbols_.reserve(tokens.size() + tokens.size() / 4);
   for (uint32_t id = 0; id < tokens.size(); ++id) {
-    const VocabularyToken& token = tokens[id];
-    const int byte = by_bytes_ ? -1 : byte_token_value(token.text);
-    if (byte >= 0 && token.kind == TokenKind::kByte) byte_symbols_[static_cast<size_t>(byte)] = id;
-    if (!is_plain(token.kind) || token.text.empty()) continue;
-    std::string_view text = token.text;
-    if (by_bytes_) {
-      std::optional<std::string> bytes = from_byte_letters(token.text);
-      if (!bytes) continue;
-      text = texts_.emplace_back(std::move(*bytes));
-    }
-    if (symbols_.emplace(text, id).second) longest_ = std::max(longest_, text.size());
+    const std::string_view spelling = vocabulary_.texts[id];
+    const int byte = by_bytes_ ? -1 : byte_token_value(spelling);
+    if (byte >= 0 && tokens[id].kind == TokenKind::kByte) byte_symbols_[static_cast<size_t>(byte)] = id;
+    if (!is_plain(tokens[id].kind) || spelling.empty()) continue;
+    const std::optional<std::string> bytes =
+        by_bytes_ ? from_byte_letters(spelling) : std::optional<std::string>();
+    if (by_bytes_ && !bytes) continue;
+    add_token(bytes ? *bytes : spelling, id);
   }
   if (!by_bytes_) return;
   for (size_t byte = 0; byte < 256; ++byte) {
-    byte_symbols_[byte] = intern(std::string(1, static_cast<char>(byte)));
+    const auto letter = static_cast<char>(byte);
+    byte_symbols_[byte] = intern({&letter, 1});
   }
 }
 
-uint32_t PieceEncoder::intern(std::string text) {
-  const auto found = symbols_.find(text);
-  if (found != symbols_.end()) return found->second;
-  return symbols_.emplace(texts_.emplace_back(std::move(text)), symbol_count_++).first->second;
+std::string_view PieceEncoder::text_of(uint32_t number) const {
+  return number < texts_.size() ? texts_[number] : more_texts_[number - texts_.size()];
+}
+
+bool PieceEncoder::add_text(std::string_view text, uint32_t number) {
+  return index_.add(text, number, [this](uint32_t of) { return text_of(of); });
+}
+
+void PieceEncoder::add_token(std::string_view text, TokenId id) {
+  bool added = false;
+  if (text == texts_[id]) {
+    added = add_text(text, id);
+  } else if (lookup(text) == bpe::kNoSymbol) {
+    added = add_more(text, id);
+  }
+  if (added) longest_ = std::max(longest_, text.size());
+}
+
+bool PieceEncoder::add_more(std::string_view text, uint32_t symbol) {
+  const auto number = static_cast<uint32_t>(texts_.size() + more_texts_.size());
+  more_texts_.push_back(text);
+  more_symbols_.push_back(symbol);
+  return add_text(text, number);
+}
+
+uint32_t PieceEncoder::intern(std::string_view text) {
+  const uint32_t symbol = lookup(text);
+  if (symbol != bpe::kNoSymbol) return symbol;
+  add_more(text, symbol_count_);
+  return symbol_count_++;
 }
 
 uint32_t PieceEncoder::lookup(std::string_view text) const {
-  const auto found = symbols_.find(text);
-  return found == symbols_.end() ? bpe::kNoSymbol : found->second;
+  const uint32_t number = index_.find(text, [this](uint32_t of) { return text_of(of); });
+  static_assert(TextIndex::kNone == bpe::kNoSymbol);
+  return number < texts_.size() || number == TextIndex::kNone ? number
+                                                              : more_symbols_[number - texts_.size()];
 }
 
 void PieceEncoder::index_merges() {
-  for (size_t rank = 0; rank < vocabulary_.merges.size(); ++rank) {
-    const Vocabulary::Merge& merge = vocabulary_.merges[rank];
-    std::optional<std::string> left = merge.left;
-    std::optional<std::string> right = merge.right;
-    if (by_bytes_) {
-      left = from_byte_letters(merge.left);
-      right = from_byte_letters(merge.right);
-    }
+  const auto bytes_of = [this](std::string_view text) {
+    return by_bytes_ ? from_byte_letters(text) : std::optional<std::string>(text);
+  };
+  for (size_t rank = 0; rank < vocabulary_.merges.size() / 2; ++rank) {
+    const std::optional<std::string> left = bytes_of(vocabulary_.merges[2 * rank]);
+    const std::optional<std::string> right = bytes_of(vocabulary_.merges[2 * rank + 1]);
     // What no text can contain cannot be merged.
     if (!left || !right || left->empty() || right->empty()) continue;
-    std::string both = *left + *right;
-    const uint32_t left_symbol = intern(std::move(*left));
-    const uint32_t right_symbol = intern(std::move(*right));
-    const uint32_t result = intern(std::move(both));
+    const uint32_t left_symbol = intern(*left);
+    const uint32_t right_symbol = intern(*right);
+    const uint32_t result = intern(*left + *right);
     merges_.add(left_symbol, right_symbol, {static_cast<uint32_t>(rank), result});
   }
 }
@@ -130,8 +163,9 @@ bool PieceEncoder::find_cuts() const {
   // With ignore_merges a whole piece is looked up, and fused unknowns reach over a border that has no token.
   if (by_bytes_ || vocabulary_.ignore_merges) return false;
   if (vocabulary_.fuse_unknown && lookup(kSpaceMark) == bpe::kNoSymbol) return false;
-  return std::none_of(symbols_.begin(), symbols_.end(),
-                      [](const auto& entry) { return crosses_space(entry.first); });
+  for (size_t id = 0; id < vocabulary_.tokens.size(); ++id)
+    if (is_plain(vocabulary_.tokens[id].kind) && crosses_space(texts_[id])) return false;
+  return std::none_of(more_texts_.begin(), more_texts_.end(), crosses_space);
 }
 
 void PieceEncoder::start_from_bytes(std::string_view piece, std::vector<bpe::Symbol>& symbols) const {

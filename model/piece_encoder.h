@@ -2,14 +2,14 @@
 
 #include <array>
 #include <cstdint>
-#include <deque>
-#include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/ids.h"
+#include "base/text_list.h"
 #include "model/bpe.h"
+#include "model/text_index.h"
 #include "model/vocabulary.h"
 
 namespace caravan {
@@ -20,21 +20,26 @@ namespace caravan {
 // tokens are never the answer, so no text can spell a control token unless it was asked for.
 class PieceEncoder {
  public:
-  // `vocabulary` must outlive it and keep its tokens where they are; the merges are not needed afterwards.
-  explicit PieceEncoder(const Vocabulary& vocabulary);
+  // `pieces`: the bytes of every token. Both must outlive it; the merges are not needed afterwards.
+  PieceEncoder(const Vocabulary& vocabulary, const TextList& pieces);
 
   // Appends the tokens of `piece` (valid UTF-8).
   void encode(std::string_view piece, bpe::Scratch& scratch, std::vector<TokenId>& ids) const;
   // No merge crosses the border before a U+2581 that follows another character, so a text may be cut there
   // without a change of its tokens.
   bool cuts_before_space() const { return cuts_before_space_; }
+  Bytes memory() const;
 
  private:
   void index_tokens();
   void index_merges();
   void index_scores();
   bool find_cuts() const;
-  uint32_t intern(std::string text);
+  std::string_view text_of(uint32_t number) const;
+  bool add_text(std::string_view text, uint32_t number);
+  void add_token(std::string_view text, TokenId id);
+  bool add_more(std::string_view text, uint32_t symbol);
+  uint32_t intern(std::string_view text);
   uint32_t lookup(std::string_view text) const;
   void start_from_bytes(std::string_view piece, std::vector<bpe::Symbol>& symbols) const;
   void start_from_chars(std::string_view piece, std::vector<bpe::Symbol>& symbols) const;
@@ -45,9 +50,12 @@ class PieceEncoder {
   bool by_bytes_ = false;
   bool by_score_ = false;
   bool cuts_before_space_ = false;
-  // Symbols: tokens by id, then texts that only merges know. `texts_` owns what the vocabulary does not.
-  std::unordered_map<std::string_view, uint32_t> symbols_;
-  std::deque<std::string> texts_;
+  // Symbols: tokens by id, then texts that only merges know. The index has texts by their numbers: those of
+  // tokens lie in texts_, further ones in more_texts_ with their symbols beside them.
+  const TextList& texts_;
+  TextIndex index_;
+  TextList more_texts_;
+  std::vector<uint32_t> more_symbols_;
   uint32_t symbol_count_ = 0;
   bpe::MergeTable merges_;
   std::vector<uint32_t> ranks_;  // by_score_: of each token, the best score first

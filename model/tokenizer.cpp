@@ -35,14 +35,14 @@ void check_vocabulary(const Vocabulary& v) {
     fail(ErrorCode::kLimit, "{}: {} tokens, more than {}", v.name, v.tokens.size(), limits::kMaxVocabulary);
   }
   for (size_t id = 0; id < v.tokens.size(); ++id) {
-    const size_t bytes = v.tokens[id].text.size();
+    const size_t bytes = v.texts[id].size();
     if (bytes > limits::kMaxTokenBytes) {
       fail(ErrorCode::kLimit, "{}: token {} has {} bytes, more than {}", v.name, id, bytes,
            limits::kMaxTokenBytes);
     }
   }
-  if (v.merges.size() > limits::kMaxMetadataArray) {
-    fail(ErrorCode::kLimit, "{}: {} merges, more than {}", v.name, v.merges.size(),
+  if (v.merges.size() / 2 > limits::kMaxMetadataArray) {
+    fail(ErrorCode::kLimit, "{}: {} merges, more than {}", v.name, v.merges.size() / 2,
          limits::kMaxMetadataArray);
   }
   const auto check_id = [&](std::string_view role, std::optional<TokenId> id) {
@@ -62,20 +62,29 @@ bool has_no_text(TokenKind kind) {
   return kind == TokenKind::kControl || kind == TokenKind::kUnknown;
 }
 
-std::string token_bytes(const Vocabulary& vocabulary, const VocabularyToken& token) {
-  if (has_no_text(token.kind) || token.kind == TokenKind::kUnused) return token.text;
+std::string token_bytes(const Vocabulary& vocabulary, TokenId id) {
+  const std::string text(vocabulary.texts[id]);
+  const TokenKind kind = vocabulary.tokens[id].kind;
+  if (has_no_text(kind) || kind == TokenKind::kUnused) return text;
   if (vocabulary.model == Vocabulary::Model::kByteBpe) {
-    if (token.kind == TokenKind::kUserDefined) return token.text;
-    return from_byte_letters(token.text).value_or(token.text);
+    return kind == TokenKind::kUserDefined ? text : from_byte_letters(text).value_or(text);
   }
-  if (const int byte = byte_token_value(token.text); byte >= 0 && token.kind == TokenKind::kByte) {
+  if (const int byte = byte_token_value(text); byte >= 0 && kind == TokenKind::kByte) {
     return std::string(1, static_cast<char>(byte));
   }
   NormalizerStep spaces;
   spaces.kind = NormalizerStep::Kind::kReplace;
   spaces.pattern = kSpaceMark;
   spaces.content = " ";
-  return normalize(spaces, token.text);
+  return normalize(spaces, text);
+}
+
+TextList token_pieces(const Vocabulary& vocabulary) {
+  TextList pieces;
+  pieces.reserve(vocabulary.tokens.size());
+  for (TokenId id = 0; id < vocabulary.tokens.size(); ++id) pieces.push_back(token_bytes(vocabulary, id));
+  pieces.shrink_to_fit();
+  return pieces;
 }
 
 // Rewrites a text by the vocabulary's steps.
@@ -108,57 +117,59 @@ class Normalizer {
 struct Tokenizer::State {
   explicit State(Vocabulary given);
 
-  void index_text();
   void index_added();
   void index_ends();
+  std::optional<TokenId> find(std::string_view text) const;
+  Bytes memory() const;
 
   Vocabulary vocabulary;
+  TextList pieces;  // the bytes of every token
   PieceEncoder encoder;
   Normalizer normalizer;
   Splitter splitter;
-  AddedTokens added;                                  // looked for in the text as it is
-  AddedTokens added_normalized;                       // and in the normalized text
-  std::string bytes;                                  // of all tokens, one after the other
-  std::vector<uint64_t> begins;                       // by id, into `bytes`; one more than there are tokens
-  std::vector<bool> ends;                             // by id
-  std::unordered_map<std::string_view, TokenId> ids;  // by the file's spelling
+  AddedTokens added;             // looked for in the text as it is
+  AddedTokens added_normalized;  // and in the normalized text
+  std::vector<bool> ends;        // by id
 };
 
 Tokenizer::State::State(Vocabulary given)
     : vocabulary(std::move(given)),
-      encoder((check_vocabulary(vocabulary), vocabulary)),
+      pieces((check_vocabulary(vocabulary), token_pieces(vocabulary))),
+      encoder(vocabulary, pieces),
       normalizer(vocabulary),
       splitter(std::move(vocabulary.splits), vocabulary.name) {
-  std::vector<Vocabulary::Merge>().swap(vocabulary.merges);
-  index_text();
+  vocabulary.merges.clear();
+  vocabulary.texts.shrink_to_fit();
+  vocabulary.tokens.shrink_to_fit();
   index_added();
   index_ends();
 }
 
-void Tokenizer::State::index_text() {
-  ids.reserve(vocabulary.tokens.size());
-  begins.reserve(vocabulary.tokens.size() + 1);
-  for (TokenId id = 0; id < vocabulary.tokens.size(); ++id) {
-    const VocabularyToken& token = vocabulary.tokens[id];
-    begins.push_back(bytes.size());
-    bytes += token_bytes(vocabulary, token);
-    if (!token.text.empty()) ids.emplace(token.text, id);
-  }
-  begins.push_back(bytes.size());
+Bytes Tokenizer::State::memory() const {
+  const Bytes rest{sizeof *this + vocabulary.tokens.capacity() * sizeof(VocabularyToken) +
+                   ends.capacity() / 8 + vocabulary.chat_template.capacity()};
+  return vocabulary.texts.memory() + pieces.memory() + encoder.memory() + added.memory() +
+         added_normalized.memory() + rest;
 }
 
 void Tokenizer::State::index_added() {
+  TextList texts, normalized_texts;
+  std::vector<AddedTokens::Rule> rules, normalized_rules;
   for (TokenId id = 0; id < vocabulary.tokens.size(); ++id) {
     const VocabularyToken& token = vocabulary.tokens[id];
     const bool control = has_no_text(token.kind);
     if (!control && token.kind != TokenKind::kUserDefined) continue;
     const AddedTokens::Rule rule{id, control, token.strip_left, token.strip_right, token.whole_word};
     if (token.normalized && !normalizer.empty()) {
-      added_normalized.add(normalizer.apply(to_valid_utf8(token.text)), rule);
+      normalized_texts.push_back(normalizer.apply(to_valid_utf8(vocabulary.texts[id])));
+      normalized_rules.push_back(rule);
     } else {
-      added.add(token.text, rule);
+      texts.push_back(vocabulary.texts[id]);
+      rules.push_back(rule);
     }
   }
+  added = AddedTokens(texts, rules);
+  added_normalized = AddedTokens(normalized_texts, normalized_rules);
 }
 
 void Tokenizer::State::index_ends() {
@@ -167,10 +178,16 @@ void Tokenizer::State::index_ends() {
   if (vocabulary.eot) ends[*vocabulary.eot] = true;
   for (const TokenId id : vocabulary.more_ends) ends[id] = true;
   for (const std::string_view name : kEndNames) {
-    const auto found = ids.find(name);
-    if (found == ids.end()) continue;
-    if (vocabulary.tokens[found->second].kind == TokenKind::kControl) ends[found->second] = true;
+    const std::optional<TokenId> id = find(name);
+    if (id && vocabulary.tokens[*id].kind == TokenKind::kControl) ends[*id] = true;
   }
+}
+
+std::optional<TokenId> Tokenizer::State::find(std::string_view text) const {
+  if (text.empty()) return std::nullopt;
+  for (TokenId id = 0; id < vocabulary.texts.size(); ++id)
+    if (vocabulary.texts[id] == text) return id;
+  return std::nullopt;
 }
 
 namespace {
@@ -275,8 +292,7 @@ std::vector<TokenId> Tokenizer::encode(std::string_view utf8, EncodeOptions opti
 
 std::string_view Tokenizer::piece(TokenId id, bool special) const {
   if (id >= size() || (!special && is_control(id))) return {};
-  const uint64_t begin = state_->begins[id];
-  return std::string_view(state_->bytes).substr(begin, state_->begins[id + 1] - begin);
+  return state_->pieces[id];
 }
 
 std::string Tokenizer::decode(std::span<const TokenId> ids, bool special) const {
@@ -306,9 +322,11 @@ size_t Tokenizer::size() const {
 }
 
 std::optional<TokenId> Tokenizer::find(std::string_view text) const {
-  const auto found = state_->ids.find(text);
-  if (found == state_->ids.end()) return std::nullopt;
-  return found->second;
+  return state_->find(text);
+}
+
+Bytes Tokenizer::memory() const {
+  return state_->memory();
 }
 
 const Vocabulary& Tokenizer::vocabulary() const {

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/ids.h"
 #include "model/vocabulary.h"
 
@@ -40,10 +41,12 @@ class Tokenizer {
   bool is_end(TokenId id) const;      // ends a generation: eos, eot and their kin
   bool is_control(TokenId id) const;  // has no text of its own
   size_t size() const;
-  // The id of a token as the file spells it.
+  // The id of a token as the file spells it: the first, looked for among all.
   std::optional<TokenId> find(std::string_view text) const;
   // The data it was made from; the merges are dropped once they are indexed.
   const Vocabulary& vocabulary() const;
+  // What it holds of memory, all tables together.
+  Bytes memory() const;
 
  private:
   struct State;

@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "model/piece_encoder.h"
 #include "model/pretokenizer.h"
+#include "model/tokenizer_json_tables.h"
 #include "shards/json_metadata.h"
 
 namespace caravan {
@@ -40,11 +41,15 @@ void check_depth(std::string_view text, std::string_view name) {
   }
 }
 
-Json parse(std::string_view text, std::string_view name) {
+void check_size(std::string_view text, std::string_view name) {
   if (text.size() > limits::kMaxJsonBytes) {
     fail(ErrorCode::kLimit, "{}: {} bytes of JSON, more than {}", name, text.size(), limits::kMaxJsonBytes);
   }
   check_depth(text, name);
+}
+
+Json parse(std::string_view text, std::string_view name) {
+  check_size(text, name);
   Json json = Json::parse(text.begin(), text.end());
   if (!json.is_object()) fail(ErrorCode::kMalformed, "{}: no JSON object", name);
   return json;
@@ -78,13 +83,6 @@ std::string short_text(const Json& value, std::string_view name) {
   return read;
 }
 
-TokenId token_id(const Json& value, std::string_view name) {
-  if (!value.is_number_unsigned() || value.get<uint64_t>() >= limits::kMaxVocabulary) {
-    fail(ErrorCode::kMalformed, "{}: a token id that is no number below {}", name, limits::kMaxVocabulary);
-  }
-  return value.get<TokenId>();
-}
-
 [[noreturn]] void unsupported(std::string_view name, std::string_view what, const Json& object) {
   fail(ErrorCode::kUnsupported, "{}: {} of type '{}'", name, what, text(object, "type"));
 }
@@ -93,9 +91,12 @@ class Reader {
  public:
   explicit Reader(std::string_view name) { v_.name = name; }
 
-  void read_tokenizer(const Json& json) {
+  void read_tokenizer(std::string_view text) {
+    check_size(text, name());
+    TokenizerJsonTables tables(name());
+    const Json json = tables.parse(text);
     const Json& model = member(json, "model");
-    read_model(model);
+    read_model(model, tables);
     read_added_tokens(member(json, "added_tokens"));
     read_unknown(model);
     add_normalizer(member(json, "normalizer"));
@@ -106,12 +107,11 @@ class Reader {
     mark_byte_tokens();
   }
   void read_config(const Json& json);
-  Vocabulary take() { return std::move(v_); }
+  Vocabulary take();
 
  private:
-  void read_model(const Json& model);
-  void read_vocabulary(const Json& entries);
-  void read_merges(const Json& merges);
+  void read_model(const Json& model, TokenizerJsonTables& tables);
+  void read_vocabulary(TokenizerJsonTables& tables);
   void read_added_tokens(const Json& added);
   void read_unknown(const Json& model);
   void mark_byte_tokens();
@@ -128,10 +128,16 @@ class Reader {
   std::optional<TokenId> role(const Json& json, const char* key) const;
   std::optional<TokenId> find(std::string_view spelling) const;
   VocabularyToken& token_at(TokenId id);
+  std::string_view text_of(TokenId id) const;
+  void set_text(TokenId id, std::string_view text);
   void check_steps() const;
   std::string_view name() const { return v_.name; }
 
-  Vocabulary v_;
+  Vocabulary v_;  // its texts last of all
+  // Texts in the file's order, and by id which of them is the token's.
+  static constexpr uint32_t kNoText = UINT32_MAX;
+  TextList spellings_;
+  std::vector<uint32_t> spelled_;
 };
 
 VocabularyToken& Reader::token_at(TokenId id) {
@@ -139,20 +145,33 @@ VocabularyToken& Reader::token_at(TokenId id) {
     VocabularyToken gap;
     gap.kind = TokenKind::kUnused;
     v_.tokens.resize(size_t{id} + 1, gap);
+    spelled_.resize(size_t{id} + 1, kNoText);
   }
   return v_.tokens[id];
 }
 
-std::optional<TokenId> Reader::find(std::string_view spelling) const {
-  const auto is_it = [&](const VocabularyToken& token) {
-    return token.text == spelling && token.kind != TokenKind::kUnused;
-  };
-  const auto found = std::find_if(v_.tokens.begin(), v_.tokens.end(), is_it);
-  if (found == v_.tokens.end()) return std::nullopt;
-  return static_cast<TokenId>(found - v_.tokens.begin());
+std::string_view Reader::text_of(TokenId id) const {
+  return spelled_[id] == kNoText ? std::string_view() : spellings_[spelled_[id]];
 }
 
-void Reader::read_model(const Json& model) {
+void Reader::set_text(TokenId id, std::string_view text) {
+  spelled_[id] = static_cast<uint32_t>(spellings_.size());
+  spellings_.push_back(text);
+}
+
+Vocabulary Reader::take() {
+  v_.texts.reserve(v_.tokens.size());
+  for (TokenId id = 0; id < v_.tokens.size(); ++id) v_.texts.push_back(text_of(id));
+  return std::move(v_);
+}
+
+std::optional<TokenId> Reader::find(std::string_view spelling) const {
+  for (TokenId id = 0; id < v_.tokens.size(); ++id)
+    if (v_.tokens[id].kind != TokenKind::kUnused && text_of(id) == spelling) return id;
+  return std::nullopt;
+}
+
+void Reader::read_model(const Json& model, TokenizerJsonTables& tables) {
   // Old files leave the type out.
   const bool is_bpe = text(model, "type") == "BPE" || (!model.contains("type") && model.contains("merges"));
   if (!is_bpe) unsupported(name(), "a model", model);
@@ -162,50 +181,33 @@ void Reader::read_model(const Json& model) {
   v_.byte_fallback = flag(model, "byte_fallback", false);
   v_.fuse_unknown = flag(model, "fuse_unk", false);
   v_.ignore_merges = flag(model, "ignore_merges", false);
-  read_vocabulary(model.at("vocab"));
-  read_merges(model.at("merges"));
-}
-
-void Reader::read_vocabulary(const Json& entries) {
-  if (!entries.is_object() || entries.empty())
+  if (!model.at("vocab").is_object() || tables.texts.empty())
     fail(ErrorCode::kMalformed, "{}: a model without tokens", name());
-  if (entries.size() > limits::kMaxVocabulary) {
-    fail(ErrorCode::kLimit, "{}: {} tokens, more than {}", name(), entries.size(), limits::kMaxVocabulary);
-  }
-  for (const auto& [spelling, id] : entries.items()) {
-    VocabularyToken& token = token_at(token_id(id, name()));
-    if (token.kind != TokenKind::kUnused) {
-      fail(ErrorCode::kMalformed, "{}: token {} is both '{}' and '{}'", name(), id.get<TokenId>(), token.text,
-           spelling);
-    }
-    token.text = spelling;
-    token.kind = TokenKind::kNormal;
-  }
+  if (!model.at("merges").is_array()) fail(ErrorCode::kMalformed, "{}: merges that are no list", name());
+  read_vocabulary(tables);
+  v_.merges = std::move(tables.merges);
 }
 
-void Reader::read_merges(const Json& merges) {
-  if (!merges.is_array()) fail(ErrorCode::kMalformed, "{}: merges that are no list", name());
-  if (merges.size() > limits::kMaxMetadataArray) {
-    fail(ErrorCode::kLimit, "{}: {} merges, more than {}", name(), merges.size(), limits::kMaxMetadataArray);
-  }
-  v_.merges.reserve(merges.size());
-  for (const Json& merge : merges) {
-    if (merge.is_array() && merge.size() == 2) {
-      v_.merges.push_back({merge[0].get<std::string>(), merge[1].get<std::string>()});
-      continue;
+void Reader::read_vocabulary(TokenizerJsonTables& tables) {
+  spellings_ = std::move(tables.texts);
+  for (size_t i = 0; i < tables.ids.size(); ++i) {
+    const TokenId id = tables.ids[i];
+    VocabularyToken& token = token_at(id);
+    if (token.kind != TokenKind::kUnused && text_of(id) != spellings_[i]) {
+      fail(ErrorCode::kMalformed, "{}: token {} is both '{}' and '{}'", name(), id, text_of(id),
+           spellings_[i]);
     }
-    const std::string& both = merge.get_ref<const std::string&>();
-    const size_t space = both.find(' ', 1);
-    if (space == std::string::npos) fail(ErrorCode::kMalformed, "{}: merge '{}' has one part", name(), both);
-    v_.merges.push_back({both.substr(0, space), both.substr(space + 1)});
+    spelled_[id] = static_cast<uint32_t>(i);
+    token.kind = TokenKind::kNormal;
   }
 }
 
 void Reader::read_added_tokens(const Json& added) {
   if (added.is_null()) return;
   for (const Json& entry : added) {
-    VocabularyToken& token = token_at(token_id(entry.at("id"), name()));
-    token.text = entry.at("content").get<std::string>();
+    const TokenId id = json_token_id(entry.at("id"), name());
+    VocabularyToken& token = token_at(id);
+    set_text(id, entry.at("content").get_ref<const std::string&>());
     token.kind = flag(entry, "special", false) ? TokenKind::kControl : TokenKind::kUserDefined;
     token.strip_left = flag(entry, "lstrip", false);
     token.strip_right = flag(entry, "rstrip", false);
@@ -224,8 +226,9 @@ void Reader::read_unknown(const Json& model) {
 
 void Reader::mark_byte_tokens() {
   if (!v_.byte_fallback) return;
-  for (VocabularyToken& token : v_.tokens) {
-    if (token.kind == TokenKind::kNormal && byte_token_value(token.text) >= 0) token.kind = TokenKind::kByte;
+  for (TokenId id = 0; id < v_.tokens.size(); ++id) {
+    TokenKind& kind = v_.tokens[id].kind;
+    if (kind == TokenKind::kNormal && byte_token_value(text_of(id)) >= 0) kind = TokenKind::kByte;
   }
 }
 
@@ -384,7 +387,7 @@ void Reader::read_template(const Json& json) {
     const std::string spelling = part.at("SpecialToken").at("id").get<std::string>();
     const Json& ids = json.at("special_tokens").at(spelling).at("ids");
     if (!ids.is_array() || ids.empty()) fail(ErrorCode::kMalformed, "{}: no id for '{}'", name(), spelling);
-    const TokenId id = token_id(ids[0], name());
+    const TokenId id = json_token_id(ids[0], name());
     if (before_text && !v_.add_bos) {
       v_.bos = id;
       v_.add_bos = true;
@@ -402,8 +405,8 @@ void Reader::read_post_processor(const Json& json) {
   } else if (type == "TemplateProcessing") {
     read_template(json);
   } else if (type == "RobertaProcessing" || type == "BertProcessing") {
-    v_.bos = token_id(json.at("cls").at(1), name());
-    v_.eos = token_id(json.at("sep").at(1), name());
+    v_.bos = json_token_id(json.at("cls").at(1), name());
+    v_.eos = json_token_id(json.at("sep").at(1), name());
     v_.add_bos = v_.add_eos = true;
   }
 }
@@ -442,7 +445,7 @@ Vocabulary read_tokenizer_json(std::string_view tokenizer_json, std::string_view
                                std::string_view name) {
   try {
     Reader reader(name);
-    reader.read_tokenizer(parse(tokenizer_json, name));
+    reader.read_tokenizer(tokenizer_json);
     if (!tokenizer_config_json.empty()) reader.read_config(parse(tokenizer_config_json, name));
     return reader.take();
   } catch (const Json::exception& error) {
@@ -457,7 +460,7 @@ void read_generation_config(std::string_view generation_config_json, Vocabulary&
     const Json& ends = member(json, "eos_token_id");
     if (ends.is_null()) return;
     for (const Json& end : ends.is_array() ? ends : Json::array({ends})) {
-      const TokenId id = token_id(end, vocabulary.name);
+      const TokenId id = json_token_id(end, vocabulary.name);
       if (id >= vocabulary.tokens.size()) {
         fail(ErrorCode::kMalformed, "{}: the end token {} of {} tokens", vocabulary.name, id,
              vocabulary.tokens.size());

@@ -7,23 +7,25 @@
 #include <vector>
 
 #include "base/ids.h"
+#include "base/text_list.h"
 
 namespace caravan {
 
 // What a token is, in the order of GGUF's tokenizer.ggml.token_type (1..6).
 enum class TokenKind : uint8_t { kNormal, kUnknown, kControl, kUserDefined, kUnused, kByte };
 
+// What is known of a token besides its text.
 struct VocabularyToken {
-  std::string
-      text;  // as the file spells it: U+2581 for a space, GPT-2's alphabet for bytes, "<0x0A>" for a byte
   float score = 0;  // of merge_by_score: the higher, the earlier it is made
   TokenKind kind = TokenKind::kNormal;
   // How a control or user-defined token is found in a text.
-  bool strip_left = false;   // it swallows white space before it
-  bool strip_right = false;  // and after it
-  bool whole_word = false;   // it counts only between characters that are no letters, digits or underscores
-  bool normalized = false;   // it is looked for in the normalized text
+  bool strip_left : 1 = false;   // it swallows white space before it
+  bool strip_right : 1 = false;  // and after it
+  bool whole_word : 1 =
+      false;  // it counts only between characters that are no letters, digits or underscores
+  bool normalized : 1 = false;  // it is looked for in the normalized text
 };
+static_assert(sizeof(VocabularyToken) == 8, "there are hundreds of thousands");
 
 // One rewriting of a text before it is cut.
 struct NormalizerStep {
@@ -68,9 +70,6 @@ struct SplitStep {
 // A tokenizer as data, read from GGUF metadata (model/vocabulary_gguf.h) or from tokenizer.json
 // (model/tokenizer_json.h).
 struct Vocabulary {
-  struct Merge {
-    std::string left, right;
-  };
   enum class Model : uint8_t {
     kSentencePiece,  // pieces of text with byte fallback; merged by `merges`, or by score where there are
                      // none
@@ -80,8 +79,11 @@ struct Vocabulary {
   std::string name;  // of the file, for messages
   std::string
       pre;  // GGUF's tokenizer.ggml.pre, such as "llama-bpe"; empty when the cutting came from elsewhere
-  std::vector<VocabularyToken> tokens;  // by id
-  std::vector<Merge> merges;            // the earlier the better
+  // By id: each as the file spells it (U+2581 for a space, GPT-2's alphabet for bytes, "<0x0A>" for a byte),
+  // and what else is known of it.
+  TextList texts;
+  std::vector<VocabularyToken> tokens;
+  TextList merges;  // left and right part of each in turn; the earlier the better
   std::vector<NormalizerStep> normalizer;
   std::vector<SplitStep> splits;
 
@@ -96,6 +98,15 @@ struct Vocabulary {
   bool strip_first_space = false;  // decoding drops the space that encoding put first
 
   std::string chat_template;  // may be empty
+
+  void add(std::string_view text, VocabularyToken token = {}) {
+    texts.push_back(text);
+    tokens.push_back(token);
+  }
+  void add_merge(std::string_view left, std::string_view right) {
+    merges.push_back(left);
+    merges.push_back(right);
+  }
 };
 
 }  // namespace caravan

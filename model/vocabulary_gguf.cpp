@@ -21,7 +21,7 @@ TokenKind kind_of(uint64_t type) {
 }
 
 void read_tokens(const Metadata& metadata, Vocabulary& v) {
-  const std::vector<std::string>* texts = metadata.texts("tokenizer.ggml.tokens");
+  const TextList* texts = metadata.texts("tokenizer.ggml.tokens");
   if (texts == nullptr) fail(ErrorCode::kMalformed, "{}: no tokenizer.ggml.tokens", v.name);
   if (texts->size() > limits::kMaxVocabulary) {
     fail(ErrorCode::kLimit, "{}: {} tokens, more than {}", v.name, texts->size(), limits::kMaxVocabulary);
@@ -34,24 +34,25 @@ void read_tokens(const Metadata& metadata, Vocabulary& v) {
   };
   if (scores) check_count("tokenizer.ggml.scores", scores->size());
   if (types) check_count("tokenizer.ggml.token_type", types->size());
+  v.texts = *texts;
   v.tokens.resize(texts->size());
   for (size_t id = 0; id < texts->size(); ++id) {
     VocabularyToken& token = v.tokens[id];
-    token.text = (*texts)[id];
     if (scores) token.score = static_cast<float>((*scores)[id]);
     if (types) token.kind = kind_of((*types)[id]);
   }
 }
 
 void read_merges(const Metadata& metadata, Vocabulary& v) {
-  const std::vector<std::string>* merges = metadata.texts("tokenizer.ggml.merges");
+  const TextList* merges = metadata.texts("tokenizer.ggml.merges");
   if (merges == nullptr) fail(ErrorCode::kMalformed, "{}: no tokenizer.ggml.merges", v.name);
-  v.merges.reserve(merges->size());
-  for (const std::string& merge : *merges) {
+  v.merges.reserve(2 * merges->size());
+  for (const std::string_view merge : *merges) {
     // The left part has at least one character, which may be a space in old files.
     const size_t space = merge.find(' ', 1);
-    if (space == std::string::npos) fail(ErrorCode::kMalformed, "{}: merge '{}' has one part", v.name, merge);
-    v.merges.push_back({merge.substr(0, space), merge.substr(space + 1)});
+    if (space == std::string_view::npos)
+      fail(ErrorCode::kMalformed, "{}: merge '{}' has one part", v.name, merge);
+    v.add_merge(merge.substr(0, space), merge.substr(space + 1));
   }
 }
 
@@ -105,10 +106,11 @@ void set_phi3_spaces(const Metadata& metadata, Vocabulary& v) {
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   if (name.find("phi-3") == std::string::npos && name.find("phi3") == std::string::npos) return;
   constexpr std::array<std::string_view, 3> kExceptions = {"<unk>", "<s>", "<|endoftext|>"};
-  for (VocabularyToken& token : v.tokens) {
+  for (TokenId id = 0; id < v.tokens.size(); ++id) {
+    VocabularyToken& token = v.tokens[id];
     const bool added = token.kind == TokenKind::kControl || token.kind == TokenKind::kUserDefined;
     token.strip_right =
-        added && std::find(kExceptions.begin(), kExceptions.end(), token.text) == kExceptions.end();
+        added && std::find(kExceptions.begin(), kExceptions.end(), v.texts[id]) == kExceptions.end();
   }
 }
 

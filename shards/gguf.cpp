@@ -34,12 +34,12 @@ class Reader {
     return value;
   }
 
-  std::string take_string(std::string_view what, uint64_t most = limits::kMaxStringBytes) {
+  std::string_view take_string(std::string_view what, uint64_t most = limits::kMaxStringBytes) {
     const auto length = take<uint64_t>(what);
     if (length > most)
       fail(ErrorCode::kLimit, "{}: {}: a string of {} bytes is longer than {}", file_, what, length, most);
     require(length, what);
-    std::string text(reinterpret_cast<const char*>(bytes_.data() + position_), length);
+    const std::string_view text(reinterpret_cast<const char*>(bytes_.data() + position_), length);
     position_ += length;
     return text;
   }
@@ -125,7 +125,7 @@ Metadata::Value take_scalar(Reader& reader, GgufType type, std::string_view key)
     case GgufType::kBool:
       return take_bool(reader, key);
     case GgufType::kString:
-      return reader.take_string(key);
+      return std::string(reader.take_string(key));
     case GgufType::kArray:
       break;
   }
@@ -167,9 +167,10 @@ Metadata::Value take_elements(Reader& reader, GgufType type, uint64_t count, std
       return values;
     }
     case GgufType::kString: {
-      std::vector<std::string> values;
+      TextList values;
       values.reserve(count);
       for (uint64_t i = 0; i < count; ++i) values.push_back(reader.take_string(key));
+      values.shrink_to_fit();
       return values;
     }
     case GgufType::kArray:
@@ -202,7 +203,7 @@ void take_array(Reader& reader, Metadata& metadata, const std::string& key, uint
 
 void take_metadata(Reader& reader, Metadata& metadata, uint64_t count) {
   for (uint64_t i = 0; i < count; ++i) {
-    const std::string key = reader.take_string("a metadata key", limits::kMaxKeyBytes);
+    const std::string key(reader.take_string("a metadata key", limits::kMaxKeyBytes));
     const GgufType type = take_type(reader, key);
     if (type == GgufType::kArray)
       take_array(reader, metadata, key, 1);

@@ -22,7 +22,7 @@ class Header {
     bytes_.insert(bytes_.end(), bytes, bytes + sizeof value);
   }
   void put_type(GgufType type) { put(static_cast<uint32_t>(type)); }
-  void put_text(const std::string& text) {
+  void put_text(std::string_view text) {
     put(uint64_t{text.size()});
     const auto* bytes = reinterpret_cast<const std::byte*>(text.data());
     bytes_.insert(bytes_.end(), bytes, bytes + text.size());
@@ -46,21 +46,22 @@ GgufType type_for(double value) {
   return value != value || value == static_cast<double>(static_cast<float>(value)) ? GgufType::kF32
                                                                                    : GgufType::kF64;
 }
-GgufType type_for(const std::string&) {
+GgufType type_for(std::string_view) {
   return GgufType::kString;
 }
 
 // The narrow type if it holds every element. (The number of a wide type is higher than its narrow twin's.)
-template <class T>
-GgufType type_for_all(const std::vector<T>& values) {
+template <class List>
+GgufType type_for_all(const List& values) {
+  using T = typename List::value_type;
   GgufType widest = type_for(T{});
-  for (const auto& value : values) widest = std::max(widest, type_for(static_cast<const T&>(value)));
+  for (auto&& value : values) widest = std::max(widest, type_for(static_cast<const T&>(value)));
   return widest;
 }
 
 template <class T>
 void put_value(Header& header, GgufType type, const T& value) {
-  if constexpr (std::is_same_v<T, std::string>) {
+  if constexpr (std::is_same_v<T, std::string> || std::is_same_v<T, std::string_view>) {
     header.put_text(value);
   } else {
     switch (type) {
@@ -85,13 +86,21 @@ void put_entry(Header& header, const T& value) {
   put_value(header, type, value);
 }
 
-template <class T>
-void put_entry(Header& header, const std::vector<T>& values) {
+template <class List>
+void put_list(Header& header, const List& values) {
   const GgufType type = type_for_all(values);
   header.put_type(GgufType::kArray);
   header.put_type(type);
   header.put(uint64_t{values.size()});
-  for (const auto& value : values) put_value(header, type, static_cast<const T&>(value));
+  for (auto&& value : values) put_value(header, type, static_cast<const typename List::value_type&>(value));
+}
+
+template <class T>
+void put_entry(Header& header, const std::vector<T>& values) {
+  put_list(header, values);
+}
+void put_entry(Header& header, const TextList& values) {
+  put_list(header, values);
 }
 
 uint64_t rounded_up(uint64_t bytes, uint64_t alignment) {

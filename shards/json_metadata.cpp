@@ -105,7 +105,7 @@ class Flattener {
       case Kind::kFloat:
         return value.get<std::vector<double>>();
       default:
-        return value.get<std::vector<std::string>>();
+        return TextList(value.get<std::vector<std::string>>());
     }
   }
 

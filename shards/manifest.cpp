@@ -59,6 +59,10 @@ class Fingerprint {
     hash_.update(bits);
   }
   void add(bool value) { hash_.update(uint64_t{value}); }
+  void add(const TextList& values) {
+    hash_.update(uint64_t{values.size()});
+    for (const std::string_view value : values) add(value);
+  }
   template <class T>
   void add(const std::vector<T>& values) {
     hash_.update(uint64_t{values.size()});
@@ -81,6 +85,7 @@ std::string stem_of(const std::string& path, bool folder) {
 Manifest read_gguf_manifest(const std::string& path, GgufPart part) {
   auto source = std::make_shared<FileSource>(std::vector<std::string>{path});
   GgufFile file = read_gguf(source->mapped({0, 0, source->file_bytes(0)}), path, part);
+  source->let_go();
   Manifest manifest;
   manifest.origin = Manifest::Origin::kGguf;
   manifest.path = path;
@@ -157,7 +162,15 @@ Bytes Manifest::bytes() const {
   return sum;
 }
 
+void Manifest::drop_tokenizer(const TokenizerMade& made) {
+  metadata.drop("tokenizer.");
+  for (std::string* text : {&tokenizer_json, &tokenizer_config_json, &generation_config_json, &chat_template})
+    std::string().swap(*text);
+  tokenizer_made = made;
+}
+
 Hash256 Manifest::fingerprint() const {
+  if (tokenizer_made) return tokenizer_made->fingerprint;
   Fingerprint hash;
   hash.add(std::string_view("caravan manifest 1"));
   hash.add(uint64_t{origin == Origin::kGguf});

@@ -93,6 +93,16 @@ struct Manifest {
   std::shared_ptr<const Source> source;
   uint32_t layer_count = 0;
   std::optional<Hash256> content;  // weights_id_of the groups, where their hashes are known
+  // Once the tokenizer's texts were dropped: what is left of them.
+  struct TokenizerMade {
+    Hash256 fingerprint;  // of the whole manifest
+    Bytes memory;         // what was made of the texts takes; nothing where no tokenizer was needed
+  };
+  std::optional<TokenizerMade> tokenizer_made;
+
+  // Drops what only a tokenizer is made of: many MiB, of no use once it was made or where none is. A manifest
+  // without it makes no record for the store.
+  void drop_tokenizer(const TokenizerMade& made);
 
   const WeightGroup* find(GroupId id) const;
   Bytes bytes() const;  // of all groups, tied extents counted once

@@ -26,6 +26,10 @@ bool is_empty(const std::vector<T>& values) {
   return values.empty();
 }
 
+bool is_empty(const TextList& values) {
+  return values.empty();
+}
+
 // An empty array has no kind of its own.
 bool is_empty_array(const Value& value) {
   return std::visit([](const auto& held) { return is_empty(held); }, value);
@@ -37,6 +41,10 @@ std::vector<To> converted(const std::vector<From>& values) {
 }
 
 }  // namespace
+
+void Metadata::drop(std::string_view prefix) {
+  std::erase_if(values_, [&](const auto& entry) { return entry.first.starts_with(prefix); });
+}
 
 std::optional<bool> Metadata::boolean(std::string_view key) const {
   const Value* value = find(*this, key);
@@ -106,12 +114,12 @@ std::optional<std::vector<bool>> Metadata::booleans(std::string_view key) const 
   wrong_type(*this, key, "an array of booleans");
 }
 
-const std::vector<std::string>* Metadata::texts(std::string_view key) const {
+const TextList* Metadata::texts(std::string_view key) const {
   const Value* value = find(*this, key);
   if (!value) return nullptr;
-  if (const auto* held = std::get_if<std::vector<std::string>>(value)) return held;
+  if (const auto* held = std::get_if<TextList>(value)) return held;
   if (is_empty_array(*value)) {
-    static const std::vector<std::string> empty;
+    static const TextList empty;
     return &empty;
   }
   wrong_type(*this, key, "an array of strings");

@@ -62,10 +62,12 @@ class RecordReader {
     if (value > 1) refuse("a yes or no is neither");
     return value == 1;
   }
-  std::string text(uint64_t most_bytes) {
+  std::string text(uint64_t most_bytes) { return std::string(view(most_bytes)); }
+  // The same inside the record.
+  std::string_view view(uint64_t most_bytes) {
     const auto size = number<uint64_t>();
     if (size > most_bytes) refuse_size(size, most_bytes);
-    return std::string(raw(size));
+    return raw(size);
   }
   Hash256 hash() {
     Hash256 value;

@@ -20,7 +20,7 @@ void put_value(RecordWriter& out, const Metadata::Value& value) {
   out.number(static_cast<uint8_t>(value.index()));
   const auto put = [&out](const auto& held) {
     using Held = std::decay_t<decltype(held)>;
-    if constexpr (std::is_same_v<Held, std::string>)
+    if constexpr (std::is_same_v<Held, std::string> || std::is_same_v<Held, std::string_view>)
       out.text(held);
     else if constexpr (std::is_same_v<Held, bool>)
       out.number(static_cast<uint8_t>(held));
@@ -34,7 +34,7 @@ void put_value(RecordWriter& out, const Metadata::Value& value) {
           put(held);
         } else {
           out.number(uint64_t{held.size()});
-          for (const auto& element : held) put(static_cast<const typename Held::value_type&>(element));
+          for (auto&& element : held) put(static_cast<const typename Held::value_type&>(element));
         }
       },
       value);
@@ -48,6 +48,15 @@ Held get_one(RecordReader& in) {
     return in.flag();
   else
     return in.number<Held>();
+}
+
+Metadata::Value get_texts(RecordReader& in) {
+  const uint64_t count = in.count(limits::kMaxMetadataArray, 8);
+  TextList values;
+  values.reserve(count);
+  for (uint64_t i = 0; i < count; ++i) values.push_back(in.view(limits::kMaxStringBytes));
+  values.shrink_to_fit();
+  return values;
 }
 
 template <class Held>
@@ -83,7 +92,7 @@ Metadata::Value get_value(RecordReader& in) {
     case 8:
       return get_array<double>(in);
     case 9:
-      return get_array<std::string>(in);
+      return get_texts(in);
     default:
       in.refuse("a fact is of no known kind");
   }

@@ -61,9 +61,9 @@ class Tokenizer {
       out.set("tokenizer.ggml.pre", byte_level_ ? cutting(model) : std::string("default"));
       const std::vector<std::string> merges = read_merges(model);
       if (!byte_level_) out.set("tokenizer.ggml.scores", scores(merges));
-      out.set("tokenizer.ggml.tokens", tokens_);
+      out.set("tokenizer.ggml.tokens", TextList(tokens_));
       out.set("tokenizer.ggml.token_type", kinds_);
-      out.set("tokenizer.ggml.merges", merges);
+      out.set("tokenizer.ggml.merges", TextList(merges));
       write_special(out);
     } catch (const json::exception& error) {
       fail(ErrorCode::kMalformed, "{}: {}", where_, json_reason(error.what()));

@@ -39,7 +39,7 @@ std::vector<std::string> pieces(const json& pre_tokenizer, const std::string& te
   }
   const Tokenizer made(read(tokenizer));
   std::vector<std::string> out;
-  for (const TokenId id : made.encode(text)) out.push_back(made.vocabulary().tokens[id].text);
+  for (const TokenId id : made.encode(text)) out.emplace_back(made.vocabulary().texts[id]);
   return out;
 }
 

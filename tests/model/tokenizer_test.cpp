@@ -1,6 +1,7 @@
 #include "model/tokenizer.h"
 
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <chrono>
 #include <functional>
@@ -13,6 +14,7 @@
 #include "model/byte_alphabet.h"
 #include "model/unicode.h"
 #include "tests/model/tokenizer_support.h"
+#include "tests/support/sanitized.h"
 
 namespace caravan {
 namespace {
@@ -25,7 +27,7 @@ using Ids = std::vector<TokenId>;
 // Ids as texts, for small vocabularies.
 std::vector<std::string> texts(const Tokenizer& tokenizer, const Ids& ids) {
   std::vector<std::string> out;
-  for (const TokenId id : ids) out.push_back(tokenizer.vocabulary().tokens[id].text);
+  for (const TokenId id : ids) out.emplace_back(tokenizer.vocabulary().texts[id]);
   return out;
 }
 
@@ -39,12 +41,11 @@ ErrorCode code_of(const std::function<void()>& act) {
   return ErrorCode::kIo;
 }
 
-VocabularyToken token(std::string text, TokenKind kind = TokenKind::kNormal, float score = 0) {
-  VocabularyToken made;
-  made.text = std::move(text);
-  made.kind = kind;
-  made.score = score;
-  return made;
+void add(Vocabulary& v, std::string_view text, TokenKind kind = TokenKind::kNormal, float score = 0) {
+  VocabularyToken token;
+  token.kind = kind;
+  token.score = score;
+  v.add(text, token);
 }
 
 // Bytes for every token of one byte, then `more` with falling scores; U+2581 for spaces as SentencePiece has
@@ -54,16 +55,17 @@ Vocabulary sentence_piece(const std::vector<std::string>& more) {
   v.name = "test";
   v.model = Vocabulary::Model::kSentencePiece;
   v.merge_by_score = v.byte_fallback = v.strip_first_space = true;
-  v.tokens = {token("<unk>", TokenKind::kUnknown), token("<s>", TokenKind::kControl),
-              token("</s>", TokenKind::kControl)};
+  add(v, "<unk>", TokenKind::kUnknown);
+  add(v, "<s>", TokenKind::kControl);
+  add(v, "</s>", TokenKind::kControl);
   v.unknown = 0;
   v.bos = 1;
   v.eos = 2;
   for (int byte = 0; byte < 256; ++byte) {
-    v.tokens.push_back(token(fmt::format("<0x{:02X}>", byte), TokenKind::kByte));
+    add(v, fmt::format("<0x{:02X}>", byte), TokenKind::kByte);
   }
   float score = 0;
-  for (const std::string& text : more) v.tokens.push_back(token(text, TokenKind::kNormal, score -= 1));
+  for (const std::string& text : more) add(v, text, TokenKind::kNormal, score -= 1);
   NormalizerStep prepend;
   prepend.kind = NormalizerStep::Kind::kPrepend;
   prepend.content = "\xE2\x96\x81";
@@ -80,11 +82,11 @@ Vocabulary byte_bpe(const std::vector<std::pair<std::string, std::string>>& merg
   v.name = "test";
   v.model = Vocabulary::Model::kByteBpe;
   for (int byte = 0; byte < 256; ++byte) {
-    v.tokens.push_back(token(to_byte_letters(std::string(1, static_cast<char>(byte)))));
+    add(v, to_byte_letters(std::string(1, static_cast<char>(byte))));
   }
   for (const auto& [left, right] : merges) {
-    v.merges.push_back({left, right});
-    v.tokens.push_back(token(left + right));
+    v.add_merge(left, right);
+    add(v, left + right);
   }
   return v;
 }
@@ -145,10 +147,10 @@ TEST(Tokenizer, ReadsControlTokensInATextOnlyWhenAsked) {
 
 TEST(Tokenizer, KnowsWhatEndsATurn) {
   Vocabulary v = byte_bpe({});
-  v.tokens.push_back(token("<|im_end|>", TokenKind::kControl));    // 256
-  v.tokens.push_back(token("<|im_start|>", TokenKind::kControl));  // 257
-  v.tokens.push_back(token("<end>", TokenKind::kControl));         // 258
-  v.tokens.push_back(token("<|eot_id|>"));                         // 259: an ordinary text of that look
+  add(v, "<|im_end|>", TokenKind::kControl);    // 256
+  add(v, "<|im_start|>", TokenKind::kControl);  // 257
+  add(v, "<end>", TokenKind::kControl);         // 258
+  add(v, "<|eot_id|>");                         // 259: an ordinary text of that look
   v.eos = 5;
   v.more_ends = {258};
   const Tokenizer tokenizer(v);
@@ -268,9 +270,9 @@ TEST(Tokenizer, NeverSpellsAControlTokenByMerging) {
 
 TEST(Tokenizer, FindsUserDefinedTokensAlwaysAndTheLongestFirst) {
   Vocabulary v = byte_bpe({{"a", "b"}});
-  v.tokens.push_back(token("<x>", TokenKind::kUserDefined));   // 257
-  v.tokens.push_back(token("<x><", TokenKind::kUserDefined));  // 258
-  v.tokens.push_back(token("<c>", TokenKind::kControl));       // 259
+  add(v, "<x>", TokenKind::kUserDefined);   // 257
+  add(v, "<x><", TokenKind::kUserDefined);  // 258
+  add(v, "<c>", TokenKind::kControl);       // 259
   const Tokenizer tokenizer(std::move(v));
   EXPECT_EQ(tokenizer.encode("ab<x>ab"), (Ids{256, 257, 256}));
   EXPECT_EQ(tokenizer.encode("<x><"), Ids{258});
@@ -281,11 +283,11 @@ TEST(Tokenizer, FindsUserDefinedTokensAlwaysAndTheLongestFirst) {
 
 TEST(Tokenizer, LetsAddedTokensSwallowSpacesAndKeepToWords) {
   Vocabulary v = byte_bpe({});
-  v.tokens.push_back(token("<l>", TokenKind::kUserDefined));  // 256
+  add(v, "<l>", TokenKind::kUserDefined);  // 256
   v.tokens.back().strip_left = true;
-  v.tokens.push_back(token("<r>", TokenKind::kUserDefined));  // 257
+  add(v, "<r>", TokenKind::kUserDefined);  // 257
   v.tokens.back().strip_right = true;
-  v.tokens.push_back(token("cat", TokenKind::kUserDefined));  // 258
+  add(v, "cat", TokenKind::kUserDefined);  // 258
   v.tokens.back().whole_word = true;
   const Tokenizer tokenizer(std::move(v));
   const auto letter = [&](char c) { return *tokenizer.find(std::string(1, c)); };
@@ -304,7 +306,7 @@ TEST(Tokenizer, LetsAddedTokensSwallowSpacesAndKeepToWords) {
 
 TEST(Tokenizer, TakesAWholePieceThatIsATokenWhereMergesAreIgnored) {
   Vocabulary v = byte_bpe({{"a", "b"}});
-  v.tokens.push_back(token("abc"));  // no merge makes it
+  add(v, "abc");  // no merge makes it
   EXPECT_EQ(Tokenizer(v).encode("abc"), (Ids{256, *Tokenizer(v).find("c")}));
   v.ignore_merges = true;
   EXPECT_EQ(Tokenizer(v).encode("abc"), Ids{257});
@@ -313,7 +315,7 @@ TEST(Tokenizer, TakesAWholePieceThatIsATokenWhereMergesAreIgnored) {
 TEST(Tokenizer, FusesUnknownCharacters) {
   Vocabulary v = sentence_piece({"\xE2\x96\x81", "a"});
   v.merge_by_score = v.byte_fallback = false;
-  v.merges.push_back({"\xE2\x96\x81", "a"});
+  v.add_merge("\xE2\x96\x81", "a");
   EXPECT_EQ(Tokenizer(v).encode("xy"), (Ids{259, 0, 0}));
   v.fuse_unknown = true;
   EXPECT_EQ(Tokenizer(v).encode("xy"), (Ids{259, 0}));
@@ -383,6 +385,53 @@ TEST(StreamDecoder, DropsTheFirstSpaceOnlyOfAnOpeningStream) {
   StreamDecoder going_on(tokenizer);
   EXPECT_EQ(going_on.add(word), " a");
   EXPECT_EQ(tokenizer.decode(std::vector<TokenId>{1, word, word}), "a a");
+}
+
+// Bytes that the heap holds; 0 where the allocator does not say (under sanitizers).
+uint64_t heap_bytes() {
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
+  if (test::kSanitized) return 0;
+  const auto heap = ::mallinfo2();
+  return heap.uordblks + heap.hblkhd;
+#else
+  return 0;
+#endif
+}
+
+// What a tokenizer of it says that it takes of memory is what it takes.
+void expect_honest(const std::function<Vocabulary()>& make) {
+  const uint64_t before = heap_bytes();
+  const Tokenizer tokenizer(make());
+  const uint64_t taken = heap_bytes() - before;
+  const uint64_t told = tokenizer.memory().count;
+  EXPECT_GT(told, tokenizer.size() * 16);
+  EXPECT_LT(told, tokenizer.size() * 150);
+  if (taken == 0) return;
+  // Compiled patterns and the allocator's own bytes are beside it; they do not grow with the vocabulary.
+  EXPECT_GE(told + (128 << 10), taken);
+  EXPECT_LE(told, taken + taken * 3 / 10);
+}
+
+TEST(Tokenizer, TellsWhatItTakesOfMemory) {
+  constexpr size_t kTokens = 60000;
+  const auto word = [](size_t i) { return fmt::format("{:x}", i * 2654435761u); };
+  expect_honest([&] {
+    std::vector<std::pair<std::string, std::string>> merges;
+    for (size_t i = 0; i < kTokens; ++i) merges.emplace_back(word(i), word(i + 1));
+    return byte_bpe(merges);
+  });
+  expect_honest([&] {
+    std::vector<std::string> words;
+    for (size_t i = 0; i < kTokens; ++i) words.push_back(word(i));
+    return sentence_piece(words);
+  });
+  // Every token looked for in the text, and a long template.
+  expect_honest([&] {
+    Vocabulary v = byte_bpe({});
+    for (size_t i = 0; i < kTokens; ++i) add(v, word(i), TokenKind::kUserDefined);
+    v.chat_template.assign(1 << 20, 'x');
+    return v;
+  });
 }
 
 }  // namespace

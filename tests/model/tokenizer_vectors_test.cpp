@@ -50,12 +50,13 @@ json as_sentence_piece_json(const Vocabulary& v, bool metaspace) {
   std::map<std::string, TokenId> ids;
   for (TokenId id = 0; id < v.tokens.size(); ++id) {
     const VocabularyToken& token = v.tokens[id];
-    out["model"]["vocab"][token.text] = id;
-    if (token.kind == TokenKind::kNormal) ids[token.text] = id;
+    const std::string text(v.texts[id]);
+    out["model"]["vocab"][text] = id;
+    if (token.kind == TokenKind::kNormal) ids[text] = id;
     if (token.kind == TokenKind::kControl || token.kind == TokenKind::kUnknown ||
         token.kind == TokenKind::kUserDefined) {
       out["added_tokens"].push_back({{"id", id},
-                                     {"content", token.text},
+                                     {"content", text},
                                      {"special", token.kind != TokenKind::kUserDefined},
                                      {"rstrip", token.strip_right},
                                      {"normalized", false}});
@@ -107,15 +108,17 @@ json as_byte_level_json(const Vocabulary& v) {
   json out;
   for (TokenId id = 0; id < v.tokens.size(); ++id) {
     const VocabularyToken& token = v.tokens[id];
+    const std::string text(v.texts[id]);
     if (token.kind == TokenKind::kControl) {
-      out["added_tokens"].push_back({{"id", id}, {"content", token.text}, {"special", true}});
+      out["added_tokens"].push_back({{"id", id}, {"content", text}, {"special", true}});
     } else {
-      out["model"]["vocab"][token.text] = id;
+      out["model"]["vocab"][text] = id;
     }
   }
   out["model"]["type"] = "BPE";
   out["model"]["ignore_merges"] = v.ignore_merges;
-  for (const Vocabulary::Merge& merge : v.merges) out["model"]["merges"].push_back({merge.left, merge.right});
+  for (size_t i = 0; i < v.merges.size(); i += 2)
+    out["model"]["merges"].push_back({std::string(v.merges[i]), std::string(v.merges[i + 1])});
   json& steps = out["pre_tokenizer"]["pretokenizers"];
   out["pre_tokenizer"]["type"] = "Sequence";
   for (const SplitStep& step : v.splits) {

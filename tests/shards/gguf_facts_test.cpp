@@ -142,9 +142,9 @@ TEST(TokenizerFacts, SpellsByteLevelVocabularies) {
   EXPECT_EQ(metadata.text("tokenizer.ggml.model"), "gpt2");
   EXPECT_EQ(metadata.text("tokenizer.ggml.pre"), "gpt-2");
   EXPECT_EQ(*metadata.texts("tokenizer.ggml.tokens"),
-            (std::vector<std::string>{"a", "b", "ab", "c", "<t>", "<end>", "[PAD6]", "[PAD7]"}));
+            (TextList{"a", "b", "ab", "c", "<t>", "<end>", "[PAD6]", "[PAD7]"}));
   EXPECT_EQ(metadata.integers("tokenizer.ggml.token_type"), (std::vector<uint64_t>{1, 1, 1, 1, 4, 3, 5, 5}));
-  EXPECT_EQ(*metadata.texts("tokenizer.ggml.merges"), std::vector<std::string>{"a b"});
+  EXPECT_EQ(*metadata.texts("tokenizer.ggml.merges"), TextList{"a b"});
   EXPECT_EQ(metadata.integer("tokenizer.ggml.eos_token_id"), 5u);
   EXPECT_FALSE(metadata.has("tokenizer.ggml.bos_token_id"));
   EXPECT_EQ(metadata.boolean("tokenizer.ggml.add_bos_token"), false);

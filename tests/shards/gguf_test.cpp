@@ -54,7 +54,7 @@ TEST(Gguf, ReadsEveryMetadataType) {
   EXPECT_EQ(metadata.numbers("array"), (std::vector<double>{1, 2}));
   EXPECT_EQ(metadata.integers("empty"), std::vector<uint64_t>{});
   ASSERT_TRUE(metadata.texts("empty"));
-  EXPECT_EQ(*metadata.texts("nested.0"), std::vector<std::string>{"a"});
+  EXPECT_EQ(*metadata.texts("nested.0"), TextList{"a"});
   EXPECT_EQ(metadata.booleans("nested.1"), (std::vector<bool>{false, true}));
   EXPECT_FALSE(metadata.integer("not there"));
 }
@@ -216,12 +216,12 @@ TEST(GgufWriter, WritesWhatTheReaderReads) {
   metadata.set("negative", int64_t{-5});
   metadata.set("number", 0.1);
   metadata.set("text", std::string("abc"));
-  metadata.set("texts", std::vector<std::string>{"a", "", "c"});
+  metadata.set("texts", TextList{"a", "", "c"});
   metadata.set("integers", std::vector<int64_t>{1, -2});
   metadata.set("wide", std::vector<uint64_t>{1, 1ull << 50});
   metadata.set("flags", std::vector<bool>{true, false, true});
   metadata.set("numbers", std::vector<double>{0.5, 2});
-  metadata.set("none", std::vector<std::string>{});
+  metadata.set("none", TextList());
   metadata.set("general.alignment", uint64_t{64});
   const std::string path = testing::TempDir() + "caravan-writer-test.gguf";
   std::vector<std::byte> first(34 * 3, std::byte{1}), second(20, std::byte{2});

@@ -91,7 +91,7 @@ TEST(JsonMetadata, FlattensAConfig) {
   EXPECT_EQ(facts.integers("j"), (std::vector<uint64_t>{1, 2}));
   EXPECT_EQ(facts.numbers("k"), (std::vector<double>{1, -2}));
   EXPECT_EQ(facts.numbers("l"), (std::vector<double>{1, 2.5}));
-  EXPECT_EQ(*facts.texts("m"), std::vector<std::string>{"x"});
+  EXPECT_EQ(*facts.texts("m"), TextList{"x"});
   EXPECT_EQ(facts.integers("n"), std::vector<uint64_t>{});
   EXPECT_EQ(facts.integers("o.0"), std::vector<uint64_t>{1});
   EXPECT_EQ(facts.integer("o.1.p"), 2u);
