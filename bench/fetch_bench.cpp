@@ -51,7 +51,8 @@ class HeadEnd {
                         [this](LinkEvent event) {
                           loop_.post([this, event = std::move(event)] { service_->on(event); });
                         })),
-        service_(std::make_unique<ShardService>(loop_, clock, memory_shards(), manifest, *link_)),
+        service_(std::make_unique<ShardService>(
+            loop_, clock, memory_shards(), manifest, [&manifest] { return manifest; }, *link_)),
         thread_([this] { loop_.run(); }) {}
   ~HeadEnd() {
     loop_.stop();

@@ -7,6 +7,8 @@
 #include "base/limits.h"
 #include "cache/kv_cache.h"
 #include "daemon/engine.h"
+#include "daemon/local_head_runner.h"
+#include "daemon/model_text.h"
 #include "model/stage.h"
 #include "model/weights.h"
 #include "offload/pager.h"
@@ -99,6 +101,7 @@ BudgetNeeds budget_needs(const Manifest& manifest, const ModelSpec& spec, const 
   BudgetNeeds needs;
   needs.beside_kv = backend_scratch(spec, options).count + Stage::scratch_bytes(spec, stage).count +
                     pager.least_bytes(std::move(pages));
+  if (part.ends) needs.beside_kv += (text_memory(manifest) + LocalHeadRunner::scratch_bytes(spec)).count;
   needs.beginning =
       part.measured ? measuring_bytes(manifest, spec, options, pager) : backend_scratch(spec, options).count;
   needs.kv = kv_needs(kv_layers(spec, part.layers), context, options.kv_type, options.archive.on());

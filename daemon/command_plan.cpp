@@ -9,13 +9,15 @@
 #include "daemon/defaults.h"
 #include "daemon/model_library.h"
 #include "daemon/model_plan.h"
+#include "daemon/model_text.h"
 #include "model/families.h"
 
 namespace caravan {
 
 int command_plan(const CommandLine& line) {
   apply_log_level(line.config);
-  const Manifest manifest = open_model_header(line.model, line.config);
+  Manifest manifest = open_model_header(line.model, line.config);
+  take_model_text(manifest);  // for its size
   const ModelSpec spec = read_spec(manifest);
   const SystemClock clock;
   const ModelPlan made = plan_model(clock, line.config, manifest, spec, state_folder(line.config),

@@ -117,7 +117,8 @@ int command_serve(const CommandLine& line) {
   SystemRandom random;
   EventLoop loop;
   LoadReport load(clock);
-  Manifest manifest = open_model(line.model, line.config, line.library);
+  const auto open = [&line] { return open_model(line.model, line.config, line.library); };
+  Manifest manifest = open();
   // First of all: a folder that another process holds is told before anything is measured.
   RocksStore store = ServeProcess::open_store(line.config);
   // While nothing answers yet: it takes seconds, in which a signal ends the process at once.
@@ -127,7 +128,7 @@ int command_serve(const CommandLine& line) {
                            calibration_progress());
   std::optional<ServeProcess> started;
   try {
-    started.emplace(loop, clock, random, line.config, std::move(manifest), store, load.progress());
+    started.emplace(loop, clock, random, line.config, std::move(manifest), open, store, load.progress());
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kOutOfMemory) throw;
     const std::string small = small_budgets(line.config, line.model, 0);

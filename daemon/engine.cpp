@@ -10,9 +10,9 @@
 #include "base/limits.h"
 #include "compute/cpu/cpu_backend.h"
 #include "compute/cpu/cpu_device.h"
-#include "shards/weights_id.h"
 #include "model/families.h"
 #include "model/weights.h"
+#include "shards/weights_id.h"
 
 namespace caravan {
 
@@ -71,6 +71,8 @@ Engine::Engine(Manifest manifest, const EngineOptions& options)
       device_(std::make_unique<CpuDevice>()) {
   // Before anything is allocated by the spec's sizes, and before a ring forms that could only fail.
   check_weights(manifest_, spec_);
+  if (manifest_.tokenizer_made)
+    text_ = budget_.reserve(MemoryTag::kScratch, manifest_.tokenizer_made->memory);
   auto backend = std::make_unique<CpuBackend>(backend_options(spec_, options), budget_);
   isa_name_ = backend->isa_name();
   counters_ = &backend->counters();

@@ -66,7 +66,8 @@ using LoadProgress = std::function<void(uint64_t bytes, uint64_t total)>;
 // have in memory, the border moves while it runs: weights use what KV does not need yet.
 class Engine : private KvNeighbour {
  public:
-  // Throws kUnsupported (family, instruction set), kMalformed, kOutOfMemory.
+  // Throws kUnsupported (family, instruction set), kMalformed, kOutOfMemory. The tokenizer that was made of
+  // the manifest is counted in the budget.
   Engine(Manifest manifest, const EngineOptions& options);
   ~Engine() override;
   Engine(const Engine&) = delete;
@@ -147,6 +148,7 @@ class Engine : private KvNeighbour {
   bool tried_archive_ = false;
   std::atomic<KvArchive*> archive_{nullptr};
   Budget budget_;
+  Reservation text_;  // the tokenizer's, which was made of the manifest
   std::unique_ptr<Device> device_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Pager> pager_;

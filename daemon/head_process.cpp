@@ -57,8 +57,8 @@ Hello make_hello(const Engine& engine, const Hash256& model, const std::string& 
 HeadProcess::HeadProcess(EventLoop& loop, const Clock& clock, Random& random, const Config& config,
                          Manifest manifest, HeadProcessOptions options, LoadProgress progress)
     : options_(std::move(options)),
+      text_(take_model_text(manifest)),
       engine_(std::make_unique<Engine>(std::move(manifest), engine_options(config, options_.sharers))),
-      text_(read_model_text(engine_->manifest())),
       name_(model_name(config, engine_->manifest())),
       context_(context_of(config, engine_->spec())),
       // Inside one process a cut costs nothing to leave exact.

@@ -56,8 +56,8 @@ class HeadProcess {
 
   const HeadProcessOptions options_;
   const Saving saving_ = std::make_shared<std::atomic<bool>>(false);
-  std::unique_ptr<Engine> engine_;
   const ModelText text_;
+  std::unique_ptr<Engine> engine_;
   const std::string name_;
   const uint32_t context_;
   const CodecId codec_;

@@ -12,10 +12,6 @@ namespace caravan {
 
 namespace {
 
-// Rows whose logits are computed together: enough to share the matrix, few enough to keep a large
-// vocabulary's logits small.
-constexpr uint32_t kRowsAtOnce = 16;
-
 // Weights that are searched for what spoils every logit: what reads in seconds.
 constexpr Bytes kMostSearched{uint64_t{8} << 30};
 
@@ -23,7 +19,10 @@ constexpr Bytes kMostSearched{uint64_t{8} << 30};
 
 LocalHeadRunner::LocalHeadRunner(Engine& engine, ComputeThread& thread, const LoadProgress& progress,
                                  Post post)
-    : engine_(engine), thread_(thread), post_(std::move(post)) {
+    : engine_(engine),
+      thread_(thread),
+      post_(std::move(post)),
+      reserved_(engine.budget().reserve(MemoryTag::kScratch, scratch_bytes(engine.spec()))) {
   const uint32_t last = engine.spec().unit_count();
   embed_ = engine.host({0, 1}, 1, {}, progress);
   output_ = engine.host({last - 1, last}, 1, {}, progress);

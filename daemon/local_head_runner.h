@@ -19,13 +19,22 @@ class LocalHeadRunner final : public HeadRunner {
   using Post = std::function<void(Event)>;
   // Binds and reads the two units' weights in the calling thread, before the compute thread has work. All
   // outlive the runner, and the compute thread is joined before it goes.
+  // The logits' memory is reserved in the engine's budget.
   LocalHeadRunner(Engine& engine, ComputeThread& thread, const LoadProgress& progress, Post post);
   ~LocalHeadRunner() override;
+  // What it reserves.
+  static Bytes scratch_bytes(const ModelSpec& spec) {
+    return {uint64_t{kRowsAtOnce} * spec.vocabulary * sizeof(float)};
+  }
 
   void embed(EmbedJob job) override;
   void output(OutputJob job) override;
 
  private:
+  // Rows whose logits are computed together: enough to share the matrix, few enough to keep a large
+  // vocabulary's logits small.
+  static constexpr uint32_t kRowsAtOnce = 16;
+
   // Everything below runs on the compute thread.
   EmbedDone embed_now(const EmbedJob& job);
   OutputDone output_now(const OutputJob& job);
@@ -35,6 +44,7 @@ class LocalHeadRunner final : public HeadRunner {
   Engine& engine_;
   ComputeThread& thread_;
   const Post post_;
+  const Reservation reserved_;
   Engine::Hosted embed_, output_;
   std::vector<float> rows_;    // [rows, width]
   std::vector<float> logits_;  // [kRowsAtOnce, vocabulary]

@@ -10,6 +10,8 @@
 #include "base/limits.h"
 #include "cache/kv_cache.h"
 #include "daemon/defaults.h"
+#include "daemon/local_head_runner.h"
+#include "daemon/model_text.h"
 #include "model/families.h"
 #include "offload/planner.h"
 #include "shards/store_source.h"
@@ -65,6 +67,9 @@ class Builder {
     input.scratch_bytes =
         (backend_scratch(spec_, options_.engine) + Stage::scratch_bytes(spec_, stage)).count +
         (archived ? staging : 0);
+    // Of the head, which keeps the first unit.
+    if (span.first == 0)
+      input.scratch_bytes += (text_memory(manifest_) + LocalHeadRunner::scratch_bytes(spec_)).count;
     return std::move(pages_);
   }
 

@@ -39,6 +39,21 @@ ModelText read_model_text(const Manifest& manifest) {
   return text;
 }
 
+Bytes ModelText::memory() const {
+  return (tokenizer ? tokenizer->memory() : Bytes{}) + Bytes{chat_template.capacity()};
+}
+
+ModelText take_model_text(Manifest& manifest) {
+  const Hash256 fingerprint = manifest.fingerprint();
+  ModelText text = read_model_text(manifest);
+  manifest.drop_tokenizer({fingerprint, text.memory()});
+  return text;
+}
+
+Bytes text_memory(const Manifest& manifest) {
+  return manifest.tokenizer_made ? manifest.tokenizer_made->memory : read_model_text(manifest).memory();
+}
+
 std::string read_text_file(const std::string& path, size_t limit_bytes) {
   const FileSource source({path});
   if (source.file_bytes(0) > limit_bytes)

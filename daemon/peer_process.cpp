@@ -67,6 +67,7 @@ PeerProcess::~PeerProcess() {
 void PeerProcess::host(Manifest manifest, const Hash256& model) {
   EngineOptions engine = engine_options(config_, options_.sharers);
   if (!options_.archive_folder.empty()) engine.archive.folder = options_.archive_folder;
+  manifest.drop_tokenizer({model, {}});
   // What is not here yet cannot be measured; such a peer counts as the mean of the others.
   const bool measured = !fetch_ || fetch_->has({1, 2});
   if (const std::string small = too_small_to_join(config_, manifest, engine, measured); !small.empty())

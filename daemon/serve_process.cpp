@@ -22,7 +22,8 @@ constexpr const char* kDefaultListen = "0.0.0.0:7420";
 }  // namespace
 
 ServeProcess::ServeProcess(EventLoop& loop, const Clock& clock, Random& random, const Config& config,
-                           Manifest manifest, RocksStore& store, LoadProgress progress)
+                           Manifest manifest, ShardService::Reopen reopen, RocksStore& store,
+                           LoadProgress progress)
     : loop_(loop) {
   const std::string state = state_folder(config);
   pins_ = std::make_unique<Pins>(store.family("pins"));
@@ -34,7 +35,7 @@ ServeProcess::ServeProcess(EventLoop& loop, const Clock& clock, Random& random, 
   head_ = std::make_unique<HeadProcess>(loop, clock, random, config, std::move(manifest), options,
                                         std::move(progress));
   shards_ = std::make_unique<ShardService>(loop, clock, open_shards(store, state), head_->engine().manifest(),
-                                           *link_);
+                                           std::move(reopen), *link_);
   serving_ = std::make_unique<Serving>(loop, clock, random, config, *head_);
   running_ = std::make_unique<RunningFile>(
       state, RunningHead{::getpid(), serving_->address(), wire_addresses(), head_->name()});

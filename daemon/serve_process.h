@@ -24,8 +24,9 @@ class ServeProcess {
   // What it keeps in its state folder. Throws as open_state_store, at once when another process holds it.
   static RocksStore open_store(const Config& config);
   // Throws as HeadProcess, ZmqLink, Serving and RunningFile.
+  // `reopen` opens the model once more, for peers that fetch it.
   ServeProcess(EventLoop& loop, const Clock& clock, Random& random, const Config& config, Manifest manifest,
-               RocksStore& store, LoadProgress progress);
+               ShardService::Reopen reopen, RocksStore& store, LoadProgress progress);
   ~ServeProcess();
   void start();
   HeadProcess& head() { return *head_; }

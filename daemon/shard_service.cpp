@@ -19,8 +19,13 @@ constexpr Duration kLogInterval = std::chrono::seconds(5);
 }  // namespace
 
 ShardService::ShardService(EventLoop& loop, const Clock& clock, std::shared_ptr<ShardStore> store,
-                           const Manifest& manifest, Link& link)
-    : loop_(loop), clock_(clock), store_(std::move(store)), manifest_(manifest), link_(link) {}
+                           const Manifest& manifest, Reopen reopen, Link& link)
+    : loop_(loop),
+      clock_(clock),
+      store_(std::move(store)),
+      manifest_(manifest),
+      reopen_(std::move(reopen)),
+      link_(link) {}
 
 ShardService::~ShardService() {
   is_ending_ = true;
@@ -77,7 +82,10 @@ void ShardService::hash_now() {
     loop_.post([this, done, total] { server_.hashing(done, total); });
   };
   try {
-    const ModelRecord record = without_paths(hash_model(*store_, manifest_, options));
+    const ModelRecord record = without_paths(hash_model(*store_, reopen_(), options));
+    if (record.fingerprint != manifest_.fingerprint())
+      fail(ErrorCode::kUnavailable, "{}: it is another model by now than the one being served",
+           manifest_.path);
     index_.record_bytes = encode_model_record(record);
     index_.record = sha256(std::as_bytes(std::span(index_.record_bytes)));
     ShardContents contents{record.fingerprint, index_.record, {{index_.record, index_.record_bytes.size()}}};

@@ -21,9 +21,11 @@ namespace caravan {
 // computed when a peer first asks, and remembered in the store.
 class ShardService {
  public:
-  // All outlive the service.
+  using Reopen = std::function<Manifest()>;
+  // All outlive the service. `reopen` opens the model anew: its record has the tokenizer, which the manifest
+  // at hand has dropped. On the service's thread.
   ShardService(EventLoop& loop, const Clock& clock, std::shared_ptr<ShardStore> store,
-               const Manifest& manifest, Link& link);
+               const Manifest& manifest, Reopen reopen, Link& link);
   // Breaks hashing off.
   ~ShardService();
   ShardService(const ShardService&) = delete;
@@ -50,6 +52,7 @@ class ShardService {
   const Clock& clock_;
   const std::shared_ptr<ShardStore> store_;
   const Manifest& manifest_;
+  const Reopen reopen_;
   Link& link_;
   ShardServer server_;
   Index index_;  // of the thread

@@ -9,15 +9,16 @@ rm -rf "$work"
 mkdir -p "$work"
 
 # --- Memory ---
-# The program itself, its libraries, the tokenizer, and what the kernel rounds up: docs/ARCHITECTURE.md.
+# The program itself, its libraries, and what the kernel rounds up: docs/ARCHITECTURE.md.
 beside=$((48 << 20))
 "$generate" 0.2b q8_0 "$work/model.gguf" >/dev/null 2>&1
-size=$(stat -c %s "$work/model.gguf")
+model=$work/model.gguf
+size=$(stat -c %s "$model")
 number() { sed "s/.*\"$1\":\([0-9]*\).*/\1/" <<<"$json"; }
 stays_within() { # MIB WHAT ARGUMENTS...
   local budget=$(($1 << 20)) what=$2
   shift 2
-  json=$("$program" run "$work/model.gguf" --state "$work/state" --ram $budget --threads 2 --json "$@" 2>/dev/null)
+  json=$("$program" run "$model" --state "$work/state" --ram $budget --threads 2 --json "$@" 2>/dev/null)
   [ "$(number peak_memory_bytes)" -le $((budget + beside)) ] ||
     give_up "$what: $(number peak_memory_bytes) bytes were resident, with a budget of $budget and $beside beside it"
 }
@@ -41,6 +42,22 @@ stays_within 300 "mapped weights and an archive" --ids "$many" -n 4 --context 10
 [ "$(number kv_bytes_archived)" -gt 0 ] || give_up "nothing was archived: $json"
 [ "$(number disk_bytes)" -ge "$(number kv_bytes_archived)" ] || give_up "what was archived is in no sum: $json"
 pass "resident memory stays within --ram and $((beside >> 20)) MiB: streamed, with KV on disk, and mapped"
+
+# --- Memory of a large vocabulary ---
+"$generate" tiny q4_0 "$work/words.gguf" 256000 >/dev/null 2>&1
+model=$work/words.gguf
+refused=$("$program" run "$model" --state "$work/state" --ram 20MiB -p "w1000 w2000" -n 2 2>&1) &&
+  give_up "a model of 256000 tokens ran within 20 MiB"
+least=$(sed -n 's/.* the least for this model and context is .*(\([0-9]*\) bytes).*/\1/p' <<<"$refused")
+[ -n "$least" ] || give_up "no least --ram was told: $refused"
+least_mib=$(((least >> 20) + 1))
+stays_within $least_mib "256000 tokens" --archive 0 -p "w1000 w2000" -n 4
+scratch_under() { "$program" plan "$1" --state "$work/state" --ram 200MiB --json | sed 's/.*"scratch_bytes":\([0-9]*\).*/\1/'; }
+"$generate" tiny q4_0 "$work/few.gguf" 16000 >/dev/null 2>&1
+[ $(($(scratch_under "$model") - $(scratch_under "$work/few.gguf"))) -gt $((8 << 20)) ] ||
+  give_up "the plan leaves the tokenizer out: $(scratch_under "$model") and $(scratch_under "$work/few.gguf")"
+rm "$work/words.gguf" "$work/few.gguf"
+pass "a tokenizer of 256000 tokens is counted in --ram, in the least that is told, and in the plan"
 
 # --- Memory of servers ---
 resident_of() { sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"; }
