@@ -120,7 +120,7 @@ int command_serve(const CommandLine& line) {
   const auto open = [&line] { return open_model(line.model, line.config, line.library); };
   Manifest manifest = open();
   // First of all: a folder that another process holds is told before anything is measured.
-  RocksStore store = ServeProcess::open_store(line.config);
+  StateStores stores = open_state_stores(state_folder(line.config), false);
   // While nothing answers yet: it takes seconds, in which a signal ends the process at once.
   std::optional<Forecast> forecast;
   if (line.config.calibrate)
@@ -128,7 +128,8 @@ int command_serve(const CommandLine& line) {
                            calibration_progress());
   std::optional<ServeProcess> started;
   try {
-    started.emplace(loop, clock, random, line.config, std::move(manifest), open, store, load.progress());
+    started.emplace(loop, clock, random, line.config, std::move(manifest), open, std::move(stores),
+                    load.progress());
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kOutOfMemory) throw;
     const std::string small = small_budgets(line.config, line.model, 0);

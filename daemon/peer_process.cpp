@@ -14,7 +14,6 @@
 #include "daemon/small_budgets.h"
 #include "peers/endpoint.h"
 #include "shards/store_source.h"
-#include "store/rocks_store.h"
 
 namespace caravan {
 
@@ -30,16 +29,12 @@ PeerProcess::PeerProcess(EventLoop& loop, const Clock& clock, Random& random, co
       progress_(std::move(progress)),
       ended_(std::move(ended)) {
   const std::string state = state_folder(config);
-  std::vector<std::string> families = {"pins"};
-  if (!manifest) families.insert(families.end(), {ShardStore::kRecordsFamily, ShardStore::kBulkFamily});
   ShardFetch::Options fetch;
   fetch.bytes_per_second = fetch_limit_of(config);
   fetch.disk_limit = disk_limit(config, state);
-  {
-    RocksStore store = open_state_store(state, families);
-    pins_ = std::make_unique<Pins>(store.family("pins"));
-    if (!manifest) store_ = open_shards(store, state);
-  }
+  StateStores stores = open_state_stores(state, !manifest);
+  pins_ = std::make_unique<Pins>(std::move(stores.pins));
+  store_ = std::move(stores.shards);
   keys_ = load_or_create_keys(state, random);
   make_link(config, keys_);
   if (manifest) {

@@ -9,7 +9,6 @@
 #include "daemon/addresses.h"
 #include "daemon/defaults.h"
 #include "daemon/link_options.h"
-#include "daemon/model_library.h"
 #include "peers/endpoint.h"
 
 namespace caravan {
@@ -22,11 +21,11 @@ constexpr const char* kDefaultListen = "0.0.0.0:7420";
 }  // namespace
 
 ServeProcess::ServeProcess(EventLoop& loop, const Clock& clock, Random& random, const Config& config,
-                           Manifest manifest, ShardService::Reopen reopen, RocksStore& store,
+                           Manifest manifest, ShardService::Reopen reopen, StateStores stores,
                            LoadProgress progress)
     : loop_(loop) {
   const std::string state = state_folder(config);
-  pins_ = std::make_unique<Pins>(store.family("pins"));
+  pins_ = std::make_unique<Pins>(std::move(stores.pins));
   keys_ = load_or_create_keys(state, random);
   make_link(config, clock, random);
   HeadProcessOptions options;
@@ -34,7 +33,7 @@ ServeProcess::ServeProcess(EventLoop& loop, const Clock& clock, Random& random, 
   options.link = link_.get();
   head_ = std::make_unique<HeadProcess>(loop, clock, random, config, std::move(manifest), options,
                                         std::move(progress));
-  shards_ = std::make_unique<ShardService>(loop, clock, open_shards(store, state), head_->engine().manifest(),
+  shards_ = std::make_unique<ShardService>(loop, clock, std::move(stores.shards), head_->engine().manifest(),
                                            std::move(reopen), *link_);
   serving_ = std::make_unique<Serving>(loop, clock, random, config, *head_);
   running_ = std::make_unique<RunningFile>(
@@ -43,11 +42,6 @@ ServeProcess::ServeProcess(EventLoop& loop, const Clock& clock, Random& random, 
     pins_->add_ticket(ticket);
     link_->add_ticket(ticket);
   });
-}
-
-RocksStore ServeProcess::open_store(const Config& config) {
-  return open_state_store(state_folder(config),
-                          {"pins", ShardStore::kRecordsFamily, ShardStore::kBulkFamily});
 }
 
 ServeProcess::~ServeProcess() {

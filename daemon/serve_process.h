@@ -8,12 +8,12 @@
 #include "daemon/event_loop.h"
 #include "daemon/head_process.h"
 #include "daemon/invitations.h"
+#include "daemon/model_library.h"
 #include "daemon/running.h"
 #include "daemon/serving.h"
 #include "daemon/shard_service.h"
 #include "peers/pins.h"
 #include "peers/zmq_link.h"
-#include "store/rocks_store.h"
 
 namespace caravan {
 
@@ -21,12 +21,10 @@ namespace caravan {
 // Control thread.
 class ServeProcess {
  public:
-  // What it keeps in its state folder. Throws as open_state_store, at once when another process holds it.
-  static RocksStore open_store(const Config& config);
   // Throws as HeadProcess, ZmqLink, Serving and RunningFile.
   // `reopen` opens the model once more, for peers that fetch it.
   ServeProcess(EventLoop& loop, const Clock& clock, Random& random, const Config& config, Manifest manifest,
-               ShardService::Reopen reopen, RocksStore& store, LoadProgress progress);
+               ShardService::Reopen reopen, StateStores stores, LoadProgress progress);
   ~ServeProcess();
   void start();
   HeadProcess& head() { return *head_; }

@@ -56,6 +56,7 @@ class Bulk final : public BulkStore {
   Bytes bytes() const override;
 
  private:
+  bool lies_in_a_table(const rocksdb::Slice& begin, const rocksdb::Slice& end) const;
   std::optional<Range> erase_tables(const rocksdb::Slice& begin, const rocksdb::Slice& end);
   void check(const rocksdb::Status& status) const {
     if (!status.ok()) fail_status(state_->path, status);
@@ -153,6 +154,16 @@ void Bulk::read_many(std::span<const std::string> keys, const UseOne& use) const
   }
 }
 
+// Whether a table has keys of the range, by the list of tables.
+bool Bulk::lies_in_a_table(const rocksdb::Slice& begin, const rocksdb::Slice& end) const {
+  rocksdb::ColumnFamilyMetaData facts;
+  state_->database->GetColumnFamilyMetaData(handle_, &facts);
+  for (const auto& level : facts.levels)
+    for (const auto& table : level.files)
+      if (end.compare(table.smallestkey) > 0 && begin.compare(table.largestkey) <= 0) return true;
+  return false;
+}
+
 // Whole tables go. The first and the last key that is left, in tables of which the range is a part.
 std::optional<Bulk::Range> Bulk::erase_tables(const rocksdb::Slice& begin, const rocksdb::Slice& end) {
   rocksdb::DB& database = *state_->database;
@@ -162,6 +173,8 @@ std::optional<Bulk::Range> Bulk::erase_tables(const rocksdb::Slice& begin, const
   options.iterate_upper_bound = &end;
   const std::unique_ptr<rocksdb::Iterator> at(database.NewIterator(options, handle_));
   at->SeekToFirst();
+  // A damaged table beside the range is no concern of this.
+  if (!at->status().ok() && !lies_in_a_table(begin, end)) return std::nullopt;
   check(at->status());
   if (!at->Valid()) return std::nullopt;
   Range left{at->key().ToString(), ""};

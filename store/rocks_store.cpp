@@ -10,15 +10,24 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <optional>
+#include <span>
+#include <sstream>
 #include <system_error>
 #include <utility>
 
 #include "base/atomic_file.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "base/hash.h"
+#include "base/log.h"
 #include "store/rocks_state.h"
 
 namespace caravan {
@@ -27,16 +36,34 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kVersionWords = "caravan store ";
+// A list of files that has so many is written anew.
+constexpr uint64_t kMostListBytes = 64u << 20;
 
 rocksdb::Slice slice(std::string_view text) {
   return {text.data(), text.size()};
 }
 
 // A reader leaves the writer's logs alone.
-class NoLog final : public rocksdb::Logger {
+class NoLog : public rocksdb::Logger {
  public:
   using rocksdb::Logger::Logv;
   void Logv(const char*, va_list) override {}
+};
+
+// Hears of records that RocksDB leaves out of a log. It says so nowhere else when it is told to open a store
+// whatever its tables are like.
+class HearsOfDroppedRecords final : public NoLog {
+ public:
+  using NoLog::Logv;
+  void Logv(const char* format, va_list arguments) override {
+    std::array<char, 512> line{};
+    std::vsnprintf(line.data(), line.size(), format, arguments);
+    if (said_.empty() && std::strstr(line.data(), "dropping ") != nullptr) said_ = line.data();
+  }
+  const std::string& said() const { return said_; }
+
+ private:
+  std::string said_;
 };
 
 rocksdb::DBOptions database_options(RocksStore::Access access, bool direct) {
@@ -51,7 +78,7 @@ rocksdb::DBOptions database_options(RocksStore::Access access, bool direct) {
   options.keep_log_file_num = 2;
   // An archive of many small tables has a long list of them, which is written whole each time it outgrows
   // this.
-  options.max_manifest_file_size = 64u << 20;
+  options.max_manifest_file_size = kMostListBytes;
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   options.use_direct_reads = direct;
@@ -140,6 +167,66 @@ bool list_is_missing(const std::string& path) {
          named() == name;
 }
 
+// What a process that ends in order leaves to be known of the list of files: its name, how long it was, and a
+// sum. A list that is cut short, or whose last record is damaged so that it looks cut, passes for an older
+// one, and RocksDB would remove the tables that it does not know.
+std::string note_file(const std::string& path) {
+  return path + "/LIST";
+}
+
+std::string listed_in(const std::string& path) {
+  std::string name;
+  std::ifstream(path + "/CURRENT") >> name;
+  return name;
+}
+
+// Of the list's first bytes; nothing when it has fewer.
+std::optional<uint64_t> sum_of(const std::string& list, uint64_t bytes) {
+  std::ifstream in(list, std::ios::binary);
+  std::vector<char> text(std::min(bytes, kMostListBytes));
+  if (!in.read(text.data(), static_cast<std::streamsize>(text.size()))) return std::nullopt;
+  return xxh3(std::as_bytes(std::span(text)));
+}
+
+std::string sum_of_note(const std::string& note) {
+  return fmt::format(" {:x}", xxh3(std::as_bytes(std::span(note))));
+}
+
+void write_note(const std::string& path) {
+  const std::string name = listed_in(path);
+  std::error_code error;
+  const uint64_t bytes = fs::file_size(path + "/" + name, error);
+  const auto sum = error ? std::nullopt : sum_of(path + "/" + name, bytes);
+  if (!sum) return;  // the next opening says why
+  std::string text = fmt::format("{} {} {:x}", name, bytes, *sum);
+  text += sum_of_note(text) + "\n";
+  AtomicFile file(note_file(path));
+  file.append(std::as_bytes(std::span(text)));
+  file.commit();
+}
+
+// A list that is another one by now says nothing, and neither does a damaged note of it. One that is written
+// to at this moment grows.
+void check_note(const std::string& path) {
+  std::string note;
+  std::ifstream file(note_file(path));
+  std::getline(file, note);
+  const size_t end = std::min(note.size(), note.rfind(' '));
+  if (note.substr(end) != sum_of_note(note.substr(0, end))) return;
+  std::istringstream in(note.substr(0, end));
+  std::string name;
+  uint64_t bytes = 0, sum = 0;
+  if (!(in >> name >> bytes >> std::hex >> sum) || name != listed_in(path)) return;
+  std::error_code error;
+  if (!fs::exists(path + "/" + name, error)) return;
+  if (sum_of(path + "/" + name, bytes) != sum && name == listed_in(path))
+    fail(ErrorCode::kMalformed,
+         "the store {} is damaged: {}, the list of its files, is cut short or not as it was written; nothing "
+         "was "
+         "changed",
+         path, name);
+}
+
 // Without the list of its files a store cannot be read.
 [[noreturn]] void fail_to_open(const std::string& path, const rocksdb::Status& status) {
   if (!status.IsCorruption() && !list_is_missing(path)) fail_status(path, status);
@@ -147,6 +234,11 @@ bool list_is_missing(const std::string& path) {
        "the store {} is damaged: what names its files (CURRENT, MANIFEST) or one of these files: {}; nothing "
        "was changed",
        path, status.ToString());
+}
+
+// Of a table, or of what names the tables.
+bool is_damage(const rocksdb::Status& status) {
+  return status.IsCorruption() || status.IsPathNotFound();
 }
 
 // Before anything is opened, so that a store of another version stays as it is.
@@ -227,6 +319,46 @@ std::vector<std::string> family_names(const std::string& path, const std::vector
   return names;
 }
 
+// What is opened, and as what.
+struct Opening {
+  std::string path;
+  RocksStore::Access access;
+  rocksdb::DBOptions options;
+  std::vector<rocksdb::ColumnFamilyDescriptor> families;
+
+  rocksdb::Status open(std::vector<rocksdb::ColumnFamilyHandle*>& handles,
+                       std::unique_ptr<rocksdb::DB>& database) const {
+    rocksdb::DB* opened = nullptr;
+    const auto status = access == RocksStore::Access::kWrite
+                            ? rocksdb::DB::Open(options, path, families, &handles, &opened)
+                            : rocksdb::DB::OpenForReadOnly(options, path, families, &handles, &opened);
+    database.reset(opened);
+    return status;
+  }
+};
+
+// Opened strictly, a store with one bad table is no store at all; opened leniently, it also goes on behind a
+// record of its log that it cannot read, and forgets it. So the log is looked at first, by a reader, who
+// changes nothing. A store that is well is never opened so: it would write on behind a record that a full
+// disk cut short.
+rocksdb::Status open_with_damaged_tables(Opening opening, const rocksdb::Status& problem,
+                                         std::vector<rocksdb::ColumnFamilyHandle*>& handles,
+                                         std::unique_ptr<rocksdb::DB>& database) {
+  opening.options.paranoid_checks = false;
+  Opening look = opening;
+  const auto dropped = std::make_shared<HearsOfDroppedRecords>();
+  look.access = RocksStore::Access::kRead;
+  look.options.info_log = dropped;
+  {
+    std::vector<rocksdb::ColumnFamilyHandle*> seen;
+    std::unique_ptr<rocksdb::DB> looked_at;
+    if (!look.open(seen, looked_at).ok()) return problem;
+    for (rocksdb::ColumnFamilyHandle* handle : seen) looked_at->DestroyColumnFamilyHandle(handle);
+  }
+  if (!dropped->said().empty()) return rocksdb::Status::Corruption(dropped->said());
+  return opening.open(handles, database);
+}
+
 class Family final : public KeyValue {
  public:
   Family(std::shared_ptr<RocksStore::State> state, rocksdb::ColumnFamilyHandle* handle)
@@ -271,7 +403,7 @@ class Family final : public KeyValue {
 
 void fail_status(const std::string& path, const rocksdb::Status& status) {
   const std::string reason = status.ToString();
-  if (status.IsCorruption()) fail(ErrorCode::kMalformed, "the store {} is damaged: {}", path, reason);
+  if (is_damage(status)) fail(ErrorCode::kMalformed, "the store {} is damaged: {}", path, reason);
   if (reason.find("lock ") != std::string::npos || reason.find("LOCK") != std::string::npos)
     fail(ErrorCode::kIo, "the store {} is held by another process; use another folder with --state DIR ({})",
          path, reason);
@@ -288,11 +420,29 @@ RocksStore::State::State() = default;
 
 RocksStore::State::~State() {
   if (!database) return;
+  // A log has no sums over what is missing at its end; a table and the list of tables have. What a process
+  // acknowledged is in a table once it has ended in order.
+  if (access == Access::kWrite) {
+    std::vector<rocksdb::ColumnFamilyHandle*> handles;
+    for (const auto& [name, handle] : families) handles.push_back(handle);
+    rocksdb::FlushOptions flush;
+    flush.allow_write_stall = true;
+    // The log has all of it, should it fail.
+    if (const auto status = database->Flush(flush, handles); !status.ok())
+      log_warning("store_not_flushed store={} reason=\"{}\"", path, status.ToString());
+  }
   for (const auto& [name, handle] : families) database->DestroyColumnFamilyHandle(handle);
   database->Close();
+  if (access == Access::kRead) return;
+  try {
+    write_note(path);
+  } catch (const Error& error) {
+    log_warning("{}", error.message());
+  }
 }
 
-RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>& families, Access access)
+RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>& families, Access access,
+                       Damage damage)
     : state_(std::make_shared<State>()) {
   const std::string path = folder + "/store";
   state_->path = path;
@@ -303,20 +453,25 @@ RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>
     fail(ErrorCode::kNotFound, "{}: there is no store", path);
   check_version(path);
   check_current(path);
+  check_note(path);
   const std::vector<std::string> names = family_names(path, families, access);
-  std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
-  for (const std::string& name : names) descriptors.emplace_back(name, options_of(name));
-  std::vector<rocksdb::ColumnFamilyHandle*> handles;
-  rocksdb::DB* database = nullptr;
   if (access == Access::kWrite) write_version(path);
   state_->direct = reads_directly(path);
-  auto options = database_options(access, state_->direct);
-  state_->compacted = listen_to_compaction(options);
-  const auto status = access == Access::kWrite
-                          ? rocksdb::DB::Open(options, path, descriptors, &handles, &database)
-                          : rocksdb::DB::OpenForReadOnly(options, path, descriptors, &handles, &database);
+  Opening opening{path, access, database_options(access, state_->direct), {}};
+  for (const std::string& name : names) opening.families.emplace_back(name, options_of(name));
+  state_->compacted = listen_to_compaction(opening.options);
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  auto status = opening.open(handles, state_->database);
+  if (damage == Damage::kOfTablesTolerated && is_damage(status)) {
+    const std::string problem = status.ToString();
+    status = open_with_damaged_tables(opening, status, handles, state_->database);
+    if (status.ok())
+      log_warning(
+          "store_damaged store={} reason=\"{}\" then=\"what else it has is used; caravan verify mends "
+          "what can be had elsewhere\"",
+          path, problem);
+  }
   if (!status.ok()) fail_to_open(path, status);
-  state_->database.reset(database);
   for (size_t i = 0; i < names.size(); ++i) state_->families[names[i]] = handles[i];
   if (access == Access::kWrite) empty_incoming(path);
 }

@@ -15,6 +15,9 @@ class RocksStore {
  public:
   // kRead looks at what was there when it opened, beside a process that writes; nothing on disk changes.
   enum class Access { kWrite, kRead };
+  // Whether a store opens although it has tables that cannot be read: whoever reads a value of such a table
+  // then gets kMalformed. Damage of the list of tables or of the log is refused all the same.
+  enum class Damage { kRefused, kOfTablesTolerated };
   // A family whose name begins so is laid out for bulk (docs/decisions/0003-shard-store.md).
   static constexpr const char* kBulkPrefix = "bulk.";
   // Of the layout of every store; another one is refused and left as it is.
@@ -25,7 +28,7 @@ class RocksStore {
   // kNotFound (kRead) when there is none; kMalformed when it is damaged; kUnsupported when it is of another
   // version.
   RocksStore(const std::string& folder, const std::vector<std::string>& families,
-             Access access = Access::kWrite);
+             Access access = Access::kWrite, Damage damage = Damage::kRefused);
   ~RocksStore();
   RocksStore(const RocksStore&) = delete;
   RocksStore& operator=(const RocksStore&) = delete;

@@ -270,6 +270,110 @@ TEST(RocksBulk, ADamagedTableIsAnErrorOrTheValueAndNeverTheEnd) {
   EXPECT_GT(errors_together, 30u);
 }
 
+// The table of the largest size, of which there is one.
+fs::path largest_table(const std::string& folder) {
+  fs::path found;
+  for (const auto& entry : fs::directory_iterator(folder + "/store"))
+    if (entry.path().extension() == ".sst" && (found.empty() || entry.file_size() > fs::file_size(found)))
+      found = entry.path();
+  return found;
+}
+
+void flip_byte(const fs::path& file, uint64_t offset) {
+  std::fstream bytes(file, std::ios::in | std::ios::out | std::ios::binary);
+  bytes.seekg(static_cast<std::streamoff>(offset));
+  const int was = bytes.get();
+  bytes.seekp(static_cast<std::streamoff>(offset));
+  bytes.put(static_cast<char>(was ^ 1));
+}
+
+// Damaged where RocksDB looks at opening, cut short or gone: all but the table's values is as before.
+TEST(RocksBulk, AStoreOpensWithoutATable) {
+  constexpr auto kTolerated = RocksStore::Damage::kOfTablesTolerated;
+  const std::vector<std::function<void(const fs::path&)>> damages = {
+      [](const fs::path& table) { flip_byte(table, fs::file_size(table) - 200); },
+      [](const fs::path& table) { flip_byte(table, fs::file_size(table) - 3); },
+      [](const fs::path& table) { fs::resize_file(table, fs::file_size(table) / 2); },
+      [](const fs::path& table) { fs::resize_file(table, 0); },
+      [](const fs::path& table) { fs::remove(table); },
+  };
+  for (size_t i = 0; i < damages.size(); ++i) {
+    SCOPED_TRACE(i);
+    TemporaryFolder folder;
+    const Value small(3000, std::byte{1}), large(30'000, std::byte{2});
+    {
+      RocksStore store(folder.path(), {kFamily, "pins"});
+      store.family("pins")->put("key", "value");
+      for (const uint32_t first : {0u, 200u}) put(*store.bulk(kFamily), first, {small, small});
+      put(*store.bulk(kFamily), 100, {large, large});
+    }
+    const fs::path table = largest_table(folder.path());
+    damages[i](table);
+    EXPECT_EQ(error_of([&] { RocksStore store(folder.path(), {kFamily}); }).code(), ErrorCode::kMalformed);
+    const auto has_the_rest = [&](RocksStore& store) {
+      EXPECT_EQ(store.family("pins")->get("key"), "value");
+      for (const uint32_t key : {0u, 1u, 200u, 201u})
+        EXPECT_EQ(get(*store.bulk(kFamily), key_of(key)), small);
+    };
+    for (const auto access : {RocksStore::Access::kRead, RocksStore::Access::kWrite}) {
+      RocksStore store(folder.path(), {kFamily, "pins"}, access, kTolerated);
+      has_the_rest(store);
+      const auto bulk = store.bulk(kFamily);
+      EXPECT_EQ(error_of([&] { get(*bulk, key_of(100)); }).code(), ErrorCode::kMalformed);
+      const std::vector<std::string> keys = {key_of(1), key_of(101)};
+      EXPECT_EQ(error_of([&] { bulk->read_many(keys, [](size_t, std::span<const std::byte>) {}); }).code(),
+                ErrorCode::kMalformed);
+    }
+    {
+      RocksStore store(folder.path(), {kFamily, "pins"}, RocksStore::Access::kWrite, kTolerated);
+      const auto bulk = store.bulk(kFamily);
+      bulk->erase_range(key_of(0), key_of(1));  // beside it
+      EXPECT_FALSE(get(*bulk, key_of(0)));
+      put(*bulk, 0, {small});
+      bulk->erase_range(key_of(100), key_of(200));
+      EXPECT_FALSE(get(*bulk, key_of(100)));
+      store.family("pins")->put("other", "value");
+    }
+    EXPECT_FALSE(fs::exists(table));
+    RocksStore store(folder.path(), {kFamily, "pins"});
+    has_the_rest(store);
+    EXPECT_EQ(store.family("pins")->get("other"), "value");
+  }
+}
+
+// A store that was killed while it had records in its log, with a damaged table besides.
+TEST(RocksBulk, DamageOfATableHidesNoDamageOfTheLog) {
+  TemporaryFolder folder, killed;
+  {
+    RocksStore store(folder.path(), {kFamily, "pins"});
+    put(*store.bulk(kFamily), 100, {Value(30'000, std::byte{2})});
+    for (int i = 0; i < 20; ++i) store.family("pins")->put("key" + std::to_string(i), std::string(100, 'v'));
+    fs::copy(folder.path() + "/store", killed.path() + "/store", fs::copy_options::recursive);
+  }
+  const fs::path table = largest_table(killed.path());
+  flip_byte(table, fs::file_size(table) - 200);
+  fs::path log;
+  for (const auto& entry : fs::directory_iterator(killed.path() + "/store"))
+    if (entry.path().extension() == ".log" && entry.file_size() > 0) log = entry.path();
+  ASSERT_FALSE(log.empty());
+  const auto bytes = fs::file_size(log);
+  const auto open = [&](RocksStore::Access access) {
+    return RocksStore(killed.path(), {kFamily, "pins"}, access, RocksStore::Damage::kOfTablesTolerated);
+  };
+  flip_byte(log, bytes / 2);
+  for (const auto access : {RocksStore::Access::kRead, RocksStore::Access::kWrite}) {
+    EXPECT_EQ(error_of([&] { open(access); }).code(), ErrorCode::kMalformed);
+    EXPECT_EQ(fs::file_size(log), bytes);
+  }
+  flip_byte(log, bytes / 2);
+  fs::resize_file(log, bytes - 50);  // the last record was being written
+  for (const auto access : {RocksStore::Access::kRead, RocksStore::Access::kWrite}) {
+    RocksStore store = open(access);
+    for (int i = 0; i < 20; ++i)
+      EXPECT_EQ(store.family("pins")->get("key" + std::to_string(i)).has_value(), i < 19) << i;
+  }
+}
+
 TEST(RocksBulk, HalfWrittenTablesAreRemovedAtOpening) {
   TemporaryFolder folder;
   { RocksStore store(folder.path(), {kFamily}); }

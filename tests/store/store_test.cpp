@@ -202,6 +202,76 @@ TEST(RocksStore, DamageOfItsOwnFilesIsToldAndChangesNothing) {
   }
 }
 
+// What a process that ended in order acknowledged is in tables: its log may lose its end, or all of itself.
+TEST(RocksStore, WhatWasClosedInOrderNeedsNoLog) {
+  for (const bool gone : {false, true}) {
+    TemporaryFolder folder;
+    { RocksStore(folder.path(), {"pins"}).family("pins")->put("key", "value"); }
+    for (const auto& entry : fs::directory_iterator(folder.path() + "/store"))
+      if (entry.path().extension() == ".log") {
+        if (gone)
+          fs::remove(entry.path());
+        else
+          fs::resize_file(entry.path(), 0);
+      }
+    EXPECT_EQ(RocksStore(folder.path(), {"pins"}, RocksStore::Access::kRead).family("pins")->get("key"),
+              "value");
+    EXPECT_EQ(RocksStore(folder.path(), {"pins"}).family("pins")->get("key"), "value");
+  }
+}
+
+// Wherever the list of files is cut or damaged, what it said last is not forgotten in silence.
+TEST(RocksStore, AListOfFilesThatIsCutOrDamagedIsTold) {
+  TemporaryFolder folder;
+  { RocksStore(folder.path(), {"pins"}).family("pins")->put("key", "value"); }
+  fs::path list;
+  for (const auto& entry : fs::directory_iterator(folder.path() + "/store"))
+    if (entry.path().filename().string().rfind("MANIFEST", 0) == 0) list = entry.path();
+  const auto is_told = [&](uint64_t at) {
+    for (const auto access : {RocksStore::Access::kWrite, RocksStore::Access::kRead})
+      EXPECT_EQ(error_of([&] { RocksStore store(folder.path(), {"pins"}, access); }).code(),
+                ErrorCode::kMalformed)
+          << at;
+  };
+  const uint64_t bytes = fs::file_size(list);
+  const auto flip = [&](uint64_t at) {
+    std::fstream file(list, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(at));
+    const int was = file.get();
+    file.seekp(static_cast<std::streamoff>(at));
+    file.put(static_cast<char>(was ^ 0x40));
+  };
+  for (uint64_t at = 0; at < bytes; ++at) {
+    flip(at);
+    is_told(at);
+    flip(at);
+  }
+  EXPECT_EQ(RocksStore(folder.path(), {"pins"}, RocksStore::Access::kRead).family("pins")->get("key"),
+            "value");
+  for (uint64_t at = bytes; at-- > 0;) {
+    fs::resize_file(list, at);
+    is_told(at);
+  }
+}
+
+// The note of the list is no part of the store: damaged or gone, it says nothing.
+TEST(RocksStore, ADamagedNoteOfTheListSaysNothing) {
+  TemporaryFolder folder;
+  { RocksStore(folder.path(), {"pins"}).family("pins")->put("key", "value"); }
+  const std::string note = folder.path() + "/store/LIST";
+  std::string text;
+  std::getline(std::ifstream(note), text);
+  ASSERT_FALSE(text.empty());
+  for (size_t i = 0; i <= text.size(); ++i) {
+    std::string damaged = text.substr(0, i) + (i < text.size() ? "7" + text.substr(i + 1) : "");
+    std::ofstream(note, std::ios::trunc) << damaged << "\n";
+    RocksStore store(folder.path(), {"pins"}, RocksStore::Access::kRead);
+    EXPECT_EQ(store.family("pins")->get("key"), "value");
+  }
+  fs::remove(note);
+  EXPECT_EQ(RocksStore(folder.path(), {"pins"}).family("pins")->get("key"), "value");
+}
+
 // A process that was killed while it made the store leaves a list of files, perhaps, and nothing else.
 TEST(RocksStore, AStoreThatWasNeverThereIsBegun) {
   TemporaryFolder folder;
