@@ -93,6 +93,9 @@ struct Manifest {
   std::shared_ptr<const Source> source;
   uint32_t layer_count = 0;
   std::optional<Hash256> content;  // weights_id_of the groups, where their hashes are known
+  // Of an imported model, as it was when its files were hashed: sampling would read whole chunks of the
+  // store.
+  std::optional<Hash256> recorded_fingerprint;
   // Once the tokenizer's texts were dropped: what is left of them.
   struct TokenizerMade {
     Hash256 fingerprint;  // of the whole manifest
@@ -106,8 +109,9 @@ struct Manifest {
 
   const WeightGroup* find(GroupId id) const;
   Bytes bytes() const;  // of all groups, tied extents counted once
-  // SHA-256 over the hyper-parameters, every group's tensors (role, type, shape, name), and the first bytes
-  // of each tensor that is no expert's, so that a model and one trained further from it differ.
+  // SHA-256 over the hyper-parameters, every group's tensors (role, type, shape, name), and a few bytes at
+  // the beginning, in the middle and at the end of each tensor (of some experts of each layer), so that a
+  // model and one trained further from it differ.
   Hash256 fingerprint() const;
 };
 

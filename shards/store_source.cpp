@@ -131,6 +131,7 @@ Manifest open_record(std::shared_ptr<const ShardStore> store, const ModelRecord&
   }
   Manifest manifest = record.manifest;
   manifest.content = weights_id_of(record.hashes);
+  manifest.recorded_fingerprint = record.fingerprint;
   if (!record.copied) {
     manifest.source = std::move(files);
     return manifest;

@@ -3,12 +3,17 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <memory>
 #include <set>
 #include <string>
 
 #include "base/error.h"
 #include "fixtures.h"
+#include "store_models.h"
+#include "tests/support/temporary_folder.h"
 
 namespace caravan {
 namespace {
@@ -51,6 +56,68 @@ TEST(Manifest, ReadsTheDemoModel) {
   EXPECT_FALSE(attention->find(Role::kGate));
   EXPECT_EQ(to_string(attention->id), "layer.3.attn");
   EXPECT_EQ(manifest.fingerprint(), read_manifest(demo_gguf()).fingerprint());
+}
+
+// A byte of any tensor at its beginning, in its middle or at its end is another model; so are those of
+// experts.
+TEST(Manifest, FingerprintsSampleEveryTensor) {
+  for (const bool experts : {false, true}) {
+    test::TemporaryFolder folder;
+    write_model({.experts = experts, .layers = 2, .vocabulary = 40, .width = 32}, folder.path());
+    const Manifest manifest = read_manifest(folder.path());
+    const Hash256 before = manifest.fingerprint();
+    const std::string file = folder.path() + "/model.safetensors";
+    for (const WeightGroup& group : manifest.groups)
+      for (const Tensor& tensor : group.tensors)
+        for (const uint64_t offset : {uint64_t{0}, tensor.extent.length / 2, tensor.extent.length - 1}) {
+          std::fstream bytes(file, std::ios::in | std::ios::out | std::ios::binary);
+          const auto flip = [&] {
+            bytes.seekg(static_cast<std::streamoff>(tensor.extent.offset + offset));
+            const int was = bytes.get();
+            bytes.seekp(static_cast<std::streamoff>(tensor.extent.offset + offset));
+            bytes.put(static_cast<char>(was ^ 1)).flush();
+          };
+          flip();
+          EXPECT_NE(manifest.fingerprint(), before)
+              << to_string(group.id) << " " << tensor.name << " " << offset;
+          flip();
+        }
+    EXPECT_EQ(manifest.fingerprint(), before);
+  }
+}
+
+// Counts what is read of a model that is far too large to be there.
+class CountingSource final : public Source {
+ public:
+  std::string describe() const override { return "nothing"; }
+  uint32_t file_count() const override { return 1; }
+  uint64_t file_bytes(uint32_t) const override { return UINT64_MAX; }
+  void read(uint32_t, uint64_t offset, std::span<std::byte> out) const override {
+    ++reads;
+    EXPECT_LE(out.size(), 256u);
+    std::memcpy(out.data(), &offset, std::min(out.size(), sizeof offset));
+  }
+  std::span<const std::byte> mapped(Extent) const override { return {}; }
+  mutable size_t reads = 0;
+};
+
+TEST(Manifest, AFingerprintReadsLittleOfAModelOfManyTensors) {
+  Manifest manifest;
+  const auto source = std::make_shared<CountingSource>();
+  manifest.source = source;
+  for (uint32_t layer = 0; layer < 200; ++layer) {
+    for (uint32_t i = 0; i < 20; ++i) manifest.groups.push_back({{Kind::kAttention, layer}, {}});
+    for (uint32_t expert = 0; expert < 512; ++expert)
+      manifest.groups.push_back({{Kind::kExpert, layer, expert}, {}});
+  }
+  uint64_t offset = 0;
+  for (WeightGroup& group : manifest.groups) {
+    for (const Role role : {Role::kGate, Role::kUp, Role::kDown})
+      group.tensors.push_back({"t", role, TensorType::kF32, 1000, 1000, {0, offset += 4'000'000, 4'000'000}});
+  }
+  manifest.fingerprint();
+  EXPECT_GT(source->reads, 2000u);
+  EXPECT_LE(source->reads, 4096u);
 }
 
 TEST(Manifest, NamesWhatIsNotThere) {
