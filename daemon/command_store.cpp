@@ -149,8 +149,15 @@ ModelRecord need_model(const ShardStore& store, const std::string& name) {
 }
 
 // True when all is well or mended.
-bool report(const std::string& model, const std::vector<Finding>& findings) {
-  if (findings.empty()) std::printf("%s: good\n", model.c_str());
+bool report(const Listed& listed, const std::vector<Finding>& findings) {
+  const std::string& model = listed.record.name();
+  const size_t groups = listed.record.hashes.size();
+  if (listed.partial && listed.present == 0)
+    std::printf("%s: none of its %zu groups is here\n", model.c_str(), groups);
+  else if (findings.empty() && listed.partial)
+    std::printf("%s: good, %zu of %zu groups are here\n", model.c_str(), listed.present, groups);
+  else if (findings.empty())
+    std::printf("%s: good\n", model.c_str());
   bool well = true;
   for (const Finding& finding : findings) {
     std::printf("%s: %s: %s\n", model.c_str(), finding.group.c_str(), finding.problem.c_str());
@@ -158,6 +165,12 @@ bool report(const std::string& model, const std::vector<Finding>& findings) {
       std::printf("%s: %s: mended: %s\n", model.c_str(), finding.group.c_str(), finding.mended.c_str());
     well = well && !finding.mended.empty();
   }
+  if (!well)
+    std::printf("%s: %s\n", model.c_str(),
+                listed.partial ? "a peer that joins fetches anew what is damaged"
+                : listed.record.copied
+                    ? "what is damaged is mended by caravan verify once it is imported again from a good file"
+                    : "import it again from a good file");
   return well;
 }
 
@@ -270,7 +283,7 @@ int command_verify(const CommandLine& line) {
       options.advance = [&](uint64_t bytes) { progress.advance(bytes); };
       const std::vector<Finding> findings = verify_model(*store, record, options);
       progress.finish();
-      well = report(record.name(), findings) && well;
+      well = report(model, findings) && well;
     }
     return well ? 0 : 1;
   });

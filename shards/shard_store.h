@@ -138,11 +138,11 @@ class ShardStore::Writer {
   Writer& operator=(const Writer&) = delete;
 
   // Reads the content once, front to back, and writes it but for what `shared` (ascending, not overlapping)
-  // covers and the store can read elsewhere; nothing when the group is there. `advance` gets bytes
-  // as they are read. Throws kMalformed when the content does not have that hash (the group is then not
-  // added; others are not touched), kIo, and what `content` throws.
-  void add(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared, const Content& content,
-           const std::function<void(uint64_t bytes)>& advance = nullptr);
+  // covers and the store can read elsewhere; nothing when the group is there. Returns the bytes written.
+  // `advance` gets bytes as they are read. Throws kMalformed when the content does not have that hash (the
+  // group is then not added; others are not touched), kIo, and what `content` throws.
+  uint64_t add(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared, const Content& content,
+               const std::function<void(uint64_t bytes)>& advance = nullptr);
   // The same for a group whose stored bytes are damaged: the next flush puts these in their place.
   void replace(const Hash256& group, uint64_t bytes, const Content& content);
   // Whether the group is there or will be with the next flush.
@@ -154,9 +154,9 @@ class ShardStore::Writer {
   class Chunks;
   void begin_segment();
   bool holds(const SharedPiece& piece) const;
-  // Whether or not the group is there.
-  void write(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared, const Content& content,
-             const std::function<void(uint64_t bytes)>& advance);
+  // Whether or not the group is there. Returns its own bytes.
+  uint64_t write(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared,
+                 const Content& content, const std::function<void(uint64_t bytes)>& advance);
 
   ShardStore& store_;
   std::unique_ptr<BulkStore::Batch> batch_;

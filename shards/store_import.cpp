@@ -41,6 +41,7 @@ class Import {
       : store_(store), manifest_(manifest), options_(options) {
     record_.manifest = manifest;
     record_.manifest.source = nullptr;
+    record_.manifest.recorded_fingerprint.reset();
     record_.manifest.path = absolute_path(manifest.path);
     if (!options.name.empty()) record_.manifest.name = options.name;
     const auto* files = dynamic_cast<const FileSource*>(manifest.source.get());
@@ -64,6 +65,11 @@ class Import {
     take(options_.copy);
     finish_record();
     store_.put_model(record_);
+    for (ModelRecord& other : outdated_) {
+      store_.erase_model(other);
+      result_.changed = change_of(other.files);
+      result_.earlier = std::move(other);
+    }
     result_.record = std::move(record_);
     return std::move(result_);
   }
@@ -83,12 +89,32 @@ class Import {
     }
     require_unchanged(record_.files);
   }
-  void check_name() const {
+  void check_name() {
     for (const ModelRecord& other : store_.models())
-      if (other.name() == record_.name() && other.fingerprint != record_.fingerprint)
+      if (other.name() != record_.name() || other.fingerprint == record_.fingerprint)
+        continue;
+      else if (is_outdated(other))
+        outdated_.push_back(other);
+      else
         fail(ErrorCode::kInvalidArgument,
              "another model ({}) has the name {}; give this one another with --name, or remove that one",
              other.manifest.path, other.name());
+  }
+
+  // Whether it speaks of this file as it was before somebody wrote to it, so that nobody can run it.
+  bool is_outdated(const ModelRecord& other) const {
+    return !other.copied && other.name() == record_.name() && other.manifest.path == record_.manifest.path &&
+           !change_of(other.files).empty();
+  }
+
+  // How the files are not what they were; empty when they are.
+  static std::string change_of(const std::vector<FileStamp>& files) {
+    try {
+      require_unchanged(files);
+      return "";
+    } catch (const Error& error) {
+      return error.message();
+    }
   }
 
   void check_cancelled() const {
@@ -242,8 +268,8 @@ class Import {
       read_content(*manifest_.source, group, offset, out);
     };
     try {
-      writer.add(record_.hashes[i], group.bytes().count, std::move(pieces), content,
-                 [&](uint64_t bytes) { advance(bytes, false); });
+      result_.copied_bytes += writer.add(record_.hashes[i], group.bytes().count, std::move(pieces), content,
+                                         [&](uint64_t bytes) { advance(bytes, false); });
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kMalformed) throw;
       known_[i] = false;
@@ -251,7 +277,6 @@ class Import {
       fail(ErrorCode::kRefused, "{}: {} changed while it was imported ({})", manifest_.path,
            to_string(group.id), error.message());
     }
-    result_.copied_bytes += group.bytes().count;
   }
 
   // A model of the same fingerprint with other weights is not written over.
@@ -259,7 +284,7 @@ class Import {
     record_.copied = options_.copy;
     for (ModelRecord& other : store_.models()) {
       if (other.fingerprint != record_.fingerprint) continue;
-      if (other.hashes != record_.hashes)
+      if (other.hashes != record_.hashes && !is_outdated(other))
         fail(ErrorCode::kInvalidArgument,
              "{} has the fingerprint of {} and other weights; remove that one first", manifest_.path,
              other.name());
@@ -273,12 +298,8 @@ class Import {
   // Copies stay copies, and files that somebody counts on are not exchanged for others.
   void go_on_from(ModelRecord earlier) {
     const bool copied = record_.copied || earlier.copied;
-    try {
-      require_unchanged(earlier.files);
-      record_ = earlier;
-    } catch (const Error& error) {
-      result_.changed = error.message();
-    }
+    result_.changed = change_of(earlier.files);
+    if (result_.changed.empty()) record_ = earlier;
     record_.copied = copied;
     result_.earlier = std::move(earlier);
   }
@@ -295,7 +316,8 @@ class Import {
   const ImportOptions& options_;
   ModelRecord record_;
   ImportResult result_;
-  std::vector<bool> known_;  // hashes that are there
+  std::vector<ModelRecord> outdated_;  // of this name, and of another fingerprint
+  std::vector<bool> known_;            // hashes that are there
   std::vector<std::vector<Shared>> shared_;
   uint64_t halves_ = 0;
   uint64_t unsaved_bytes_ = 0;

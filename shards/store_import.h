@@ -26,7 +26,7 @@ struct ImportOptions {
 struct ImportResult {
   ModelRecord record;
   uint64_t hashed_bytes = 0;  // read to be hashed; the rest was known
-  uint64_t copied_bytes = 0;  // read to be copied; the rest was there
+  uint64_t copied_bytes = 0;  // written into the store; the rest was there
   // As the model was known before by this name, if it was.
   std::optional<ModelRecord> earlier = {};
   std::string changed = {};              // how its files are not what they were; empty: they are
@@ -36,9 +36,10 @@ struct ImportResult {
 // Makes the model known to the store by the hashes of its groups; with `copy` its bytes come along, those
 // that are not there yet. Hashes of files that are as they were are not computed again. Content that is known
 // by another name has both from now on; known by this one, it keeps the files that it was imported from while
-// they are as they were. Throws kInvalidArgument when another model has the name or the manifest is not one
-// of files, kOutOfMemory (naming the numbers) when the store would outgrow its budget or the disk, before
-// anything is written; kRefused when a file changes meanwhile; kIo; kCancelled.
+// they are as they were; a file that was written to since is another model, which then has the name. Throws
+// kInvalidArgument when another model has the name or the manifest is not one of files, kOutOfMemory (naming
+// the numbers) when the store would outgrow its budget or the disk, before anything is written; kRefused when
+// a file changes meanwhile; kIo; kCancelled.
 ImportResult import_model(ShardStore& store, const Manifest& manifest, const ImportOptions& options);
 
 // The model's record, with the hashes of its groups: those of the store's record when it was imported, else

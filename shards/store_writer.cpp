@@ -83,17 +83,17 @@ void ShardStore::Writer::begin_segment() {
   batch_ = store_.bulk_->begin();
 }
 
-void ShardStore::Writer::add(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared,
-                             const Content& content, const std::function<void(uint64_t)>& advance) {
-  if (!has(group)) write(group, bytes, std::move(shared), content, advance);
+uint64_t ShardStore::Writer::add(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared,
+                                 const Content& content, const std::function<void(uint64_t)>& advance) {
+  return has(group) ? 0 : write(group, bytes, std::move(shared), content, advance);
 }
 
 void ShardStore::Writer::replace(const Hash256& group, uint64_t bytes, const Content& content) {
   write(group, bytes, {}, content, {});
 }
 
-void ShardStore::Writer::write(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared,
-                               const Content& content, const std::function<void(uint64_t)>& advance) {
+uint64_t ShardStore::Writer::write(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared,
+                                   const Content& content, const std::function<void(uint64_t)>& advance) {
   begin_segment();
   Place place;
   place.segment = number_;
@@ -101,7 +101,8 @@ void ShardStore::Writer::write(const Hash256& group, uint64_t bytes, std::vector
   place.bytes = bytes;
   place.shared = std::move(shared);
   std::erase_if(place.shared, [this](const SharedPiece& piece) { return !holds(piece); });
-  segment_.own_bytes += place.own_bytes();
+  const uint64_t own_bytes = place.own_bytes();
+  segment_.own_bytes += own_bytes;
   Chunks chunks(*batch_, group, number_, place.ordinal);
   Sha256 hash;
   uint64_t offset = 0;
@@ -129,6 +130,7 @@ void ShardStore::Writer::write(const Hash256& group, uint64_t bytes, std::vector
     fail(ErrorCode::kMalformed, "the bytes of group {} hash to {}", to_string(group), to_string(found));
   segment_.groups.emplace_back(group, std::move(place));
   if (segment_.own_bytes >= store_.options_.table_bytes) flush();
+  return own_bytes;
 }
 
 void ShardStore::Writer::flush() {

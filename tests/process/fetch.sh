@@ -51,11 +51,15 @@ wait_for 20 "the ring without the peer" stages_are "$work/head" 1
 pass "what was fetched once is not fetched again: a peer with 1 KiB/s is back at once"
 
 # --- A flipped byte on its disk ---
+flip_at() { # FILE OFFSET
+  local byte
+  byte=$(od -An -tu1 -j "$2" -N 1 "$1" | tr -d ' ')
+  printf "\\$(printf %03o $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
 wait "$peer" 2>/dev/null || true
 table=$(ls -S "$work"/plain/store/*.sst | head -1)
 at=$(($(stat -c %s "$table") / 2))
-byte=$(od -An -tu1 -j "$at" -N 1 "$table" | tr -d ' ')
-printf "\\$(printf %03o $((byte ^ 1)))" | dd of="$table" bs=1 seek="$at" conv=notrunc status=none
+flip_at "$table" "$at"
 "$program" verify --state "$work/plain" >"$work/verify" 2>&1 && give_up "verify finds nothing in a damaged store: $(cat "$work/verify")"
 grep -q "is damaged" "$work/verify" || give_up "verify does not say what is damaged: $(cat "$work/verify")"
 state=plain join mended
@@ -66,6 +70,15 @@ grep -q "is damaged" "$work/mended.err" || give_up "nobody found the flipped byt
   give_up "the damaged group was not fetched again"
 kill -9 "$peer"
 wait_for 20 "the ring without the peer" stages_are "$work/head" 1
+# Where the table's index is.
+table=$(ls -S "$work"/plain/store/*.sst | head -1)
+flip_at "$table" $(($(stat -c %s "$table") - 200))
+state=plain join mended-index
+wait_for 30 "the ring with the peer whose table has no index" stages_are "$work/head" 2
+[ "$(answer)" = "$alone" ] || give_up "the text changed after a table lost its index"
+kill -9 "$peer"
+wait "$peer" 2>/dev/null || true
+wait_for 20 "the ring without the peer" stages_are "$work/head" 1
 # Of the model's record, which all else depends on.
 record=$(find "$work/plain/store" -name '*.sst' -size +64k -printf '%s %p\n' | sort -n | head -1 | cut -d' ' -f2)
 printf damage | dd of="$record" bs=1 seek=$(($(stat -c %s "$record") / 2)) conv=notrunc status=none
@@ -75,6 +88,7 @@ kill -9 "$peer"
 wait "$peer" 2>/dev/null || true
 wait_for 20 "the ring without the peer" stages_are "$work/head" 1
 "$program" verify --state "$work/plain" >"$work/verify" 2>&1 || give_up "what was fetched again is not good: $(cat "$work/verify")"
+grep -q "^demo: good, [0-9]* of 20 groups are here" "$work/verify" || give_up "verify does not say how much is here: $(cat "$work/verify")"
 pass "a flipped byte in the store is found, by verify, too, and its group fetched again"
 
 # --- kill -9 in the middle ---

@@ -185,14 +185,46 @@ done
 echo "caravan store 1" >"$work/store/store/CARAVAN"
 "$program" ls --state "$work/store" | grep -q demo || give_up "a store that is mended is not read"
 for list in "$work"/store/store/MANIFEST-*; do echo nonsense >"$list"; done
-for command in ls verify "run demo --ids 1 -n 1" "import $model" "serve $model $loopback"; do
+for command in ls verify "run demo --ids 1 -n 1" "import $model" "serve demo $loopback"; do
   expect_exit 1 "the store $work/store/store is damaged.*move the folder $work/store/store away and import again" $command \
     --state "$work/store"
 done
+# What needs nothing of it goes on without it.
+launch beside serve "$model" --no-calibrate $loopback --state "$work/store"
+wait_for 20 "an answer beside a damaged store" is_ready "$work/store"
+grep -q "store_left_out.*move the folder $work/store/store away" "$work/beside.err" || give_up "serve says nothing of a damaged store: $(cat "$work/beside.err")"
+kill -INT "$launched"
+wait "$launched" || give_up "serve beside a damaged store ended with $?: $(cat "$work/beside.err")"
 mv "$work/store/store" "$work/store-damaged"
 "$program" import "$model" --state "$work/store" >/dev/null 2>&1 && "$program" run demo --ids 1 -n 1 --state "$work/store" >/dev/null 2>&1 ||
   give_up "the way out of a damaged store does not lead out"
 pass "a damaged store names file and way out, and the way out works"
+
+# --- A table that is damaged outside its values, cut short or gone costs what is in it, and verify mends that ---
+rm -rf "$work/store"
+flip() { # FILE OFFSET
+  local byte
+  byte=$(od -An -tu1 -j "$2" -N 1 "$1" | tr -d ' ')
+  printf "\\$(printf %03o $((byte ^ 1)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none
+}
+"$program" import "$model" --copy --state "$work/store" >"$work/import" 2>&1 || give_up "import fails: $(cat "$work/import")"
+copied=$(sed -n 's/.* groups, \([^,]*\), copied (.* to hash, \(.*\) copied).*/\1=\2/p' "$work/import")
+[ -n "$copied" ] && [ "${copied%=*}" = "${copied#*=}" ] || give_up "import counts what is stored once twice: $(cat "$work/import")"
+for damage in footer cut gone; do
+  table=$(ls -S "$work"/store/store/*.sst | head -1)
+  case $damage in
+    footer) flip "$table" $(($(stat -c %s "$table") - 200)) ;;
+    cut) truncate -s -100000 "$table" ;;
+    gone) rm "$table" ;;
+  esac
+  for command in ls "run demo -p Once -n 3 --temp 0" "import $model --copy" verify; do
+    "$program" $command --state "$work/store" >"$work/damaged.out" 2>"$work/damaged.err" || give_up "$command with a table that is damaged ($damage): $(cat "$work/damaged.err")"
+  done
+  grep -q "mended: written again from $model" "$work/damaged.out" || give_up "verify mends no table ($damage): $(cat "$work/damaged.out")"
+  [ "$("$program" verify --state "$work/store" 2>&1)" = "demo: good" ] || give_up "verify does not mend all ($damage): $("$program" verify --state "$work/store" 2>&1)"
+  [ ! -e "$table" ] || give_up "the damaged table is still there ($damage)"
+done
+pass "a damaged table is read from the file meanwhile, and mended by verify"
 
 # --- Interrupted work leaves nothing ---
 interrupt() { # NAME: signals the program, expects 130 within 3 s

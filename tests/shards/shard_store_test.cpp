@@ -79,8 +79,9 @@ TEST_F(StoreTest, TiedAndSharedGroupsAreStoredOnce) {
   open();
   const RandomModel tied{.tied = true, .vocabulary = 500, .width = 64};
   const Manifest first = read_manifest(write(tied, "first"));
-  import(first.path);
+  const uint64_t copied = import(first.path).copied_bytes;
   const uint64_t once = bulk_->bytes().count;
+  EXPECT_EQ(copied, first.bytes().count) << "what was written, not what was read";
   EXPECT_LT(once, first.bytes().count + 10'000) << "the tied matrix lies there once";
   // The same weights under another name and with another configuration: nothing new.
   const std::string second = write(tied, "second");
@@ -303,6 +304,36 @@ TEST_F(StoreTest, ByReferenceCopiesNothingAndKnowsWhenTheFileChanged) {
   expect_error(ErrorCode::kNotFound, {file}, [&] { opened(store_, "model"); });
 }
 
+// As it is told to: whatever was written into the file, its name is free for what it is now.
+TEST_F(StoreTest, AFileThatWasWrittenToIsImportedAgain) {
+  for (const bool sampled : {false, true}) {
+    SCOPED_TRACE(sampled);
+    open();
+    const std::string path =
+        write({.vocabulary = 300, .width = 64, .weights = sampled ? 2u : 1u}, sampled ? "one" : "two");
+    const Manifest before = read_manifest(path);
+    const Hash256 fingerprint = before.fingerprint();  // of what is in the file now
+    const std::string file = path + "/model.safetensors";
+    import(path, false);
+    const Extent& first = before.groups[0].tensors[0].extent;
+    {
+      std::fstream bytes(file, std::ios::in | std::ios::out | std::ios::binary);
+      bytes.seekp(static_cast<std::streamoff>(first.offset + (sampled ? 0 : first.length / 3)));
+      bytes.put('\x41');
+    }
+    fs::last_write_time(file, fs::last_write_time(file) + std::chrono::seconds(2));
+    EXPECT_EQ(read_manifest(path).fingerprint() != fingerprint, sampled);
+    expect_error(ErrorCode::kRefused, {"import it again"}, [&] { opened(store_, before.name); });
+    const ImportResult again = import(path, false);
+    ASSERT_TRUE(again.earlier);
+    EXPECT_NE(again.changed.find("was written to"), std::string::npos) << again.changed;
+    expect_same_model(read_manifest(path), opened(store_, before.name));
+    size_t of_that_name = 0;
+    for (const ModelRecord& record : store_->models()) of_that_name += record.name() == before.name;
+    EXPECT_EQ(of_that_name, 1u);
+  }
+}
+
 TEST_F(StoreTest, VerifyFindsABadFileAndTakesTheModelFromTheStore) {
   open();
   const RandomModel model{.vocabulary = 40};
@@ -462,6 +493,43 @@ TEST(ShardStoreOnDisk, AFlippedByteInATableIsFoundAndMended) {
   EXPECT_NE(findings[0].problem.find("chunk 1"), std::string::npos);
   EXPECT_FALSE(findings[0].mended.empty());
   EXPECT_TRUE(verify_model(*store, record, {}).empty());
+}
+
+// Its index cannot be read: all in it is damaged, is read from the file, and is written again by verify.
+TEST(ShardStoreOnDisk, ATableThatCannotBeOpenedIsMended) {
+  test::TemporaryFolder folder;
+  const std::string path = folder.path() + "/model", state = folder.path() + "/state";
+  write_model({.experts = true, .layers = 3, .vocabulary = 9000, .width = 64}, path);
+  const Manifest original = read_manifest(path);
+  const auto open = [&](RocksStore::Damage damage) {
+    RocksStore store(state, {ShardStore::kRecordsFamily, ShardStore::kBulkFamily}, RocksStore::Access::kWrite,
+                     damage);
+    return std::make_shared<ShardStore>(
+        store.family(ShardStore::kRecordsFamily), store.bulk(ShardStore::kBulkFamily),
+        ShardStoreOptions{.name = state, .table_bytes = 1u << 20});  // several tables
+  };
+  { import_model(*open(RocksStore::Damage::kRefused), original, {.copy = true}); }
+  std::vector<fs::path> tables;
+  for (const auto& entry : fs::directory_iterator(state + "/store"))
+    if (entry.path().extension() == ".sst" && entry.file_size() > 300'000) tables.push_back(entry.path());
+  ASSERT_GE(tables.size(), 3u);
+  std::sort(tables.begin(), tables.end());
+  for (const fs::path& table : {tables[0], tables[2]}) fs::resize_file(table, fs::file_size(table) - 100);
+  {
+    const auto store = open(RocksStore::Damage::kOfTablesTolerated);
+    expect_same_model(original, opened(store, "model"));
+    const ModelRecord record = *store->find_model("model");
+    const auto findings = verify_model(*store, record, {});
+    EXPECT_GE(findings.size(), 2u);
+    EXPECT_LT(findings.size(), record.hashes.size()) << "the other tables are good";
+    for (const Finding& finding : findings) EXPECT_FALSE(finding.mended.empty()) << finding.group;
+    EXPECT_TRUE(verify_model(*store, record, {}).empty());
+  }
+  fs::rename(path, path + "-away");
+  const auto store = open(RocksStore::Damage::kRefused);
+  const ModelRecord record = *store->find_model("model");
+  EXPECT_TRUE(verify_model(*store, record, {}).empty());
+  EXPECT_GE(remove_model(*store, record), original.bytes().count);
 }
 
 }  // namespace
