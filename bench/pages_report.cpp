@@ -21,10 +21,14 @@ std::string weights_table(const WeightsBench& weights) {
       fmt::format("{:<6} {:>5} {:>9} {:>11} {:>12} {:>10} {:>8} {:>7} {:>7}\n", "decode", "x RAM", "ram",
                   "ms a token", "predicted ms", "MB a token", "raw GB/s", "of raw", "hidden");
   for (const PagedDecode& row : weights.decodes)
-    text += fmt::format("{:<6} {:>5.0f} {:>9} {:>11.1f} {:>12.1f} {:>10.1f} {:>8.2f} {:>5.0f} % {:>5.0f} %\n",
-                        row.from, row.times_ram, to_string(Bytes{row.ram}), row.seconds_a_token * 1e3,
-                        row.predicted_seconds * 1e3, row.bytes_a_token / 1e6, row.raw_rate / 1e9,
-                        row.share * 100, row.hidden * 100);
+    if (!row.not_possible.empty())
+      text += fmt::format("{:<6} {:>5.0f} {:>9} not possible: {}\n", row.from, row.times_ram,
+                          to_string(Bytes{row.ram}), row.not_possible);
+    else
+      text += fmt::format(
+          "{:<6} {:>5.0f} {:>9} {:>11.1f} {:>12.1f} {:>10.1f} {:>8.2f} {:>5.0f} % {:>5.0f} %\n", row.from,
+          row.times_ram, to_string(Bytes{row.ram}), row.seconds_a_token * 1e3, row.predicted_seconds * 1e3,
+          row.bytes_a_token / 1e6, row.raw_rate / 1e9, row.share * 100, row.hidden * 100);
   text += fmt::format("\n{:<7} {:>8} {:>10} {:>10} {:>10} {:>7}\n", "readers", "raw GB/s", "CPU s a GB",
                       "store GB/s", "CPU s a GB", "of raw");
   for (const StoredReads& row : weights.reads)
@@ -58,8 +62,9 @@ std::string restart_table(const RestartBench& restart) {
 std::vector<PagesAim> pages_aims(const PagesBench& bench) {
   std::vector<PagesAim> aims;
   for (const PagedDecode& row : bench.weights.decodes)
-    aims.push_back({fmt::format("decode, {:.0f} x RAM, {}: of raw", row.times_ram, row.from), row.share,
-                    row.from == "file" ? 0.85 : 0.7});
+    if (row.not_possible.empty())
+      aims.push_back({fmt::format("decode, {:.0f} x RAM, {}: of raw", row.times_ram, row.from), row.share,
+                      row.from == "file" ? 0.85 : 0.7});
   for (const StoredReads& row : bench.weights.reads) {
     const std::string name = fmt::format("store, {} reader{}: ", row.readers, row.readers == 1 ? "" : "s");
     aims.push_back({name + "of raw", row.share, 0.7});
@@ -86,19 +91,29 @@ std::string pages_table(const PagesBench& bench) {
   return text;
 }
 
+namespace {
+
+Json decode_json(const PagedDecode& row) {
+  Json json = {{"from", row.from}, {"times_ram", row.times_ram}, {"ram", row.ram}};
+  if (!row.not_possible.empty()) {
+    json["not_possible"] = row.not_possible;
+    return json;
+  }
+  json["seconds_per_token"] = row.seconds_a_token;
+  json["predicted_seconds_per_token"] = row.predicted_seconds;
+  json["disk_bytes_per_token"] = row.bytes_a_token;
+  json["raw_bytes_per_second"] = row.raw_rate;
+  json["share_of_raw"] = row.share;
+  json["hidden"] = row.hidden;
+  return json;
+}
+
+}  // namespace
+
 std::string pages_json(const PagesBench& bench) {
   const WeightsBench& weights = bench.weights;
   Json json = {{"model", bench.model}, {"decode", Json::array()}};
-  for (const PagedDecode& row : weights.decodes)
-    json["decode"].push_back({{"from", row.from},
-                              {"times_ram", row.times_ram},
-                              {"ram", row.ram},
-                              {"seconds_per_token", row.seconds_a_token},
-                              {"predicted_seconds_per_token", row.predicted_seconds},
-                              {"disk_bytes_per_token", row.bytes_a_token},
-                              {"raw_bytes_per_second", row.raw_rate},
-                              {"share_of_raw", row.share},
-                              {"hidden", row.hidden}});
+  for (const PagedDecode& row : weights.decodes) json["decode"].push_back(decode_json(row));
   json["store_reads"] = Json::array();
   for (const StoredReads& row : weights.reads)
     json["store_reads"].push_back({{"readers", row.readers},

@@ -148,8 +148,19 @@ class WeightsBenchRun {
     config.context = kContext;
     EngineOptions engine = engine_options(config, 1);
     engine.memory = Bytes{result.ram};
-    Decoder decoder(manifest, engine);
-    decoder.token();
+    try {
+      Decoder decoder(manifest, engine);
+      decoder.token();
+      measure_decode(decoder, result);
+      result.predicted_seconds = predicted(manifest, config);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kOutOfMemory) throw;
+      result.not_possible = error.message();
+    }
+    bench_.decodes.push_back(result);
+  }
+
+  void measure_decode(Decoder& decoder, PagedDecode& result) const {
     std::vector<double> token, bytes, raw, share, hidden;
     for (uint32_t i = 0; i < options_.repeats; ++i) {
       options_.check();
@@ -165,8 +176,6 @@ class WeightsBenchRun {
     result.raw_rate = median(raw);
     result.share = median(share);
     result.hidden = median(hidden);
-    result.predicted_seconds = predicted(manifest, config);
-    bench_.decodes.push_back(result);
   }
 
   double predicted(const Manifest& manifest, const Config& config) {

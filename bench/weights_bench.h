@@ -30,6 +30,7 @@ struct PagedDecode {
   double raw_rate = 0;           // of the pager's reader over the same bytes of the file, bytes a second
   double share = 0;              // of the tokens that the raw rate would allow
   double hidden = 0;             // of the shorter of reading and computing, what ran beside the other
+  std::string not_possible;      // why there are no figures: the model cannot do with so little RAM
 };
 
 // Groups read from the store beside the same reads of the file, both past the page cache in pieces of 1 MiB.

@@ -55,6 +55,15 @@ expect_exit 2 "requires --pages" bench "$model" --repeats 1
 expect_exit 2 "keeps no archive" $pages --archive 0
 pass "the table has the aims"
 
+# --- What a model is too small for ---
+demo=$here/../../configs/demo/demo.gguf
+"$program" bench "$demo" --pages --repeats 1 --seconds 0.02 --prompt-tokens 200 --state "$work/state" --json >"$work/small.json" \
+  2>"$work/small.err" || give_up "bench of a small model: $(cat "$work/small.err")"
+grep -q '"not_possible": ".*' "$work/small.json" || give_up "a quarter of a small model is enough: $(cat "$work/small.json")"
+grep -q '"warm_seconds"' "$work/small.json" && grep -q '"hash_bytes_per_second"' "$work/small.json" ||
+  give_up "what came after what is not possible is missing: $(cat "$work/small.json")"
+pass "a measurement that is not possible is told with its reason, beside the others"
+
 # --- kill -9 and Ctrl-C while the bench's server computes ---
 start_long() { # NAME
   program=$work/interruptible launch "$1" $pages --prompt-tokens 8000
