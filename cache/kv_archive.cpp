@@ -1,6 +1,7 @@
 #include "cache/kv_archive.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <numeric>
 #include <utility>
@@ -13,22 +14,20 @@ namespace caravan {
 namespace {
 
 constexpr std::string_view kMetaKey = "meta";
-constexpr std::string_view kVersion = "caravan kv archive 1";
-constexpr char kRecordPrefix = 'b';
+constexpr std::string_view kVersion = "caravan kv archive 2", kOlder = "caravan kv archive 1";
 // Of the bound; the rest is for blocks that are dead until all of their batch is.
 constexpr uint64_t kLiveNumerator = 3, kLiveDenominator = 4;
 // Off after a failure, twice as long after each further one.
 constexpr Duration kFirstOff = std::chrono::seconds(10), kLongestOff = std::chrono::minutes(10);
-// How often counts of uses go to disk by themselves; and how long a batch waits for room that is being made.
-// The latter is short, because a computation may wait for the batch's frames.
-constexpr Duration kUsesInterval = std::chrono::seconds(30), kPatience = std::chrono::milliseconds(100);
+// How long a batch waits for room that is being made: short, because a computation may wait for its frames.
+constexpr Duration kPatience = std::chrono::milliseconds(100);
 // More serials than a process can have had on their way to disk when it died.
 constexpr uint64_t kSerialsOfOneDeath = 1024;
 // From so many bytes on, reading was measured.
 constexpr uint64_t kMeasuredBytes = 1u << 20;
 
-std::string record_key(uint64_t first) {
-  return kRecordPrefix + kv_key(first, 0).substr(0, 8);
+uint64_t most_live(const KvArchiveOptions& options) {
+  return options.limit.count / kLiveDenominator * kLiveNumerator;
 }
 
 uint64_t serial_of(std::string_view key) {
@@ -79,15 +78,18 @@ KvArchive::~KvArchive() {
 void KvArchive::open_meta() {
   const std::optional<std::string> meta = records_->get(kMetaKey);
   if (!meta) return write_meta();
-  unsigned long long taken = 0, bytes = 0;
+  unsigned long long bytes = 0;
   long long day = 0;
-  double ns_per_byte = 0;
+  double clock = 0, ns_per_byte = 0;
+  if (meta->rfind(std::string(kOlder) + "\n", 0) == 0)
+    fail(ErrorCode::kMalformed, "{} is of an older version", options_.name);
   if (meta->rfind(std::string(kVersion) + "\n", 0) != 0)
     fail(ErrorCode::kUnsupported, "{} is of another version; nothing was changed", options_.name);
-  if (std::sscanf(meta->c_str() + kVersion.size(), "%llu %lld %llu %lf", &taken, &day, &bytes,
-                  &ns_per_byte) != 4)
+  if (std::sscanf(meta->c_str() + kVersion.size(), "%lf %lld %llu %lf", &clock, &day, &bytes, &ns_per_byte) !=
+          4 ||
+      !std::isfinite(clock) || clock < 0)
     fail(ErrorCode::kMalformed, "{} is damaged: its first record makes no sense", options_.name);
-  taken_bytes_ = taken;
+  index_.set_clock(clock);
   day_.set({day, bytes});
   rate_.ns_per_byte = std::clamp(ns_per_byte, 1e-3, 1e6);
 }
@@ -97,8 +99,8 @@ void KvArchive::write_meta() {
   std::string meta(kVersion);
   {
     const Lock lock(mutex_);
-    meta +=
-        fmt::format("\n{} {} {} {}", taken_bytes_, day_.record().day, day_.record().bytes, rate_.ns_per_byte);
+    meta += fmt::format("\n{} {} {} {}", index_.clock(), day_.record().day, day_.record().bytes,
+                        rate_.ns_per_byte);
   }
   records_->put(kMetaKey, meta);
 }
@@ -121,7 +123,7 @@ void KvArchive::open() {
     if (first < end) erase(kv_key(first, 0), kv_key(end, 0));
   };
   std::vector<std::pair<uint64_t, ArchivedBatch>> found;
-  records_->scan(std::string(1, kRecordPrefix), [&](std::string_view key, std::string_view value) {
+  records_->scan(std::string(1, kArchivedPrefix), [&](std::string_view key, std::string_view value) {
     const uint64_t first = serial_of(key);
     auto batch = key.size() == 9 ? decode_archived(first, value) : std::nullopt;
     if (batch && first >= next && !batch->blocks.empty()) {
@@ -148,14 +150,12 @@ void KvArchive::open() {
     for (const ArchivedBlock& block : batch.blocks) {
       for (; serial < block.serial; ++serial) dead.push_back(serial);
       serial = block.serial + 1;
-      taken_bytes_ = std::max(taken_bytes_, block.last_use);
       add(block);
     }
     for (; serial <= batch.last; ++serial) dead.push_back(serial);
     batches_.bury(dead);
   }
-  while (index_.size() > options_.most_blocks && evict()) {
-  }
+  evict_down_to(most_live(options_), options_.most_blocks);
   const bool clean = erase(kv_key(next, 0), std::string(16, '\xff'));
   // What may still lie behind the last record keeps its serials.
   next_serial_ = std::max<uint64_t>(1, next) + (clean ? 0 : kSerialsOfOneDeath);
@@ -201,7 +201,7 @@ KvArchive::Handle KvArchive::adopt(const KvArchiveShape& shape, const BlockTag& 
   const std::vector<uint64_t> serials = index_.cover(tag, shape.lineage, shape.first_layer, shape.layers());
   if (serials.empty()) return nullptr;
   for (const uint64_t serial : serials) {
-    index_.use(serial, taken_bytes_);
+    index_.use(serial);
     used_records_.insert(std::prev(record_ends_.upper_bound(serial))->first);
   }
   counters_.blocks_adopted.add(1);
@@ -312,7 +312,6 @@ std::vector<KvArchive::Handle> KvArchive::write(const KvArchiveShape& shape, std
         counters_.refused.add(chosen.size());
         return handles;
       }
-      taken_bytes_ += bytes;  // what is refused is offered again, and must not age others each time
     }
     const uint64_t first = next_serial_;
     next_serial_ += chosen.size();
@@ -397,11 +396,16 @@ bool KvArchive::evict() {
   return true;
 }
 
+// As far as that goes.
+void KvArchive::evict_down_to(uint64_t bytes, size_t blocks) {
+  while ((index_.bytes() > bytes || index_.size() > blocks) && evict()) {
+  }
+}
+
 bool KvArchive::make_room(Lock& lock, uint64_t bytes) {
-  const uint64_t most = options_.limit.count / kLiveDenominator * kLiveNumerator;
+  const uint64_t most = most_live(options_);
   if (bytes > most) return false;
-  while (index_.bytes() + bytes > most || index_.size() >= options_.most_blocks)
-    if (!evict()) break;
+  evict_down_to(most - bytes, options_.most_blocks - 1);
   if (has_dirt()) to_clean_.notify_all();
   if (index_.bytes() + bytes > most || index_.size() >= options_.most_blocks) return false;
   const auto fits = [&] {
@@ -434,12 +438,12 @@ void KvArchive::store(const KvArchiveShape& shape, std::span<const Write> writes
                           shape.first_layer, shape.layers(), bytes};
       block.run = index_.run_of(write.tag, write.previous, shape.lineage);
       if (i > 0 && write.previous == blocks.back().tag) block.run = blocks.back().run + 1;
-      block.last_use = taken_bytes_;
+      block.last_use = index_.clock();
       blocks.push_back(block);
     }
   }
   try {
-    records_->put(record_key(first), encode_archived(last, blocks));
+    records_->put(archived_key(first), encode_archived(last, blocks));
   } catch (const Error&) {
     const Lock lock(mutex_);
     orphans_.push_back({first, last});
@@ -450,7 +454,10 @@ void KvArchive::store(const KvArchiveShape& shape, std::span<const Write> writes
   const Lock lock(mutex_);
   batches_.add(first, last, bytes);
   record_ends_[first] = last;
-  for (const ArchivedBlock& block : blocks) add(block);
+  for (const ArchivedBlock& block : blocks) {
+    add(block);
+    index_.age(block);  // what is refused is offered again, and must not age others each time
+  }
 }
 
 // Takes the place of what held no more than it does: of another cut, or given up but still on record when the
@@ -463,132 +470,6 @@ void KvArchive::add(const ArchivedBlock& block) {
     dead_.push_back(serial);
   }
   if (!older.empty()) to_clean_.notify_all();
-}
-
-// --- Erasing, and what waits ---
-
-// Whether so much is dead in batches whose rest lives that it is cut out, and the day's budget has the rest,
-// which is written again for that.
-bool KvArchive::may_cut_out() const {
-  return batches_.bytes_dead() > options_.limit.count / kLiveDenominator / 2 &&
-         day_.fits(batches_.bytes_beside_dead());
-}
-
-bool KvArchive::has_dirt() const {
-  return !dead_.empty() || !orphans_.empty() || may_cut_out();
-}
-
-void KvArchive::keep_house() {
-  Lock lock(mutex_);
-  Time uses_written = clock_.now();
-  for (;;) {
-    to_clean_.wait_for(lock, kUsesInterval, [&] { return stopping_ || has_dirt(); });
-    const bool last = stopping_;
-    const bool uses = last || clock_.now() - uses_written >= kUsesInterval;
-    if (!uses && !has_dirt()) continue;
-    if (uses) uses_written = clock_.now();
-    cleaning_ = true;
-    const bool done = clean_up(lock);
-    cannot_clean_ = !done;
-    cleaning_ = false;
-    cleaned_.notify_all();
-    if (last) return;
-    // A store that refuses is asked again after a while.
-    if (!done) to_clean_.wait_for(lock, kFirstOff, [&] { return stopping_; });
-  }
-}
-
-// Records first: what they name is there.
-bool KvArchive::clean_up(Lock& lock) {
-  std::vector<uint64_t> dead = std::exchange(dead_, {});
-  std::set<uint64_t> touched = std::exchange(used_records_, {});
-  for (const uint64_t serial : dead) {
-    const auto record = record_ends_.upper_bound(serial);
-    if (record != record_ends_.begin()) touched.insert(std::prev(record)->first);
-  }
-  const auto refused = [&](const Error& error) {
-    lock.unlock();
-    log_warning("kv_archive_record_not_written archive=\"{}\" reason=\"{}\"", options_.name, error.message());
-    lock.lock();
-    return false;
-  };
-  try {
-    write_records(lock, touched);
-  } catch (const Error& error) {
-    dead_.insert(dead_.end(), dead.begin(), dead.end());
-    used_records_.insert(touched.begin(), touched.end());
-    return refused(error);
-  }
-  std::vector<KvBatches::Range> ranges = std::exchange(orphans_, {});
-  const auto take = [&](const std::vector<KvBatches::Range>& more) {
-    ranges.insert(ranges.end(), more.begin(), more.end());
-  };
-  const auto on_disk = [&] { return batches_.bytes_live() + batches_.bytes_dead(); };
-  const uint64_t buried_from = on_disk();
-  take(batches_.bury(dead));
-  erasing_bytes_ = buried_from - on_disk();
-  bool done = true;
-  uint64_t planned = 0;
-  try {
-    if (may_cut_out()) {
-      const uint64_t again = batches_.bytes_beside_dead();
-      spend(lock, again);
-      planned = again;
-      const uint64_t cut_from = on_disk();
-      take(batches_.compact());
-      erasing_bytes_ += cut_from - on_disk();
-    }
-  } catch (const Error& error) {
-    done = refused(error);
-  }
-  lock.unlock();
-  const uint64_t rewritten = erase(ranges);
-  lock.lock();
-  erasing_bytes_ = 0;
-  day_.correct(planned, rewritten);
-  return done;
-}
-
-void KvArchive::write_records(Lock& lock, const std::set<uint64_t>& touched) {
-  for (const uint64_t first : touched) {
-    const auto end = record_ends_.find(first);
-    if (end == record_ends_.end()) continue;
-    const uint64_t last = end->second;
-    const std::vector<ArchivedBlock> blocks = index_.range(first, last);
-    lock.unlock();
-    try {
-      if (blocks.empty())
-        records_->erase(record_key(first));
-      else
-        records_->put(record_key(first), encode_archived(last, blocks));
-    } catch (const Error&) {
-      lock.lock();
-      throw;
-    }
-    lock.lock();
-    if (blocks.empty()) record_ends_.erase(first);
-  }
-}
-
-// Returns what was written again for it. A failure here costs space alone, which the next start gives back.
-uint64_t KvArchive::erase(std::span<const KvBatches::Range> ranges) {
-  const uint64_t before = values_->rewritten().count;
-  for (const std::vector<BulkStore::Range>& keys : KvBatches::keys_of(ranges)) {
-    try {
-      values_->erase_ranges(keys);
-    } catch (const Error& error) {
-      log_warning("kv_archive_erase_failed archive=\"{}\" reason=\"{}\"", options_.name, error.message());
-    }
-  }
-  const uint64_t rewritten = values_->rewritten().count - before;
-  counters_.bytes_written.add(rewritten);
-  return rewritten;
-}
-
-void KvArchive::settle() {
-  Lock lock(mutex_);
-  to_clean_.notify_all();
-  cleaned_.wait(lock, [&] { return (!has_dirt() || cannot_clean_) && !cleaning_; });
 }
 
 KvArchive::Status KvArchive::status() const {

@@ -36,7 +36,7 @@ struct KvArchiveCounters {
   Counter blocks_adopted;  // taken up by sequences
   Counter evicted;         // blocks that made room
   Counter refused;         // blocks, each time: no room, no budget, or off
-  Counter quarantined;     // blocks that could not be read
+  Counter quarantined;     // blocks that could not be read, or lay in a damaged table
   Counter failures;        // that switched it off for a while
 };
 
@@ -66,8 +66,9 @@ struct KvArchiveShape {
 // thread looks up while the compute thread adopts and the movers write.
 class KvArchive {
  public:
-  // Reads the index, and erases values that no record names. Throws kIo; kUnsupported for the records of
-  // another version. Needs both stores for itself.
+  // Reads the index, and erases values that no record names. Throws kIo; kMalformed when what is there has to
+  // be begun anew, as records of an older version have; kUnsupported for those of another one. Needs both
+  // stores for itself.
   KvArchive(std::shared_ptr<BulkStore> values, std::shared_ptr<KeyValue> records, const Clock& clock,
             KvArchiveOptions options);
   ~KvArchive();  // after all handles
@@ -141,6 +142,7 @@ class KvArchive {
   bool may_write(Lock& lock, uint64_t bytes);
   bool make_room(Lock& lock, uint64_t bytes);
   bool evict();
+  void evict_down_to(uint64_t bytes, size_t blocks);
   void store(const KvArchiveShape& shape, std::span<const Write> writes, std::span<const size_t> chosen,
              uint64_t first);
 
@@ -149,7 +151,12 @@ class KvArchive {
   bool has_dirt() const;
   bool clean_up(Lock& lock);
   void write_records(Lock& lock, const std::set<uint64_t>& touched);
-  uint64_t erase(std::span<const KvBatches::Range> ranges);
+  struct Erased {
+    uint64_t rewritten = 0;       // bytes, for that
+    std::vector<uint64_t> stuck;  // batches of which something could not be erased
+  };
+  Erased erase(std::span<const KvBatches::Range> ranges);
+  void give_up(uint64_t batch);
 
   const std::shared_ptr<BulkStore> values_;
   const std::shared_ptr<KeyValue> records_;
@@ -169,7 +176,6 @@ class KvArchive {
   std::vector<KvBatches::Range> orphans_;     // written, without a record
   uint64_t erasing_bytes_ = 0;
   uint64_t next_serial_ = 1;
-  uint64_t taken_bytes_ = 0;  // the clock by which blocks age
   KvDayBudget day_;
   Rate rate_;
   uint32_t failures_in_row_ = 0;

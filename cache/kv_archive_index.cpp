@@ -1,12 +1,14 @@
 #include "cache/kv_archive_index.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "base/check.h"
 #include "base/hash.h"
 #include "base/limits.h"
+#include "cache/kv_value.h"
 
 namespace caravan {
 
@@ -16,6 +18,11 @@ namespace {
 constexpr uint32_t kMostUses = 15;
 // Of a record; a batch has far fewer.
 constexpr uint64_t kMostBlocksARecord = 1024;
+
+double priority(const ArchivedBlock& block) {
+  const double saves = static_cast<double>(block.layers) * block.run * (1 + std::min(block.uses, kMostUses));
+  return block.last_use + saves / static_cast<double>(block.bytes);
+}
 
 class Writer {
  public:
@@ -75,9 +82,13 @@ std::string encode_archived(uint64_t last, std::span<const ArchivedBlock> blocks
     out.number(block.bytes, 8);
     out.number(block.run, 4);
     out.number(block.uses, 4);
-    out.number(block.last_use, 8);
+    out.number(std::bit_cast<uint64_t>(block.last_use), 8);
   }
   return out.finish();
+}
+
+std::string archived_key(uint64_t first) {
+  return kArchivedPrefix + kv_key(first, 0).substr(0, 8);
 }
 
 std::optional<ArchivedBatch> decode_archived(uint64_t first, std::string_view bytes) {
@@ -103,29 +114,24 @@ std::optional<ArchivedBatch> decode_archived(uint64_t first, std::string_view by
     block.bytes = in.number(8);
     block.run = std::max(1u, static_cast<uint32_t>(in.number(4)));
     block.uses = static_cast<uint32_t>(in.number(4));
-    block.last_use = in.number(8);
+    block.last_use = std::bit_cast<double>(in.number(8));
     const uint64_t least = batch.blocks.empty() ? first : batch.blocks.back().serial + 1;
     if (block.serial < least || block.serial > batch.last || block.layers == 0 ||
         block.layers > limits::kMaxLayers || block.first_layer > limits::kMaxLayers - block.layers ||
-        block.bytes == 0 || block.bytes > limits::kMaxGroupBytes)
+        block.bytes == 0 || block.bytes > limits::kMaxGroupBytes || !std::isfinite(block.last_use) ||
+        block.last_use < 0)
       return std::nullopt;
     batch.blocks.push_back(block);
   }
   return batch;
 }
 
-double KvArchiveIndex::value(const ArchivedBlock& block) const {
-  const double saves = static_cast<double>(block.layers) * block.run * (1 + std::min(block.uses, kMostUses));
-  const double age = 2 * static_cast<double>(block.last_use) / static_cast<double>(limit_bytes_);
-  return std::log2(saves / static_cast<double>(block.bytes)) + age;
-}
-
 void KvArchiveIndex::place(Entry& entry) {
-  if (entry.value) leaving_.erase({*entry.value, entry.block.serial});
-  entry.value.reset();
+  if (entry.priority) leaving_.erase({*entry.priority, entry.block.serial});
+  entry.priority.reset();
   if (entry.pins > 0 || nodes_.at({entry.block.tag, entry.block.lineage}).successors > 0) return;
-  entry.value = value(entry.block);
-  leaving_.insert({*entry.value, entry.block.serial});
+  entry.priority = priority(entry.block);
+  leaving_.insert({*entry.priority, entry.block.serial});
 }
 
 void KvArchiveIndex::place_all(const Key& key) {
@@ -140,6 +146,7 @@ void KvArchiveIndex::add(const ArchivedBlock& block) {
   const auto [at, fresh] = blocks_.emplace(block.serial, entry);
   CHECK(fresh);
   bytes_ += block.bytes;
+  clock_ = std::max(clock_, block.last_use);
   if (block.previous != BlockTag{}) {
     ++nodes_[{block.previous, block.lineage}].successors;
     place_all({block.previous, block.lineage});
@@ -156,7 +163,7 @@ std::optional<ArchivedBlock> KvArchiveIndex::remove(uint64_t serial) {
   const auto found = blocks_.find(serial);
   if (found == blocks_.end()) return std::nullopt;
   const ArchivedBlock block = found->second.block;
-  if (found->second.value) leaving_.erase({*found->second.value, serial});
+  if (found->second.priority) leaving_.erase({*found->second.priority, serial});
   blocks_.erase(found);
   bytes_ -= block.bytes;
   const auto drop_if_empty = [this](const Key& key) {
@@ -221,12 +228,17 @@ uint32_t KvArchiveIndex::run_of(const BlockTag& tag, const BlockTag& previous, c
   return run == UINT32_MAX ? run : run + 1;
 }
 
-void KvArchiveIndex::use(uint64_t serial, uint64_t clock) {
+// Its value without uses, times its share of the bound.
+void KvArchiveIndex::age(const ArchivedBlock& block) {
+  clock_ += static_cast<double>(block.layers) * block.run / static_cast<double>(limit_bytes_);
+}
+
+void KvArchiveIndex::use(uint64_t serial) {
   const auto found = blocks_.find(serial);
   if (found == blocks_.end()) return;
   ArchivedBlock& block = found->second.block;
   if (block.uses < UINT32_MAX) ++block.uses;
-  block.last_use = std::max(block.last_use, clock);
+  block.last_use = clock_;
   place(found->second);
 }
 

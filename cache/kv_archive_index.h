@@ -26,13 +26,16 @@ struct ArchivedBlock {
   uint64_t bytes = 0;                    // on disk
   uint32_t run = 1;                      // blocks of its sequence from the last fork on, with this one
   uint32_t uses = 0;                     // since it was written
-  uint64_t last_use = 0;                 // by the archive's clock
+  double last_use = 0;                   // by the index's clock
   uint32_t end_layer() const { return first_layer + layers; }
   bool operator==(const ArchivedBlock&) const = default;
 };
 
 // What an archive's batch of blocks with serials `first` to `last` holds, as bytes with a checksum.
 std::string encode_archived(uint64_t last, std::span<const ArchivedBlock> blocks);
+// The key of that record.
+inline constexpr char kArchivedPrefix = 'b';
+std::string archived_key(uint64_t first);
 struct ArchivedBatch {
   uint64_t last = 0;
   std::vector<ArchivedBlock> blocks;  // by serial
@@ -43,21 +46,27 @@ std::optional<ArchivedBatch> decode_archived(uint64_t first, std::string_view by
 // Which blocks an archive holds, who uses them and which goes next: the state machine under KvArchive,
 // without I/O. One thread at a time.
 //
-// What goes next has the least value among blocks that nobody uses and after which no block of their sequence
-// is archived. Value: the time that its whole run saves, more with each use, over its bytes; it halves with
-// each half of the bound that is archived. A run begins at the last fork: what many sequences
-// begin with is archived once, and the short ends behind it are short.
+// What goes next is the block of the least priority among those that nobody uses and after which no block of
+// their sequence is archived. Its priority is the clock at its last use and its value: the time that its
+// whole run saves, more with each use, over its bytes. The clock goes on with what is taken in: by its value
+// for each time that its bytes fill the bound. So a run outlives as many fillings by others as its value is
+// times theirs, and what is never used again goes in the end. A run begins at the last fork: what many
+// sequences begin with is archived once, and the short ends behind it are short.
 class KvArchiveIndex {
  public:
   static constexpr size_t kMostBlocks = 1u << 18;
   // Of memory for each, about.
   static constexpr uint64_t kBlockBytes = 448;
 
-  // `limit` is what values age by.
+  // `limit` is the bound that the clock goes by.
   explicit KvArchiveIndex(Bytes limit) : limit_bytes_(limit.count) {}
 
-  // With a new serial.
+  // With a new serial. The clock is not before its last use then.
   void add(const ArchivedBlock& block);
+  // The clock goes on by what was taken in.
+  void age(const ArchivedBlock& block);
+  double clock() const { return clock_; }
+  void set_clock(double clock) { clock_ = clock; }
   // Out of the index at once, used or not.
   std::optional<ArchivedBlock> remove(uint64_t serial);
   // The serials that together hold all of these layers, by layer; empty when they do not.
@@ -71,7 +80,7 @@ class KvArchiveIndex {
   uint32_t run_of(const BlockTag& tag, const BlockTag& previous, const Lineage& lineage) const;
 
   // Serials that are gone are ignored.
-  void use(uint64_t serial, uint64_t clock);
+  void use(uint64_t serial);
   void pin(uint64_t serial);
   void unpin(uint64_t serial);
   // What goes next; nothing when all are in use.
@@ -92,13 +101,12 @@ class KvArchiveIndex {
   struct Entry {
     ArchivedBlock block;
     uint32_t pins = 0;
-    std::optional<double> value;  // as it stands in leaving_
+    std::optional<double> priority;  // as it stands in leaving_
   };
   struct Node {
     std::vector<uint64_t> serials;  // by layer
     uint32_t successors = 0;
   };
-  double value(const ArchivedBlock& block) const;
   void place(Entry& entry);
   void place_all(const Key& key);
 
@@ -107,6 +115,7 @@ class KvArchiveIndex {
   std::unordered_map<Key, Node, KeyHash> nodes_;
   std::set<std::pair<double, uint64_t>> leaving_;  // the least first
   uint64_t bytes_ = 0;
+  double clock_ = 0;
 };
 
 }  // namespace caravan

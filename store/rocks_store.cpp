@@ -82,6 +82,8 @@ rocksdb::DBOptions database_options(RocksStore::Access access, bool direct) {
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   options.use_direct_reads = direct;
+  // A compaction that meets a damaged block fails by itself; the store goes on taking what is written.
+  options.paranoid_checks = false;
   if (access == RocksStore::Access::kRead) options.info_log = std::make_shared<NoLog>();
   // A record torn by a kill is the end of the log; damage before it is an error, never a silent loss.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;

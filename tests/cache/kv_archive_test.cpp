@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <set>
 #include <thread>
@@ -30,7 +32,7 @@ struct World {
   HandClock clock;
   std::shared_ptr<MemoryBulk> values = std::make_shared<MemoryBulk>();
   std::shared_ptr<MemoryStore> records = std::make_shared<MemoryStore>();
-  const Bytes limit;
+  Bytes limit;
   size_t most_blocks = KvArchiveIndex::kMostBlocks;
 };
 
@@ -302,7 +304,7 @@ TEST(KvArchive, ADiskThatCannotEraseAtOpeningCostsSpaceAlone) {
 
 TEST(KvArchive, RecordsOfAnotherVersionAreLeftAlone) {
   World world;
-  world.records->put("meta", "caravan kv archive 2\nwhatever");
+  world.records->put("meta", "caravan kv archive 3\nwhatever");
   try {
     world.open();
     FAIL();
@@ -310,7 +312,83 @@ TEST(KvArchive, RecordsOfAnotherVersionAreLeftAlone) {
     EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
     EXPECT_NE(error.message().find("the archive"), std::string::npos);
   }
-  EXPECT_EQ(world.records->get("meta"), "caravan kv archive 2\nwhatever");
+  EXPECT_EQ(world.records->get("meta"), "caravan kv archive 3\nwhatever");
+}
+
+TEST(KvArchive, RecordsOfAnOlderVersionAreToBeBegunAnew) {
+  World world;
+  world.records->put("meta", "caravan kv archive 1\n12 0 0 1");
+  try {
+    world.open();
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kMalformed);
+    EXPECT_NE(error.message().find("the archive is of an older version"), std::string::npos);
+  }
+}
+
+TEST(KvArchive, ASmallerBoundHoldsFromTheStartOn) {
+  World world(Bytes{40 * kBlock});
+  auto archive = world.open();
+  for (uint64_t session = 0; session < 6; ++session) write_chain(*archive, 100 * session, 100 * session + 4);
+  ASSERT_EQ(archive->status().bytes, 30 * kBlock);
+  archive.reset();
+  world.limit = Bytes{16 * kBlock};
+  archive = world.open();
+  archive->settle();
+  EXPECT_LE(world.values->bytes().count, 16 * kBlock);
+  EXPECT_LE(archive->status().bytes, 16 * kBlock);
+  EXPECT_GE(archive->status().blocks, 10u);
+  EXPECT_EQ(found_of_chain(*archive, 500, 504), 5u) << "the newest";
+}
+
+// Every clock, use and count of a life is there in the next, so that the same goes then as would have gone.
+TEST(KvArchive, WhatWasUsedLongAgoIsKnownAfterReopening) {
+  for (const bool reopened : {false, true}) {
+    World world(Bytes{40 * kBlock});
+    auto archive = world.open();
+    for (uint64_t session = 0; session < 6; ++session)
+      write_chain(*archive, 100 * session, 100 * session + 4);
+    archive->adopt(small_shape(), numbered_tag(4));
+    if (reopened) {
+      archive.reset();
+      archive = world.open();
+    }
+    write_chain(*archive, 1000, 1009);
+    EXPECT_EQ(found_of_chain(*archive, 0, 4), 5u) << reopened;
+    EXPECT_EQ(found_of_chain(*archive, 100, 104) + found_of_chain(*archive, 200, 204), 0u) << reopened;
+    EXPECT_EQ(found_of_chain(*archive, 300, 304), 5u) << reopened;
+  }
+}
+
+// Cutting out what is dead of a batch meets a damaged table: the batch goes whole.
+TEST(KvArchive, ABatchOfWhichNoPartCanBeCutOutGoesWhole) {
+  World world(Bytes{80 * kBlock});
+  std::atomic<bool> damaged{false};
+  world.values = std::make_shared<MemoryBulk>([&](Operation operation, std::string_view key) {
+    // A part of the third batch, serials 17 to 24; not all of it.
+    const bool part = key > kv_key(17, 0) && key < kv_key(25, 0);
+    return damaged && operation == Operation::kErase && part ? Fault::kIo : Fault::kNone;
+  });
+  auto archive = world.open();
+  for (uint64_t batch = 0; batch < 5; ++batch) write_chain(*archive, 100 * batch, 100 * batch + 7);
+  const KvArchive::Handle held = archive->adopt(small_shape(), numbered_tag(200));
+  damaged = true;
+  leave_holes(world, *archive);
+  archive->settle();
+  EXPECT_EQ(found_of_chain(*archive, 200, 207), 0u);
+  EXPECT_EQ(archive->counters().quarantined.value(), 20u + 4u);
+  EXPECT_EQ(archive->counters().failures.value(), 0u);
+  EXPECT_EQ(archive->status().blocks, 16u);
+  EXPECT_EQ(archive->status().bytes, 16 * kBlock);
+  EXPECT_EQ(world.values->bytes().count, 16 * kBlock) << "nothing of it is left";
+  std::vector<std::byte> to(96);
+  EXPECT_TRUE(held->read(4, std::vector<uint64_t>{96}, to.data())) << "it says that it is not there";
+  EXPECT_TRUE(reads_back(*archive, numbered_tag(106)));
+  EXPECT_TRUE(write_chain(*archive, 200, 207).front()) << "it is written anew";
+  archive.reset();
+  archive = world.open();
+  EXPECT_EQ(archive->status().blocks, 24u);
 }
 
 TEST(KvArchive, ADamagedRecordCostsItsBatchAlone) {
@@ -423,6 +501,58 @@ TEST(KvArchive, TheRealStoreDoesTheSame) {
     }
     write_chain(archive, 1, 12);
     write_chain(archive, 100u + 20 * static_cast<uint64_t>(round), 107u + 20 * static_cast<uint64_t>(round));
+  }
+}
+
+// The largest table of the store: one bit of what lies so far into it, in eighths.
+std::string flip_a_bit(const std::string& folder, uint64_t eighths) {
+  std::filesystem::path largest;
+  for (const auto& entry : std::filesystem::directory_iterator(folder + "/store"))
+    if (entry.path().extension() == ".sst" &&
+        (largest.empty() || entry.file_size() > std::filesystem::file_size(largest)))
+      largest = entry.path();
+  std::fstream file(largest, std::ios::in | std::ios::out | std::ios::binary);
+  const auto at = static_cast<std::streamoff>(std::filesystem::file_size(largest) * eighths / 8);
+  char byte = 0;
+  file.seekg(at).read(&byte, 1);
+  byte = static_cast<char>(byte ^ 1);
+  file.seekp(at).write(&byte, 1);
+  return largest;
+}
+
+// Nobody reads the block; the first that meets it is the compaction that cuts out what is dead beside it.
+TEST(KvArchive, ADamagedTableOfTheRealStoreCostsItsBatchAlone) {
+  const SystemClock clock;
+  const KvArchiveShape shape = small_shape(0, {20'000, 20'000, 20'000});
+  const uint64_t block = 3 * (20'000 + kKvSealBytes), limit = 40 * block;
+  for (const uint64_t eighths : {1, 6}) {
+    const TemporaryFolder folder;
+    std::string damaged;
+    uint64_t quarantined = 0;
+    for (uint64_t life = 0; life < 3; ++life) {
+      RocksStore rocks(folder.path(), {"bulk.kv", "index"});
+      KvArchive archive(rocks.bulk("bulk.kv"), rocks.family("index"), clock,
+                        {Bytes{limit}, std::nullopt, {}, "the archive"});
+      if (life == 0) {
+        for (const auto& handle : write_chain(archive, 1, 16, {}, shape)) EXPECT_TRUE(handle);
+        damaged = flip_a_bit(folder.path(), eighths);
+        continue;
+      }
+      for (uint64_t session = 0; session < (life == 1 ? 14 : 2); ++session) {
+        const uint64_t first = 10'000 * life + 100 * session;
+        const auto handles = write_chain(archive, first, first + 7, {}, shape);
+        EXPECT_TRUE(handles.back()) << life << ": " << session;
+        archive.settle();
+        EXPECT_LE(archive.status().bytes, limit);
+        EXPECT_LE(rocks.bulk("bulk.kv")->bytes().count, limit + limit / 20) << life << ": " << session;
+      }
+      EXPECT_EQ(archive.counters().failures.value(), 0u);
+      EXPECT_GE(archive.status().blocks, 24u);
+      EXPECT_TRUE(reads_back(archive, numbered_tag(10'000 * life + 100), shape));
+      quarantined += archive.counters().quarantined.value();
+    }
+    EXPECT_GT(quarantined, 0u) << "it was met";
+    EXPECT_FALSE(std::filesystem::exists(damaged));
   }
 }
 
