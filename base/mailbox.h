@@ -47,9 +47,21 @@ class Mailbox {
     return pop();
   }
 
+  // The same, for so long at most.
+  std::optional<Message> take(std::chrono::nanoseconds most) {
+    std::unique_lock lock(mutex_);
+    ready_.wait_for(lock, most, [&] { return closed_ || !messages_.empty(); });
+    return pop();
+  }
+
   std::optional<Message> try_take() {
     std::lock_guard lock(mutex_);
     return pop();
+  }
+
+  bool closed() const {
+    std::lock_guard lock(mutex_);
+    return closed_;
   }
 
   void close() {
@@ -71,7 +83,7 @@ class Mailbox {
   }
 
   const size_t capacity_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable ready_, room_;
   std::deque<Message> messages_;
   bool closed_ = false;

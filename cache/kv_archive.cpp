@@ -155,7 +155,9 @@ void KvArchive::open() {
     for (; serial <= batch.last; ++serial) dead.push_back(serial);
     batches_.bury(dead);
   }
-  evict_down_to(most_live(options_), options_.most_blocks);
+  // The bound may be a smaller one. What a process that died had given up may be alive again, and has room.
+  const bool fits = batches_.bytes_live() + batches_.bytes_dead() <= options_.limit.count;
+  evict_down_to(fits ? options_.limit.count : most_live(options_), options_.most_blocks);
   const bool clean = erase(kv_key(next, 0), std::string(16, '\xff'));
   // What may still lie behind the last record keeps its serials.
   next_serial_ = std::max<uint64_t>(1, next) + (clean ? 0 : kSerialsOfOneDeath);
@@ -407,7 +409,8 @@ bool KvArchive::make_room(Lock& lock, uint64_t bytes) {
   if (bytes > most) return false;
   evict_down_to(most - bytes, options_.most_blocks - 1);
   if (has_dirt()) to_clean_.notify_all();
-  if (index_.bytes() + bytes > most || index_.size() >= options_.most_blocks) return false;
+  crowded_ = index_.bytes() + bytes > most || index_.size() >= options_.most_blocks;
+  if (crowded_) return false;
   const auto fits = [&] {
     return batches_.bytes_live() + batches_.bytes_dead() + erasing_bytes_ + bytes <= options_.limit.count;
   };
@@ -470,6 +473,11 @@ void KvArchive::add(const ArchivedBlock& block) {
     dead_.push_back(serial);
   }
   if (!older.empty()) to_clean_.notify_all();
+}
+
+bool KvArchive::crowded() const {
+  const Lock lock(mutex_);
+  return crowded_;
 }
 
 KvArchive::Status KvArchive::status() const {

@@ -107,6 +107,9 @@ class KvArchive {
     bool off = false;     // for a while, after a failure
   };
   Status status() const;
+  // What was offered last found no room, because all that is left is in use: of what can do without its copy
+  // here, the handles should go.
+  bool crowded() const;
   Bytes limit() const { return options_.limit; }
   const KvArchiveCounters& counters() const { return counters_; }
   // Waits until what is to be erased is erased, or cannot be.
@@ -180,6 +183,7 @@ class KvArchive {
   Rate rate_;
   uint32_t failures_in_row_ = 0;
   Time off_until_{};
+  bool crowded_ = false;
   bool stopping_ = false, cleaning_ = false, cannot_clean_ = false;
   std::thread house_;  // last
 };

@@ -90,6 +90,8 @@ class KvCache {
   // As KvStager::reach.
   KvStager::Reach reach(size_t part, uint32_t layer, uint32_t piece, uint32_t most);
   void end_step() { finish_step(true); }
+  // Between steps: full blocks go on to the archive. False: none waits, for the time being.
+  bool archive_on() { return !in_step_ && frames_.archive_on(); }
   // For a process that ends: full blocks whose archiving is under way or waits get there, or are refused, in
   // so much time. Beyond it the disk is waited for only where it has taken a batch.
   void finish_archiving(Duration most);

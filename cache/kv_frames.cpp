@@ -13,6 +13,10 @@ namespace {
 constexpr uint32_t kMostAhead = 2 * limits::kMaxRowsPerStep / limits::kKvBlockPositions;
 // Steps after which a sequence that had no rows makes room for one that reads from disk.
 constexpr uint64_t kIdleSteps = 64;
+// The same where what is in use fills the archive, so that nothing new is taken: more steps than sequences
+// that run miss, where several steps are on their way through a ring; between steps, those that the last had
+// not.
+constexpr uint64_t kCrowdedSteps = 8;
 // Steps after which what the archive refused is offered again: a day's budget, a disk or others may have made
 // room. Offering costs no writing.
 constexpr uint64_t kOfferAgainSteps = 64;
@@ -76,8 +80,7 @@ void KvFrames::add(uint32_t block) {
 
 void KvFrames::drop(uint32_t block) {
   residency_.drop(block);
-  if (!mover_) return;
-  for (const uint64_t serial : residency_.take_garbage()) mover_->erase(serial);
+  if (mover_) erase_garbage();
 }
 
 bool KvFrames::grow() {
@@ -169,28 +172,49 @@ void KvFrames::note_written() {
     else
       write_error_ = std::move(written.error);
   }
+  erase_garbage();
+}
+
+void KvFrames::erase_garbage() {
   for (const uint64_t serial : residency_.take_garbage()) mover_->erase(serial);
+}
+
+void KvFrames::start_archiving() {
+  if (archiving_ < kMostArchiving) move(residency_.start_archiving(kMostArchiving - archiving_));
+}
+
+// What idles in memory needs no copy in the archive: it must not keep others out of it.
+void KvFrames::leave_archive(uint64_t idle_steps) {
+  if (!archive_->crowded() || residency_.let_go(idle_steps) == 0) return;
+  erase_garbage();
+  residency_.wish_again();
 }
 
 void KvFrames::write_behind() {
   if (!mover_) return;
-  // With a frame for each block what is idle needs no copy on disk, and must not keep others out of the
-  // archive.
-  ++steps_;
-  if (!store_ && steps_ % kIdleSteps == 0) residency_.let_go(kIdleSteps);
   note_written();
-  if (archive_ && steps_ % kOfferAgainSteps == 0) residency_.wish_again(kIdleSteps);
-  if (archiving_ < kMostArchiving) move(residency_.start_archiving(kMostArchiving - archiving_));
+  if (archive_) {
+    leave_archive(kCrowdedSteps);
+    if (++steps_ % kOfferAgainSteps == 0) residency_.wish_again();
+    start_archiving();
+  }
   // A store that failed is tried again when a frame is needed.
   if (store_ && !write_error_ && count() == most()) start_writes(ahead_, false);
+}
+
+bool KvFrames::archive_on() {
+  if (!archive_) return false;
+  note_written();
+  leave_archive(0);
+  start_archiving();
+  return archiving_ > 0;
 }
 
 void KvFrames::finish_archiving(Duration most) {
   if (!archive_) return;
   const Time end = clock_->now() + most;
   for (;;) {
-    note_written();
-    if (archiving_ < kMostArchiving) move(residency_.start_archiving(kMostArchiving - archiving_));
+    archive_on();
     const Time now = clock_->now();
     if (archiving_ == 0 || now >= end || !mover_->wait_written(end - now)) return;
   }

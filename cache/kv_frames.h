@@ -83,6 +83,8 @@ class KvFrames {
   // Takes note of what was written, and writes on: for the archive, and so that frames can be had without
   // waiting.
   void write_behind();
+  // Between steps: goes on writing for the archive. False: there is nothing to write, for the time being.
+  bool archive_on();
   // Waits until what is on its way to the archive, or is to be, is there or was refused; for so long at most.
   void finish_archiving(Duration most);
 
@@ -114,6 +116,9 @@ class KvFrames {
   void start_writes(uint32_t wanted, bool partial);
   void move(const std::vector<KvResidency::Write>& writes);
   void note_written();
+  void erase_garbage();
+  void start_archiving();
+  void leave_archive(uint64_t idle_steps);
 
   Device& device_;
   Budget& budget_;

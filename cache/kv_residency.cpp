@@ -144,7 +144,7 @@ void KvResidency::wish(uint32_t index) {
   if (block.wished || block.stored != 0 || block.writing != 0) return;
   if (block.wish == 0) block.wish = ++last_wish_;
   block.wished = true;
-  block.gone = false;
+  block.let_go.reset();
   wishes_[block.wish] = index;
 }
 
@@ -169,24 +169,26 @@ std::vector<KvResidency::Write> KvResidency::start_archiving(size_t most) {
   return writes;
 }
 
-void KvResidency::let_go(uint64_t idle_steps) {
+size_t KvResidency::let_go(uint64_t idle_steps) {
+  size_t count = 0;
   for (const uint32_t index : owner_) {
     if (index == kNone) continue;
     Block& block = blocks_[index];
     if ((block.stored & kArchived) != 0 && !block.loading && block.pins == 0 &&
         block.last_use + idle_steps < step_) {
       garbage_.push_back(std::exchange(block.stored, 0));
-      block.gone = true;
+      block.let_go = block.last_use;
+      ++count;
     }
   }
+  return count;
 }
 
-void KvResidency::wish_again(uint64_t idle_steps) {
+void KvResidency::wish_again() {
   for (const uint32_t index : owner_) {
     if (index == kNone) continue;
     const Block& block = blocks_[index];
-    const bool idle = block.last_use + idle_steps < step_;
-    if (block.wish != 0 && block.full && !block.loading && !(block.gone && idle)) wish(index);
+    if (block.wish != 0 && block.full && !block.loading && block.let_go != block.last_use) wish(index);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -67,10 +68,11 @@ class KvResidency {
   std::vector<Write> start_archiving(size_t most);
 
   // Blocks in frames that no step has used for `idle_steps` do without their copies in the archive: garbage.
-  void let_go(uint64_t idle_steps);
+  // Returns how many.
+  size_t let_go(uint64_t idle_steps);
   // Blocks in frames that were refused, or were let go and have been used since, are wished for once more, in
   // the places among the wishes that they had: what comes first in a sequence comes first again.
-  void wish_again(uint64_t idle_steps);
+  void wish_again();
 
   // What to write so that `wanted` frames are free or can be had without waiting, counting those being
   // written. `partial`: also of blocks that are not full. Each has to be answered by written().
@@ -106,7 +108,7 @@ class KvResidency {
     uint64_t last_use = 0;             // step
     uint64_t wish = 0;                 // its place among wishes_, now or before; 0: none
     bool wished = false;               // it is there
-    bool gone = false;                 // let go
+    std::optional<uint64_t> let_go;    // its last use, when it was
   };
   uint32_t frames_used() const { return static_cast<uint32_t>(owner_.size() - free_.size()); }
   bool may_give_way(const Block& block) const;

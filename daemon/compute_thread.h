@@ -18,9 +18,17 @@ class ComputeThread {
   ComputeThread& operator=(const ComputeThread&) = delete;
   // Any thread. Never waits: steps in flight are bounded by the head, so the queue is too.
   void post(Job job);
+  // What is done between jobs, when none came for a short while: again and again as long as it says that
+  // there is more to do, and anew after the next job. It takes no time to speak of. Of the thread, as jobs
+  // are.
+  using Idle = std::function<bool()>;
+  void when_idle(Idle idle);
 
  private:
+  void run();
+
   Mailbox<Job> jobs_;
+  Idle idle_;  // of the thread
   std::thread thread_;
 };
 

@@ -16,7 +16,9 @@ LocalStageRunner::LocalStageRunner(Engine& engine, ComputeThread& thread, const 
       thread_(thread),
       clock_(clock),
       progress_(std::move(progress)),
-      post_(std::move(post)) {}
+      post_(std::move(post)) {
+  thread_.when_idle([this] { return prepared_ && prepared_->hosted.stage->sequences().archive_on(); });
+}
 
 LocalStageRunner::~LocalStageRunner() = default;
 

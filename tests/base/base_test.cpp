@@ -92,6 +92,17 @@ TEST(Mailbox, IsBoundedAndDrainsAfterClosing) {
   EXPECT_EQ(box.take(), std::nullopt);
 }
 
+TEST(Mailbox, IsWaitedForAsLongAsOneLikes) {
+  Mailbox<int> box(2);
+  EXPECT_EQ(box.take(std::chrono::milliseconds(1)), std::nullopt);
+  EXPECT_FALSE(box.closed());
+  EXPECT_TRUE(box.post(1));
+  EXPECT_EQ(box.take(std::chrono::hours(1)), 1);
+  box.close();
+  EXPECT_EQ(box.take(std::chrono::hours(1)), std::nullopt);
+  EXPECT_TRUE(box.closed());
+}
+
 TEST(Source, RefusesReadsPastTheEnd) {
   MemorySource source({std::vector<std::byte>(10)});
   std::byte out[4];

@@ -122,6 +122,46 @@ TEST(ArchivedCacheBound, SequencesThatAreIdleInMemoryKeepNobodyOutOfTheArchive) 
   EXPECT_TRUE(tale.run({{1, 1}, {2, 1}}).empty()) << "what is in memory stays there";
 }
 
+// One prompt after the other, all kept in memory, and nothing more than that each is left alone for a moment.
+TEST_P(ArchivedCache, TheNewestOfManyThatStayInMemoryIsAlwaysArchivedWhole) {
+  const uint64_t block = KvCache::block_bytes(kLayers, KvType::kF32).count + 3 * kKvSealBytes;
+  KvArchive archive(values_, records_, clock_, options(Bytes{40 * block}));
+  const auto one = tale(archive, 200);
+  for (uint64_t sequence = 1; sequence <= 8; ++sequence) {
+    one->open(sequence);
+    for (int step = 0; step < 4; ++step) one->run({{sequence, 5 * kPositions}});
+    for (int i = 0; i < 3000 && one->archived(one->sequences().at(sequence)) < 20; ++i) {
+      one->cache().archive_on();
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    EXPECT_EQ(one->archived(one->sequences().at(sequence)), 20u) << sequence;
+    archive.settle();
+    EXPECT_LE(values_->bytes().count, 40 * block);
+  }
+  EXPECT_LE(archive.counters().blocks_written.value(), 8u * 20) << "nothing goes to and fro";
+  EXPECT_FALSE(one->cache().archive_on()) << "there is an end to it";
+  std::vector<Range> all;
+  for (uint64_t sequence = 1; sequence <= 8; ++sequence) all.push_back({sequence, 1});
+  EXPECT_TRUE(one->run(all).empty()) << "what is in memory stays there";
+}
+
+// Steps in which sequences run alternately: what runs keeps its place, and others do not push it out and in.
+TEST_P(ArchivedCache, SequencesThatRunTogetherDoNotPushEachOtherOut) {
+  const uint64_t block = KvCache::block_bytes(kLayers, KvType::kF32).count + 3 * kKvSealBytes;
+  KvArchive archive(values_, records_, clock_, options(Bytes{40 * block}));
+  const auto one = tale(archive, 200);
+  for (uint64_t sequence = 1; sequence <= 3; ++sequence) {
+    one->open(sequence);
+    one->run({{sequence, 15 * kPositions}});
+  }
+  for (int step = 0; step < 600; ++step) {
+    one->run({{1 + static_cast<uint64_t>(step) % 3, 1}});
+    if (step % 20 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_LE(archive.counters().evicted.value(), 5u);
+  EXPECT_LE(archive.counters().blocks_written.value(), 40u);
+}
+
 TEST_P(ArchivedCache, AProcessThatEndsWritesWhatWaits) {
   std::atomic<int> wait_ms{20};
   values_ = std::make_shared<MemoryBulk>([&](Operation what, std::string_view) {
