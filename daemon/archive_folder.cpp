@@ -4,7 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <filesystem>
+#include <string_view>
+#include <system_error>
+#include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -19,6 +23,9 @@ namespace fs = std::filesystem;
 
 constexpr const char* kValues = "bulk.kv";
 constexpr const char* kRecords = "index";
+// Where RocksStore has its files.
+constexpr const char* kStore = "store";
+constexpr std::string_view kPeer = "peer-";
 
 // What is left to others of the disk, whatever the bound says.
 uint64_t left_free(const std::string& folder) {
@@ -38,6 +45,18 @@ bool held_by_another(const fs::path& lock_file) {
   return held;
 }
 
+void remove_archive(const fs::path& folder) {
+  const fs::path store = folder / kStore;
+  std::error_code error;
+  if (!fs::exists(store, error) || held_by_another(store / "LOCK")) return;
+  fs::remove_all(store, error);
+  if (error)
+    log_warning("kv_archive_not_removed folder=\"{}\" reason=\"{}\"", store.string(), error.message());
+  else
+    log_info("kv_archive_removed folder=\"{}\"", store.string());
+  fs::remove(folder, error);  // if there is nothing else in it
+}
+
 std::unique_ptr<KvArchive> open_in_folder(const ArchiveOptions& options, const Clock& clock) {
   RocksStore rocks(options.folder, {kValues, kRecords});
   KvArchiveOptions archive;
@@ -53,6 +72,21 @@ std::unique_ptr<KvArchive> open_in_folder(const ArchiveOptions& options, const C
 
 }  // namespace
 
+void remove_other_archives(const std::string& folder, bool keep_own, uint32_t keep_peers) {
+  std::vector<fs::path> others;
+  std::error_code error;
+  for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
+    const std::string name = at->path().filename().string();
+    if (name.rfind(kPeer, 0) != 0) continue;
+    uint32_t number = 0;
+    const char* const last = name.data() + name.size();
+    const auto [read, bad] = std::from_chars(name.data() + kPeer.size(), last, number);
+    if (bad == std::errc() && read == last && number > keep_peers) others.push_back(at->path());
+  }
+  for (const fs::path& other : others) remove_archive(other);
+  if (!keep_own) remove_archive(folder);
+}
+
 bool folder_can_be_written(const std::string& folder) {
   std::error_code error;
   fs::path path = fs::absolute(folder, error);
@@ -66,10 +100,10 @@ std::unique_ptr<KvArchive> open_archive(const ArchiveOptions& options, const Clo
     try {
       return open_in_folder(options, clock);
     } catch (const Error& error) {
-      const fs::path store = fs::path(options.folder) / "store";
+      const fs::path store = fs::path(options.folder) / kStore;
       if (error.code() != ErrorCode::kMalformed || held_by_another(store / "LOCK")) throw;
       // All in it can be computed again, and a user should not have to remove it by hand.
-      log_warning("kv_archive_new reason=\"begun anew, because it is damaged: {}\"", error.message());
+      log_warning("kv_archive_new reason=\"begun anew: {}\"", error.message());
       std::error_code ignored;
       fs::remove_all(store, ignored);
       return open_in_folder(options, clock);

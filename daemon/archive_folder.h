@@ -15,8 +15,14 @@ struct ArchiveOptions {
   Bytes limit;               // on disk; 0: there is none
   std::optional<Bytes> day;  // written a day, at most
   size_t most_blocks = KvArchiveIndex::kMostBlocks;
+  bool unwanted = false;  // it was said that there be none
   bool on() const { return !folder.empty() && limit.count > 0; }
 };
+
+// So that the bound holds for all that lies in the folder: the archive in it goes unless it is kept, and
+// those of peers (`folder`/peer-N) beyond the first so many, with a line in the log each. What another
+// process has open stays.
+void remove_other_archives(const std::string& folder, bool keep_own, uint32_t keep_peers);
 
 // Whether a folder, which need not be there yet, can be made and written.
 bool folder_can_be_written(const std::string& folder);

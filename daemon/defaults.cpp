@@ -113,6 +113,9 @@ ArchiveOptions archive_options(const Config& config, uint32_t sharers) {
   std::optional<uint64_t> left = disk_budget(config, state);
   if (left) *left -= std::min(*left, store_bytes(config));
   options.limit = archive_limit(config, options.folder, left, sharers);
+  options.unwanted =
+      !config.archive.empty() &&
+      parse_budget("--archive", config.archive, Bytes{disk_total_bytes(options.folder)}).count == 0;
   if (!config.archive_day.empty())
     options.day =
         Bytes{parse_budget("--archive-day", config.archive_day, Bytes{disk_total_bytes(state)}).count /

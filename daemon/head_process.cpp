@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "daemon/archive_folder.h"
 #include "daemon/archive_key.h"
 #include "daemon/defaults.h"
 #include "daemon/version.h"
@@ -78,6 +79,11 @@ HeadProcess::HeadProcess(EventLoop& loop, const Clock& clock, Random& random, co
         *engine_, *thread_, clock, progress, [this](LocalStageRunner::Event event) {
           std::visit([this](auto&& done) { driver_->post(std::move(done)); }, std::move(event));
         });
+  const ArchiveOptions& archive = engine_->options().archive;
+  if (archive.on())
+    remove_other_archives(archive.folder, options_.host_layers, options_.host_layers ? 0 : options_.sharers);
+  else if (archive.unwanted)
+    remove_other_archives(archive.folder, false, 0);
   HeadService::Options service;
   service.model_name = name_;
   service.family = engine_->spec().family;

@@ -15,6 +15,11 @@ namespace {
 constexpr uint32_t kMeasuredTokens = 8;
 constexpr uint32_t kMeasuredPrompt = 64;
 
+// Every layer is in this process.
+bool all_here(const ServiceStatus& status) {
+  return status.stages.size() == 1 && status.stages[0].key.empty();
+}
+
 ArchiveStatus archive_status(const KvArchive& archive) {
   const KvArchive::Status now = archive.status();
   const KvArchiveCounters& counters = archive.counters();
@@ -179,8 +184,7 @@ void HeadService::measure(const Generation& generation) {
 }
 
 void HeadService::set_beside(ServiceStatus& status) const {
-  const bool all_here = status.stages.size() == 1 && status.stages[0].key.empty();
-  if (!all_here) return;
+  if (!all_here(status)) return;
   status.token_ms = alone_.token_ms;
   status.prompt_token_ms = alone_.prompt_token_ms;
   if (!forecast_) return;
@@ -205,6 +209,8 @@ ServiceStatus HeadService::status() const {
   if (options_.memory) status.memory = options_.memory();
   const KvArchive* archive = options_.kv_archive ? options_.kv_archive() : nullptr;
   if (archive) status.kv_archive = archive_status(*archive);
+  // One that could not be opened is not asked.
+  if (!archive && options_.kv_archive && all_here(status)) status.archive = false;
   return status;
 }
 

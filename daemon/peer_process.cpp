@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/addresses.h"
+#include "daemon/archive_folder.h"
 #include "daemon/defaults.h"
 #include "daemon/head_process.h"
 #include "daemon/link_options.h"
@@ -63,6 +64,7 @@ void PeerProcess::host(Manifest manifest, const Hash256& model) {
   EngineOptions engine = engine_options(config_, options_.sharers);
   if (!options_.archive_folder.empty()) engine.archive.folder = options_.archive_folder;
   manifest.drop_tokenizer({model, {}});
+  if (engine.archive.unwanted) remove_other_archives(engine.archive.folder, false, 0);
   // What is not here yet cannot be measured; such a peer counts as the mean of the others.
   const bool measured = !fetch_ || fetch_->has({1, 2});
   if (const std::string small = too_small_to_join(config_, manifest, engine, measured); !small.empty())
