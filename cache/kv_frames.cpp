@@ -13,12 +13,11 @@ namespace {
 constexpr uint32_t kMostAhead = 2 * limits::kMaxRowsPerStep / limits::kKvBlockPositions;
 // Steps after which a sequence that had no rows makes room for one that reads from disk.
 constexpr uint64_t kIdleSteps = 64;
-// The same where what is in use fills the archive, so that nothing new is taken: more steps than sequences
-// that run miss, where several steps are on their way through a ring; between steps, those that the last had
-// not.
-constexpr uint64_t kCrowdedSteps = 8;
-// Steps after which what the archive refused is offered again: a day's budget, a disk or others may have made
-// room. Offering costs no writing.
+// Steps after which an idle sequence lets go of its copies in the archive: more than a sequence that runs
+// misses, where several steps are on their way through a ring.
+constexpr uint64_t kLetGoSteps = 8;
+// Steps after which what the archive refused is offered again, of what ran in them: a day's budget, a disk or
+// others may have made room. Offering costs no writing.
 constexpr uint64_t kOfferAgainSteps = 64;
 // Blocks on their way to the archive at a time: they cannot change, nor give way.
 constexpr size_t kMostArchiving = 16;
@@ -183,19 +182,23 @@ void KvFrames::start_archiving() {
   if (archiving_ < kMostArchiving) move(residency_.start_archiving(kMostArchiving - archiving_));
 }
 
-// What idles in memory needs no copy in the archive: it must not keep others out of it.
-void KvFrames::leave_archive(uint64_t idle_steps) {
-  if (!archive_->crowded() || residency_.let_go(idle_steps) == 0) return;
+// What idles in memory needs no copy in the archive: there it goes by its value, as what nobody has in memory
+// does. Where KV spills, it is kept until it keeps others out, because it would have to be written once more.
+// `crowded_steps`: to be idle for then.
+void KvFrames::leave_archive(uint64_t crowded_steps) {
+  const bool crowded = archive_->crowded();
+  if (!crowded && (store_ || steps_ % kLetGoSteps != 0)) return;
+  const size_t count = residency_.let_go(crowded ? crowded_steps : kLetGoSteps);
   erase_garbage();
-  residency_.wish_again();
+  if (crowded && count > 0) residency_.wish_again(kLetGoSteps);
 }
 
 void KvFrames::write_behind() {
   if (!mover_) return;
   note_written();
   if (archive_) {
-    leave_archive(kCrowdedSteps);
-    if (++steps_ % kOfferAgainSteps == 0) residency_.wish_again();
+    leave_archive(kLetGoSteps);
+    if (++steps_ % kOfferAgainSteps == 0) residency_.wish_again(kOfferAgainSteps);
     start_archiving();
   }
   // A store that failed is tried again when a frame is needed.

@@ -118,7 +118,7 @@ class KvFrames {
   void note_written();
   void erase_garbage();
   void start_archiving();
-  void leave_archive(uint64_t idle_steps);
+  void leave_archive(uint64_t crowded_steps);
 
   Device& device_;
   Budget& budget_;

@@ -184,11 +184,13 @@ size_t KvResidency::let_go(uint64_t idle_steps) {
   return count;
 }
 
-void KvResidency::wish_again() {
+void KvResidency::wish_again(uint64_t steps) {
   for (const uint32_t index : owner_) {
     if (index == kNone) continue;
     const Block& block = blocks_[index];
-    if (block.wish != 0 && block.full && !block.loading && block.let_go != block.last_use) wish(index);
+    const bool lately = block.last_use + steps >= step_;
+    if (block.wish != 0 && block.full && !block.loading && lately && block.let_go != block.last_use)
+      wish(index);
   }
 }
 

@@ -70,9 +70,10 @@ class KvResidency {
   // Blocks in frames that no step has used for `idle_steps` do without their copies in the archive: garbage.
   // Returns how many.
   size_t let_go(uint64_t idle_steps);
-  // Blocks in frames that were refused, or were let go and have been used since, are wished for once more, in
-  // the places among the wishes that they had: what comes first in a sequence comes first again.
-  void wish_again();
+  // Blocks in frames that were refused, or were let go and have been used since, are wished for once more if
+  // one of the last `steps` used them, in the places among the wishes that they had: what comes first in a
+  // sequence comes first again.
+  void wish_again(uint64_t steps);
 
   // What to write so that `wanted` frames are free or can be had without waiting, counting those being
   // written. `partial`: also of blocks that are not full. Each has to be answered by written().

@@ -155,7 +155,7 @@ class Parser {
     flag<std::string>(
         sub, "--archive",
         "what KV of prompts seen before may take in the state folder: 20GiB, or 10% of the disk; 0 "
-        "keeps none (default: an eighth of what is free, at most 16GiB)",
+        "keeps none and removes what there is (default: an eighth of what is free, at most 16GiB)",
         [](Config& c, const std::string& v) { c.archive = v; });
     flag<std::string>(sub, "--archive-day", "how much of that may be written in a day (default: no bound)",
                       [](Config& c, const std::string& v) { c.archive_day = v; });

@@ -145,6 +145,27 @@ TEST_P(ArchivedCache, TheNewestOfManyThatStayInMemoryIsAlwaysArchivedWhole) {
   EXPECT_TRUE(one->run(all).empty()) << "what is in memory stays there";
 }
 
+// What is in memory counts no more than its value says: a session that was left long ago outlives short ones
+// of which more are kept than have room beside it.
+TEST(ArchivedCacheBound, ShortSequencesThatStayInMemoryDoNotPushOutALongOne) {
+  HandClock clock;
+  const uint64_t block = KvCache::block_bytes(kLayers, KvType::kF32).count + 3 * kKvSealBytes;
+  KvArchive archive(std::make_shared<MemoryBulk>(), std::make_shared<MemoryStore>(), clock,
+                    options(Bytes{60 * block}));
+  Tale tale(nullptr, &archive, 256);
+  tale.open(1);
+  tale.run({{1, 20 * kPositions}});
+  finish_writing(tale, archive, 20);
+  for (uint64_t sequence = 2; sequence <= 60; ++sequence) {
+    tale.open(sequence);
+    tale.run({{sequence, 2 * kPositions}});
+    for (int step = 0; step < 3; ++step) tale.run({{sequence, 1}});
+    finish_writing(tale, archive, 20 + 2 * (sequence - 1));
+  }
+  EXPECT_EQ(tale.archived(tale.sequences().at(1)), 20u);
+  EXPECT_EQ(tale.archived(tale.sequences().at(60)), 2u);
+}
+
 // Steps in which sequences run alternately: what runs keeps its place, and others do not push it out and in.
 TEST_P(ArchivedCache, SequencesThatRunTogetherDoNotPushEachOtherOut) {
   const uint64_t block = KvCache::block_bytes(kLayers, KvType::kF32).count + 3 * kKvSealBytes;

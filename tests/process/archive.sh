@@ -16,7 +16,7 @@ body="{\"prompt\":\"$prompt\",\"max_tokens\":24,\"temperature\":0,\"seed\":1}"
 
 start_demo() { # ARGUMENTS...
   rm -f "$work/state/running.json"
-  launch demo demo "$model" --peers 2 --codec f32 --state "$work/state" --api 127.0.0.1:0 "$@"
+  launch demo demo "$model" ${peers:---peers 2} --codec f32 --state "$work/state" --api 127.0.0.1:0 "$@"
   demo=$launched
   wait_for 60 "a demo" test -s "$work/state/running.json"
   api=$(api_of "$work/state")
@@ -81,11 +81,36 @@ again=$(text_of)
 pass "a damaged block is noticed, and its prompt is computed to the same text, once"
 kill_all
 
+# The bound is for the whole folder: of peers that are not there any more nothing stays.
+peers="--peers 1" start_demo
+[ -d "$work/state/archive/peer-1/store" ] || give_up "the archive of the peer that is left went, too"
+[ ! -e "$work/state/archive/peer-2" ] || give_up "the archive of a peer that is not there stays"
+pass "with fewer peers the archives of the others go"
+# A process that idles has written all, so that a kill then loses nothing.
+ids=$(seq -s, 1000 1899)
+body_of_ids="{\"prompt\":[$ids],\"max_tokens\":1,\"temperature\":0}"
+http "$api" POST /v1/completions "$body_of_ids" | grep -q '"text"' || give_up "no answer to 900 token ids"
+sleep 2
+kill_all
+peers="--peers 1" start_demo
+before=$(metric loaded_tokens)
+http "$api" POST /v1/completions "$body_of_ids" | grep -q '"text"' || give_up "no answer after the kill"
+loaded=$(($(metric loaded_tokens) - before))
+[ "$loaded" = 896 ] || give_up "of a prompt of 900 tokens $loaded were archived while nothing else was asked"
+pass "between requests archiving goes on: $loaded tokens of 900"
+# Another process in the same folder leaves what is in use.
+"$program" run "$model" --ids 1,2,3 -n 1 --archive 0 --state "$work/state" >/dev/null 2>"$work/run.err" ||
+  give_up "a run beside a demo: $(cat "$work/run.err")"
+[ -d "$work/state/archive/peer-1/store" ] || give_up "the archive of a running peer was removed"
+pass "an archive that is in use stays"
+kill_all
+
 start_demo --archive 0
 third=$(text_of)
 [ "$third" = "$first" ] || give_up "without archives another text: $third instead of $first"
 [ "$(metric misses)$(metric loads)" = 00 ] || give_up "archives that are off were asked"
-pass "with --archive 0 nobody is asked"
+[ -z "$(ls -A "$work/state/archive" 2>/dev/null)" ] || give_up "with --archive 0 archives stay: $(ls -A "$work/state/archive")"
+pass "with --archive 0 nobody is asked, and what was kept goes"
 kill_all
 
 # A file that was damaged and is then replaced by a good one is another one, though no sample of it shows the damage.
@@ -102,3 +127,14 @@ cp "$model" "$mended"
 [ "$(answer_of)" = "$good" ] || give_up "the mended file is answered with what was computed from the damaged one"
 [ "$(answer_of)" = "$good" ] || give_up "the second time, from the archive, another answer"
 pass "a model file that was damaged and mended finds nothing in the archive of what was computed meanwhile"
+
+# An archive that cannot be opened is not said to be there.
+mkdir -p "$work/alone/archive"
+: >"$work/alone/archive/store"
+launch alone serve "$model" --no-calibrate --state "$work/alone" --api 127.0.0.1:0 --listen 127.0.0.1:0
+wait_for 60 "a head's answer" is_ready "$work/alone"
+api=$(api_of "$work/alone")
+http "$api" POST /v1/completions "$body_of_ids" | grep -q '"text"' || give_up "no answer without an archive"
+grep_in v1/caravan/status '"archive": *false' || give_up "status names an archive: $(http "$api" GET /v1/caravan/status | grep archive)"
+grep -q kv_archive_none "$work/alone.err" || give_up "nothing says why there is no archive: $(cat "$work/alone.err")"
+pass "an archive that cannot be opened is not said to be there"
