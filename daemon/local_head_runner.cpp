@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "base/caught_error.h"
 #include "base/error.h"
 #include "compute/codec.h"
 #include "shards/not_finite.h"
@@ -49,8 +50,8 @@ EmbedDone LocalHeadRunner::embed_now(const EmbedJob& job) {
     auto bytes = std::make_shared<std::vector<std::byte>>(count * encoded_row_bytes(job.codec, width));
     encode_rows(job.codec, rows_.data(), count, width, bytes->data());
     done.rows = {job.codec, width, count, std::move(bytes)};
-  } catch (const Error& error) {
-    done.error = error.message();
+  } catch (const std::exception&) {
+    done.error = caught_error().message();
   }
   return done;
 }
@@ -73,8 +74,8 @@ OutputDone LocalHeadRunner::output_now(const OutputJob& job) {
         done.results.push_back(
             finish_row(job.asked[first + i], std::span(logits_).subspan(size_t{i} * vocabulary, vocabulary)));
     }
-  } catch (const Error& error) {
-    done.error = error.message();
+  } catch (const std::exception&) {
+    done.error = caught_error().message();
   }
   return done;
 }

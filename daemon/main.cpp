@@ -3,6 +3,7 @@
 #include <exception>
 
 #include "base/allocator.h"
+#include "base/caught_error.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/commands.h"
@@ -61,16 +62,15 @@ int dispatch(const CommandLine& line) {
 int main(int argc, char** argv) {
   // Writes to what has gone fail instead, so that temporary folders and children go with the process.
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // likewise over a limit of a file's size
   caravan::explain_lost_mappings();
   caravan::keep_freed_memory();
   try {
     const CommandLine line = caravan::parse_command_line(argc, argv);
     return caravan::flush_standard_output(dispatch(line));
-  } catch (const caravan::Error& error) {
+  } catch (const std::exception&) {
+    const caravan::Error error = caravan::caught_error();
     std::fprintf(stderr, "caravan: %s\n", error.what());
     return error.code() == caravan::ErrorCode::kInvalidArgument ? 2 : 1;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "caravan: %s\n", error.what());
-    return 1;
   }
 }

@@ -27,16 +27,14 @@ class ThreadReader final : public PageReader {
   ThreadReader(std::shared_ptr<const Source> source, std::unique_ptr<DirectFiles> files, Done done,
                uint32_t threads)
       : source_(std::move(source)), files_(std::move(files)), done_(std::move(done)) {
-    for (uint32_t i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
-  }
-  ~ThreadReader() override {
-    {
-      const std::lock_guard lock(mutex_);
-      stopping_ = true;
+    try {
+      for (uint32_t i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+    } catch (...) {
+      end();
+      throw;
     }
-    ready_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
   }
+  ~ThreadReader() override { end(); }
 
   void submit(uint64_t job, std::vector<ReadRun> runs) override {
     auto shared = std::make_shared<ReadJob>(job);
@@ -54,6 +52,15 @@ class ThreadReader final : public PageReader {
   }
 
  private:
+  void end() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    ready_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+  }
+
   void work() {
     for (;;) {
       std::unique_lock lock(mutex_);

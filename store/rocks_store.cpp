@@ -72,6 +72,7 @@ rocksdb::DBOptions database_options(RocksStore::Access access, bool direct) {
   options.create_missing_column_families = true;
   options.max_background_jobs = 2;
   options.max_open_files = 512;
+  options.max_file_opening_threads = 1;  // where a thread is refused, RocksDB ends the process
   options.max_total_wal_size = 4u << 20;
   options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
   options.max_log_file_size = 1u << 20;

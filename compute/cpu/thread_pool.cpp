@@ -21,11 +21,20 @@ void pause_briefly() {
 ThreadPool::ThreadPool(uint32_t threads) : state_(kClosed) {
   CHECK(threads >= 1u);
   workers_.reserve(threads - 1);
-  for (uint32_t worker = 1; worker < threads; ++worker)
-    workers_.emplace_back([this, worker] { work(worker); });
+  try {
+    for (uint32_t worker = 1; worker < threads; ++worker)
+      workers_.emplace_back([this, worker] { work(worker); });
+  } catch (...) {
+    end();
+    throw;
+  }
 }
 
 ThreadPool::~ThreadPool() {
+  end();
+}
+
+void ThreadPool::end() {
   stopping_.store(true);
   generation_.fetch_add(1);
   generation_.notify_all();

@@ -39,6 +39,7 @@ class ThreadPool {
   void take_ranges(uint32_t worker);
   void work(uint32_t worker);
   bool enter(uint32_t generation);
+  void end();
 
   // The loop that runs; written by the caller while `state_` is closed and empty.
   Call call_ = nullptr;

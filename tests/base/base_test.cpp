@@ -1,9 +1,13 @@
 #include <gtest/gtest.h>
 
+#include <new>
+#include <stdexcept>
 #include <string>
+#include <system_error>
 
 #include "base/budget.h"
 #include "base/bytes.h"
+#include "base/caught_error.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "base/hash.h"
@@ -51,6 +55,23 @@ TEST(Budget, RefusesWhatDoesNotFitAndTakesBackWhatIsDropped) {
   Reservation other = budget.reserve(MemoryTag::kState, Bytes{100});
   other = budget.try_reserve(MemoryTag::kState, Bytes{1});
   EXPECT_EQ(budget.used().count, 0u);
+}
+
+TEST(CaughtError, SaysWhatTheSystemRefusedAndTheWayOut) {
+  const auto of = [](const auto& thrown) {
+    try {
+      throw thrown;
+    } catch (const std::exception&) {
+      return caught_error();
+    }
+  };
+  EXPECT_EQ(of(Error(ErrorCode::kLimit, "as it is")).code(), ErrorCode::kLimit);
+  EXPECT_EQ(of(Error(ErrorCode::kLimit, "as it is")).message(), "as it is");
+  EXPECT_NE(of(std::bad_alloc()).message().find("no more memory; see"), std::string::npos);
+  const auto again = std::make_error_code(std::errc::resource_unavailable_try_again);
+  EXPECT_NE(of(std::system_error(again)).message().find("--threads"), std::string::npos);
+  EXPECT_EQ(of(std::system_error(again)).code(), ErrorCode::kOutOfMemory);
+  EXPECT_EQ(of(std::runtime_error("another")).message(), "another");
 }
 
 TEST(Check, EndsTheProcessAndPrintsBothValues) {
