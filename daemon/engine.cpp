@@ -176,6 +176,7 @@ MemoryStatus Engine::memory() const {
 }
 
 void Engine::leave_disk() {
+  left_disk_ = true;
   const std::lock_guard lock(kv_folder_mutex_);
   if (kv_folder_) kv_folder_->remove();
 }

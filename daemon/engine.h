@@ -108,6 +108,8 @@ class Engine : private KvNeighbour {
   // What lies on disk goes at once, for a process that ends: what still computes meets errors. Control
   // thread, while no stage is made.
   void leave_disk();
+  // Whether that was asked for. Any thread.
+  bool left_disk() const { return left_disk_; }
 
   struct Hosted {
     std::shared_ptr<BulkStore> kv_store;  // when KV spills
@@ -145,6 +147,7 @@ class Engine : private KvNeighbour {
   std::mutex kv_folder_mutex_;
   std::unique_ptr<KvFolder> kv_folder_;
   std::unique_ptr<KvArchive> opened_archive_;
+  std::atomic<bool> left_disk_{false};
   bool tried_archive_ = false;
   std::atomic<KvArchive*> archive_{nullptr};
   Budget budget_;

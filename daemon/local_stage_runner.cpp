@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/caught_error.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -83,8 +84,8 @@ void LocalStageRunner::prepare_now(const StagePlan& plan) {
         Prepared{plan, engine_.host(plan.span, plan.context, kv, progress_, kv_type, plan.lineage)});
     rows_.resize(size_t{engine_.options().max_rows} * engine_.spec().width);
     event.kv_blocks = kv.blocks;
-  } catch (const Error& error) {
-    event.error = error.message();
+  } catch (const std::exception&) {
+    event.error = caught_error().message();
   }
   post_(std::move(event));
 }
@@ -103,8 +104,8 @@ void LocalStageRunner::run_now(const Step& step, Time queued) {
     for (const SequenceOperation& operation : step.operations) apply(operation, load_tags);
     done.rows = run_rows(step, done);
     done.kv_blocks_free = prepared_->hosted.stage->sequences().blocks_free();
-  } catch (const Error& error) {
-    done.error = error.message();
+  } catch (const std::exception&) {
+    done.error = caught_error().message();
   }
   done.compute_ns = static_cast<uint64_t>((clock_.now() - start).count());
   post_(std::move(done));
@@ -168,6 +169,7 @@ Rows LocalStageRunner::run_rows(const Step& step, StepDone& done) {
   for (const StageFailure& failure : prepared_->hosted.stage->run(ranges_, rows_.data())) {
     if (done.lost.empty()) done.lost_reason = failure.error.message();
     done.lost.push_back(ranges_[failure.range].sequence);
+    if (engine_.left_disk()) continue;  // of what was removed on purpose
     log_warning("sequence_lost sequence={} reason=\"{}\"", done.lost.back().value, failure.error.message());
   }
 
