@@ -49,6 +49,23 @@ std::string exact(uint64_t bytes) {
   return fmt::format("{} ({} bytes)", to_string(Bytes{bytes}), bytes);
 }
 
+// What is lacking of disk, and what would do without any.
+std::string refuse_disk(const EngineOptions& options, const LeastBudgets& least, std::string_view what) {
+  std::string instead;
+  if (options.memory.count < least.ram_without_disk) instead = "--ram " + exact(least.ram_without_disk);
+  if (options.kv_memory && options.kv_memory->count < least.kv_ram_without_disk)
+    instead += (instead.empty() ? "--kv-ram " : " and --kv-ram ") + exact(least.kv_ram_without_disk);
+  const std::string archive = options.archive.on() ? fmt::format(", beside an archive of {} (--archive)",
+                                                                 to_string(options.archive.limit))
+                                                   : "";
+  return fmt::format(
+      "of disk {} are left for KV that does not fit into memory{}: {} would hold all of it, the least --disk "
+      "for "
+      "{} is {}",
+      to_string(options.kv_disk), archive, instead, what,
+      exact(options.disk_flag(Bytes{least.kv_disk}).count));
+}
+
 }  // namespace
 
 uint64_t KvNeeds::blocks_on_disk(Bytes disk) const {
@@ -117,26 +134,29 @@ LeastBudgets least_budgets(const EngineOptions& options, const BudgetNeeds& need
   const uint64_t whole = ram_of(needs, kv.whole());
   if (whole <= options.memory.count && (!options.kv_memory || kv.whole() <= options.kv_memory->count))
     return {};
-  if (options.kv_places.empty() || kv.whole() <= kv.spilling()) return {whole, kv.whole(), 0};
-  return {ram_of(needs, kv.spilling()), kv.spilling(), kv.disk()};
+  if (options.kv_places.empty() || kv.whole() <= kv.spilling())
+    return {whole, kv.whole(), 0, whole, kv.whole()};
+  return {ram_of(needs, kv.spilling()), kv.spilling(), kv.disk(), whole, kv.whole()};
 }
 
 LeastBudgets most_of(const LeastBudgets& a, const LeastBudgets& b) {
-  return {std::max(a.ram, b.ram), std::max(a.kv_ram, b.kv_ram), std::max(a.kv_disk, b.kv_disk)};
+  return {std::max(a.ram, b.ram), std::max(a.kv_ram, b.kv_ram), std::max(a.kv_disk, b.kv_disk),
+          std::max(a.ram_without_disk, b.ram_without_disk),
+          std::max(a.kv_ram_without_disk, b.kv_ram_without_disk)};
 }
 
 std::string refuse_budgets(const EngineOptions& options, const LeastBudgets& least, std::string_view what) {
   std::string text;
+  const bool lacks_disk = options.kv_disk.count < least.kv_disk;
   const auto add = [&text](const std::string& one) { text += (text.empty() ? "" : "; ") + one; };
-  if (options.memory.count < least.ram)
-    add(fmt::format("--ram is {}, the least for {} is {}", to_string(options.memory), what,
-                    exact(least.ram)));
-  if (options.kv_memory && options.kv_memory->count < least.kv_ram)
-    add(fmt::format("--kv-ram is {}, the least for {} is {}", to_string(*options.kv_memory), what,
-                    exact(least.kv_ram)));
-  if (options.kv_disk.count < least.kv_disk)
-    add(fmt::format("of disk {} are left for KV that does not fit into memory, the least --disk for {} is {}",
-                    to_string(options.kv_disk), what, exact(options.disk_flag(Bytes{least.kv_disk}).count)));
+  const auto compare = [&](std::string_view flag, Bytes is, uint64_t wanted) {
+    if (is.count < wanted)
+      add(fmt::format("{} is {}, the least for {} is {}{}", flag, to_string(is), what, exact(wanted),
+                      lacks_disk ? " with KV on disk" : ""));
+  };
+  compare("--ram", options.memory, least.ram);
+  if (options.kv_memory) compare("--kv-ram", *options.kv_memory, least.kv_ram);
+  if (lacks_disk) add(refuse_disk(options, least, what));
   return text;
 }
 

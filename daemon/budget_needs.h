@@ -44,6 +44,9 @@ struct LeastBudgets {
   uint64_t ram = 0;      // --ram, headroom included
   uint64_t kv_ram = 0;   // --kv-ram
   uint64_t kv_disk = 0;  // of disk for KV; EngineOptions::disk_flag makes a --disk of it
+  // Instead, with nothing of KV on disk.
+  uint64_t ram_without_disk = 0;
+  uint64_t kv_ram_without_disk = 0;
 };
 
 // The layers among a span's units.

@@ -19,6 +19,7 @@
 #include "daemon/calibrate_compute.h"
 #include "daemon/calibrate_disk.h"
 #include "daemon/calibrate_store.h"
+#include "daemon/process_folder.h"
 #include "daemon/version.h"
 
 namespace caravan {
@@ -109,6 +110,12 @@ std::optional<std::string> read_kept(const std::string& path) {
   return text;
 }
 
+// Before seconds are spent on what needs no disk.
+void require_writable(const std::string& state_folder) {
+  if (::access(state_folder.c_str(), W_OK | X_OK) != 0)
+    fail(ErrorCode::kIo, "{} cannot be written; name another folder with --state DIR", state_folder);
+}
+
 void keep(const std::string& path, const Calibration& calibration) {
   const std::string text = calibration_text(calibration);
   AtomicFile file(path);
@@ -169,8 +176,27 @@ Measurements measure_machine(const Clock& clock, const std::string& state_folder
 Calibration load_or_measure(const Clock& clock, const std::string& state_folder,
                             const CalibrationOptions& options, bool force,
                             const CalibrationProgress& progress) {
-  return load_or_measure(clock, state_folder, calibration_key(options.isa), force,
-                         [&] { return measure_machine(clock, state_folder, options, progress); });
+  const CalibrationKey key = calibration_key(options.isa);
+  std::string refused;
+  try {
+    return load_or_measure(clock, state_folder, key, force, [&] {
+      std::error_code ignored;
+      std::filesystem::create_directories(state_folder, ignored);
+      require_writable(state_folder);
+      return measure_machine(clock, state_folder, options, progress);
+    });
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kIo || options.elsewhere.empty()) throw;
+    refused = error.message();
+  }
+  const ProcessFolder scratch(options.elsewhere, "caravan-");
+  Calibration calibration;
+  calibration.key = key;
+  calibration.measurements = measure_machine(clock, scratch.path(), options, progress);
+  calibration.unix_seconds = clock.unix_seconds();
+  calibration.measured_now = true;
+  calibration.note = fmt::format("measured on the disk of {} and not kept: {}", options.elsewhere, refused);
+  return calibration;
 }
 
 Calibration load_or_measure(const Clock& clock, const std::string& state_folder, const CalibrationKey& key,

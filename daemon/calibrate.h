@@ -25,6 +25,8 @@ struct CalibrationOptions {
   std::string isa = "auto";
   // A file whose disk is measured by reading it; empty: a scratch file in the state folder.
   std::string file;
+  // Where to measure, without keeping anything, when the state folder cannot be written; empty: nowhere.
+  std::string elsewhere;
   uint64_t scratch_bytes = 256u << 20;
   uint64_t store_bytes = 96u << 20;    // of a scratch store
   uint64_t memory_bytes = 384u << 20;  // to read from; a process under a small budget gives less

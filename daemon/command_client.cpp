@@ -20,7 +20,8 @@ HostPort find_server(const CommandLine& line) {
   std::string api = line.config.api;
   if (api.starts_with(kScheme)) api.erase(0, kScheme.size());
   if (line.api_given) return parse_host_port(api, "--api");
-  return parse_host_port(require_running(state_folder(line.config)).api, "the running head's address");
+  return parse_host_port(require_running(state_folder_to_read(line.config)).api,
+                         "the running head's address");
 }
 
 }  // namespace

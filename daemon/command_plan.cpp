@@ -20,7 +20,7 @@ int command_plan(const CommandLine& line) {
   take_model_text(manifest);  // for its size
   const ModelSpec spec = read_spec(manifest);
   const SystemClock clock;
-  const ModelPlan made = plan_model(clock, line.config, manifest, spec, state_folder(line.config),
+  const ModelPlan made = plan_model(clock, line.config, manifest, spec, state_folder_to_read(line.config),
                                     line.sequences, calibration_progress());
   print_note(made.calibration);
   const std::optional<Prediction> peer =

@@ -241,7 +241,7 @@ int command_import(const CommandLine& line) {
 
 int command_list(const CommandLine& line) {
   apply_log_level(line.config);
-  const auto store = open_shards_to_read(state_folder(line.config));
+  const auto store = open_shards_to_read(state_folder_to_read(line.config));
   std::vector<Listed> models;
   uint64_t stored = 0, unused = 0;
   if (store) {

@@ -196,11 +196,16 @@ std::string model_name(const Config& config, const Manifest& manifest) {
   return config.name.empty() ? manifest.name : config.name;
 }
 
-std::string state_folder(const Config& config) {
-  namespace fs = std::filesystem;
-  const fs::path folder = state_path(config);
+std::string state_folder_to_read(const Config& config) {
+  std::string folder = state_path(config);
   if (folder.empty())
     fail(ErrorCode::kInvalidArgument, "there is no HOME to keep state in; name a folder with --state DIR");
+  return folder;
+}
+
+std::string state_folder(const Config& config) {
+  namespace fs = std::filesystem;
+  const fs::path folder = state_folder_to_read(config);
   std::error_code error;
   fs::create_directories(folder, error);
   if (error || ::access(folder.c_str(), W_OK | X_OK) != 0)

@@ -27,6 +27,8 @@ std::string model_name(const Config& config, const Manifest& manifest);
 // --state, $XDG_STATE_HOME/caravan or ~/.local/state/caravan; made when it is not there. Throws kIo naming
 // --state.
 std::string state_folder(const Config& config);
+// The same folder for who only reads: not made, and it need not be there.
+std::string state_folder_to_read(const Config& config);
 // Sets the log level.
 void apply_log_level(const Config& config);
 

@@ -103,7 +103,7 @@ std::optional<uint64_t> disk_limit(const Config& config, const std::string& stat
 
 Manifest open_model(const std::string& model, const Config& config, const std::string& library) {
   if (is_a_path(model)) return read_manifest(model);
-  const std::string state = library.empty() ? state_folder(config) : library;
+  const std::string state = library.empty() ? state_folder_to_read(config) : library;
   const auto store = open_shards_to_read(state);
   const auto record = store ? store->find_model(model) : std::nullopt;
   if (!record)

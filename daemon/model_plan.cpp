@@ -1,9 +1,8 @@
 #include "daemon/model_plan.h"
 
-#include <sys/statvfs.h>
-
 #include <algorithm>
 #include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "base/error.h"
@@ -51,14 +50,16 @@ class Builder {
     input.sequences = options_.sequences;
     input.prompt_rows = options_.engine.max_rows;
     input.wire_bytes = options_.wire_bytes;
-    input.may_spill = options_.may_spill;
     input.block_positions = limits::kKvBlockPositions;
     for (uint32_t unit = span.first; unit < span.last; ++unit) add_unit(unit);
     input.block_bytes = KvCache::block_bytes(state_, options_.engine.kv_type).count;
     const uint64_t staging = KvCache::staging_bytes(state_, options_.engine.kv_type).count;
+    input.may_spill =
+        !options_.engine.kv_places.empty() && kv_of_all(state_).can_spill(options_.engine.kv_disk);
     // An archive's blocks come through the staging, too, whether or not KV spills.
     const bool archived = options_.engine.archive.on();
     input.staging_bytes = archived ? 0 : staging;
+    if (archived && input.budgets.kv_ram) *input.budgets.kv_ram -= std::min(*input.budgets.kv_ram, staging);
     StageOptions stage;
     stage.span = span;
     stage.kv_type = options_.engine.kv_type;
@@ -74,6 +75,13 @@ class Builder {
   }
 
  private:
+  // Of every sequence.
+  KvNeeds kv_of_all(const std::vector<KvLayerShape>& layers) const {
+    KvNeeds kv = kv_needs(layers, options_.context, options_.engine.kv_type, options_.engine.archive.on());
+    kv.blocks *= std::max(1u, options_.sequences);
+    return kv;
+  }
+
   void add_unit(uint32_t unit) {
     if (unit == 0) {
       PlanPage& page = add({Kind::kEmbed, 0, 0});
@@ -132,15 +140,19 @@ class Builder {
   std::vector<KvLayerShape> state_;
 };
 
-uint64_t file_system_bytes(const std::string& folder) {
-  namespace fs = std::filesystem;
-  fs::path path = fs::absolute(folder);
-  std::error_code error;
-  while (!fs::exists(path, error) && path.has_relative_path()) path = path.parent_path();
-  struct statvfs disk {};
-  if (::statvfs(path.c_str(), &disk) != 0)
-    fail(ErrorCode::kIo, "{}: the size of its disk cannot be read", folder);
-  return uint64_t{disk.f_blocks} * disk.f_frsize;
+// As whoever would run it refuses it.
+void refuse_small_budgets(const Manifest& manifest, const ModelSpec& spec, const ModelPlanOptions& options) {
+  const HostedPart everything{{1, spec.layer_count() + 1}, true, false};
+  BudgetNeeds needs = budget_needs(manifest, spec, options.engine, everything, options.context);
+  needs.kv.blocks *= std::max(1u, options.sequences);
+  uint64_t bytes = 0;
+  if (!checked_multiply(needs.kv.blocks, needs.kv.block_bytes, bytes) || bytes > UINT64_MAX / 4)
+    return;  // the planner refuses what is past counting
+  const std::string what =
+      options.sequences > 1 ? fmt::format("{} sequences of {} positions", options.sequences, options.context)
+                            : "this model and context";
+  const std::string refusal = refuse_budgets(options.engine, least_budgets(options.engine, needs), what);
+  if (!refusal.empty()) fail(ErrorCode::kOutOfMemory, "{}", refusal);
 }
 
 // A half's part of a pass, while the other half's compute passes elsewhere.
@@ -156,29 +168,21 @@ ModelPages model_pages(const Manifest& manifest, const ModelSpec& spec, UnitSpan
   return Builder(manifest, spec, options).build(span, measurements);
 }
 
-Budgets budgets_of(const Config& config, const std::string& state_folder) {
-  Budgets budgets;
-  budgets.ram = config.ram.empty()
-                    ? default_memory(1).count
-                    : parse_budget("--ram", config.ram, Bytes{calibration_key("auto").memory_bytes}).count;
-  if (!config.kv_ram.empty())
-    budgets.kv_ram = parse_budget("--kv-ram", config.kv_ram, Bytes{budgets.ram}).count;
-  if (!config.disk.empty())
-    budgets.disk = parse_budget("--disk", config.disk, Bytes{file_system_bytes(state_folder)}).count;
-  return budgets;
-}
-
 ModelPlan plan_model(const Clock& clock, const Config& config, const Manifest& manifest,
                      const ModelSpec& spec, const std::string& state_folder, uint32_t sequences,
                      const CalibrationProgress& progress) {
   ModelPlan made;
   made.options.engine = engine_options(config, 1);
-  made.options.budgets = budgets_of(config, state_folder);
+  made.options.budgets.ram = made.options.engine.memory.count;
+  if (const auto kv = made.options.engine.kv_memory) made.options.budgets.kv_ram = kv->count;
+  made.options.budgets.headroom_divisor = kHeadroomShare;
   made.options.context = context_of(config, spec);
   made.options.sequences = sequences;
-  made.options.may_spill = true;
+  refuse_small_budgets(manifest, spec, made.options);
   CalibrationOptions calibration;
   calibration.isa = config.isa;
+  std::error_code none;
+  calibration.elsewhere = std::filesystem::temp_directory_path(none).string();
   // Under a small budget the memory that is read to measure it stays small, too.
   constexpr uint64_t kLeast = 64u << 20;
   calibration.memory_bytes =

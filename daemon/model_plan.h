@@ -29,17 +29,12 @@ struct ModelPlanOptions {
   uint32_t context = 0;
   uint32_t sequences = 1;
   uint64_t wire_bytes = 0;
-  bool may_spill = false;  // KV that RAM does not hold may lie on disk
 };
 
 // The pages of a span of units. The tables of ids are no burden: their rows are read as tokens come. Throws
 // kMalformed for a group that is missing.
 ModelPages model_pages(const Manifest& manifest, const ModelSpec& spec, UnitSpan span,
                        const Measurements& measurements, const ModelPlanOptions& options);
-
-// The budgets that a configuration asks for: of RAM, of KV within it, of the disk that holds `state_folder`
-// (which need not be there yet).
-Budgets budgets_of(const Config& config, const std::string& state_folder);
 
 // A plan of a whole model, with what it came from.
 struct ModelPlan {
@@ -49,8 +44,9 @@ struct ModelPlan {
   Plan plan;
 };
 
-// Plans a model as a configuration asks for. Measures the machine first where that has not been done. Throws
-// as plan_pages, model_pages and load_or_measure.
+// Plans a model as a configuration asks for, with the budgets that a process would have here and now. Throws
+// kOutOfMemory as such a process would (small_budgets). Then measures the machine, where that has not been
+// done. Throws as plan_pages, model_pages and load_or_measure.
 ModelPlan plan_model(const Clock& clock, const Config& config, const Manifest& manifest,
                      const ModelSpec& spec, const std::string& state_folder, uint32_t sequences,
                      const CalibrationProgress& progress = {});

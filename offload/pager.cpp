@@ -110,7 +110,9 @@ uint64_t Pager::buffer_bytes(std::span<const Extent> extents) {
 Pager::Page Pager::make_page(PageSpec spec) const {
   Page page;
   for (const Extent& extent : spec.extents) {
-    const uint64_t size = extent.file < source_->file_count() ? source_->file_bytes(extent.file) : 0;
+    const uint64_t size = !source_                              ? UINT64_MAX
+                          : extent.file < source_->file_count() ? source_->file_bytes(extent.file)
+                                                                : 0;
     if (extent.offset > size || extent.length > size - extent.offset)
       fail(ErrorCode::kMalformed, "{}: {} lies past the end of its file", source_->describe(), spec.name);
     page.bytes += extent.length;
@@ -171,6 +173,7 @@ void Pager::set_limit(Bytes limit) {
 
 bool Pager::can_map(const std::vector<Page>& pages) const {
   if (!options_.may_map) return false;
+  if (!source_) return true;  // a file's header
   for (const Page& page : pages)
     for (const Extent& extent : page.spec.extents)
       if (source_->mapped(extent).size() != extent.length) return false;

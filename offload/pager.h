@@ -85,7 +85,7 @@ struct PagerCounters {
 // no lease. A lock guards the state, because the compute thread asks while the mover's threads answer.
 class Pager {
  public:
-  // `budget` may be null: nothing is reserved then. All outlive the pager.
+  // `budget` may be null: nothing is reserved then; `source`, for least_bytes alone. All outlive the pager.
   Pager(std::shared_ptr<const Source> source, const Clock& clock, Budget* budget, PagerOptions options = {});
   ~Pager();
   Pager(const Pager&) = delete;

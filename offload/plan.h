@@ -49,12 +49,11 @@ struct PlanPage {
 struct Budgets {
   uint64_t ram = 0;                // for everything
   std::optional<uint64_t> kv_ram;  // upper limit within ram
-  std::optional<uint64_t> disk;    // upper limit for spilled KV; none: no limit
   uint32_t headroom_divisor = 32;  // ram / divisor is never used; 0: none
   uint64_t headroom() const { return headroom_divisor ? ram / headroom_divisor : 0; }
   // The least ram that leaves `bytes` beside the headroom.
   uint64_t ram_for(uint64_t bytes) const;
-  static Budgets unlimited() { return {UINT64_MAX, {}, {}, 0}; }
+  static Budgets unlimited() { return {UINT64_MAX, {}, 0}; }
 };
 
 struct PlanInput {

@@ -81,13 +81,8 @@ class Planner {
     for (uint64_t i = 0; i <= kKvLevels; ++i) {
       const uint64_t blocks = kv_floor_ + (most - kv_floor_) * i / kKvLevels;
       if (!input_.may_spill && blocks < kv_wanted_) continue;
-      if (input_.budgets.disk && spilled(blocks) > *input_.budgets.disk) continue;
       if (kv_levels.empty() || kv_levels.back() != blocks) kv_levels.push_back(blocks);
     }
-    if (kv_levels.empty())
-      fail(ErrorCode::kOutOfMemory,
-           "{} of KV do not fit beside --kv-ram: the least --disk for this context is {}",
-           to_string(Bytes{spilled(most)}), exact(spilled(most)));
     for (uint32_t level = 0; level < levels_.size(); ++level) add_level(level, kv_levels);
     // Of what takes the same time, first what reads least.
     std::stable_sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {

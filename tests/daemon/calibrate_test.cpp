@@ -118,6 +118,22 @@ TEST_F(CalibrationTest, AFolderThatCannotBeWrittenIsANote) {
   EXPECT_NE(calibration.note.find("not kept: "), std::string::npos) << calibration.note;
 }
 
+TEST_F(CalibrationTest, WhereTheStateFolderTakesNothingItIsMeasuredElsewhereAndNotKept) {
+  const SystemClock clock;
+  const std::string file = folder_.path() + "/file", elsewhere = folder_.path() + "/elsewhere";
+  std::ofstream(file) << "no folder";
+  std::filesystem::create_directory(elsewhere);
+  CalibrationOptions options = quick();
+  EXPECT_THROW(load_or_measure(clock, file, options), Error);
+  options.elsewhere = elsewhere;
+  const Calibration calibration = load_or_measure(clock, file, options);
+  EXPECT_TRUE(calibration.measured_now);
+  EXPECT_GT(calibration.measurements.memory.all, 1e7);
+  EXPECT_NE(calibration.note.find(elsewhere + " and not kept: " + file), std::string::npos)
+      << calibration.note;
+  EXPECT_TRUE(std::filesystem::is_empty(elsewhere));
+}
+
 // The real thing: every figure is there, and a scratch file leaves nothing.
 TEST_F(CalibrationTest, ThisMachineIsMeasured) {
   const SystemClock clock;

@@ -119,6 +119,23 @@ TEST_F(ModelPlanTest, UnderABudgetSomeIsStreamedAndTheTextsSaySo) {
     EXPECT_NE(picture.find(word), std::string::npos) << word << "\n" << picture;
 }
 
+// As an engine has it: all blocks of a stage that spills lie on disk, of which a third waits to be given
+// back.
+TEST_F(ModelPlanTest, KvSpillsWhereTheDiskHoldsThatOfEverySequence) {
+  options_.engine.kv_places = {"somewhere"};
+  options_.sequences = 3;
+  KvNeeds kv =
+      kv_needs(kv_layers(spec_, {0, spec_.unit_count()}), options_.context, options_.engine.kv_type, false);
+  kv.blocks *= options_.sequences;
+  options_.engine.kv_disk = Bytes{kv.disk()};
+  EXPECT_TRUE(pages().input.may_spill);
+  options_.engine.kv_disk = Bytes{kv.disk() - 1};
+  EXPECT_FALSE(pages().input.may_spill);
+  options_.engine.kv_disk = Bytes{kv.disk()};
+  options_.engine.kv_places.clear();
+  EXPECT_FALSE(pages().input.may_spill);
+}
+
 TEST_F(ModelPlanTest, AnotherPeerHelpsWhatDoesNotFit) {
   options_.budgets = Budgets::unlimited();
   options_.budgets.headroom_divisor = 32;

@@ -96,7 +96,7 @@ inline uint64_t ram_of_everything(const PlanInput& input) {
   for (const PlanPage& page : input.pages) bytes += std::max(page.mapped_bytes, page.arena_bytes);
   bytes += uint64_t{input.sequences} * ((input.context + input.block_positions - 1) / input.block_positions) *
            input.block_bytes;
-  return Budgets{0, {}, {}, 32}.ram_for(bytes);
+  return Budgets{0, {}, 32}.ram_for(bytes);
 }
 
 }  // namespace caravan

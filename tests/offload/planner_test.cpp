@@ -197,7 +197,7 @@ TEST(Planner, ReadsWhatDoesNotFitAndNoMore) {
   PlanInput input = layered_input(20, 5'000'000, 5'000'000, 10'000'000);
   input.context = 32;
   const uint64_t all = ram_of_everything(input);
-  input.budgets = {all / 2, {}, {}, 0};
+  input.budgets = {all / 2, {}, 0};
   const Plan plan = plan_pages(input);
   const auto missing = 210e6 - static_cast<double>(all) / 2 + 10e6;  // the window is read, too
   EXPECT_NEAR(plan.decode.read_bytes, missing, 12e6);
@@ -211,7 +211,7 @@ TEST(Planner, ReadsWhatDoesNotFitAndNoMore) {
 TEST(Planner, KeptPagesAreSpreadOverTheCycle) {
   PlanInput input = layered_input(30, 4'000'000, 4'000'000, 4'000'000);
   input.context = 32;
-  input.budgets = {ram_of_everything(input) / 2, {}, {}, 0};
+  input.budgets = {ram_of_everything(input) / 2, {}, 0};
   const Plan plan = plan_pages(input);
   size_t longest = 0, run = 0, streamed = 0;
   for (const Placement placement : plan.placements) {
@@ -225,7 +225,7 @@ TEST(Planner, KeptPagesAreSpreadOverTheCycle) {
 
 TEST(Planner, TheTableIsReadByRowWhenNotEverythingFits) {
   PlanInput input = layered_input(8, 1'000'000, 2'000'000, 30'000'000);
-  input.budgets = {ram_of_everything(input) - 8'000'000, {}, {}, 0};
+  input.budgets = {ram_of_everything(input) - 8'000'000, {}, 0};
   const Plan plan = plan_pages(input);
   EXPECT_EQ(plan.placements[0], Placement::kByRow);
   for (size_t i = 1; i < plan.placements.size(); ++i) EXPECT_EQ(plan.placements[i], Placement::kResident);
@@ -241,7 +241,7 @@ TEST(Planner, ExpertsTakeWhatThePagesOfEveryPassLeave) {
     if (page.use == PageUse::kWhole) others += page.arena_bytes;
   // Room for two experts in use and for half of each layer's.
   input.budgets = {
-      others + 2 * 2'004'096 + 6 * 8 * 2'004'096 + input.block_bytes + input.scratch_bytes, {}, {}, 0};
+      others + 2 * 2'004'096 + 6 * 8 * 2'004'096 + input.block_bytes + input.scratch_bytes, {}, 0};
   const Plan plan = plan_pages(input);
   EXPECT_EQ(plan.cache_pages_choice, 8u);
   EXPECT_DOUBLE_EQ(plan.expected_hit_rate, 0.5);
@@ -255,14 +255,12 @@ TEST(Planner, ExpertsTakeWhatThePagesOfEveryPassLeave) {
 TEST(Planner, StateBeyondItsBudgetIsReadBack) {
   PlanInput input = layered_input(4, 1'000'000, 1'000'000, 1'000'000);
   input.context = 3200;
-  input.budgets = {UINT64_MAX, input.block_bytes * 25, {}, 0};
+  input.budgets = {UINT64_MAX, input.block_bytes * 25, 0};
   const Plan plan = plan_pages(input);
   EXPECT_EQ(plan.kv_blocks, 25u);
   EXPECT_EQ(plan.kv_spilled_bytes, 75 * input.block_bytes);
   EXPECT_NEAR(plan.decode.read_bytes, 75.0 * static_cast<double>(input.block_bytes), 1);
   EXPECT_EQ(plan.decode_start.read_bytes, 0);
-  input.budgets.disk = 75 * input.block_bytes - 1;
-  EXPECT_NE(refusal(input).find("the least --disk"), std::string::npos);
   input.budgets.kv_ram = input.block_bytes;
   EXPECT_NE(refusal(input).find("--kv-ram"), std::string::npos);
 }
@@ -271,7 +269,7 @@ TEST(Planner, WhatSpillsTakesRoomToComeBackInto) {
   PlanInput input = layered_input(4, 1'000'000, 1'000'000, 1'000'000);
   input.context = 3200;
   input.staging_bytes = 4 * input.block_bytes;
-  input.budgets = {UINT64_MAX, input.block_bytes * 25, {}, 0};
+  input.budgets = {UINT64_MAX, input.block_bytes * 25, 0};
   const Plan plan = plan_pages(input);
   EXPECT_EQ(plan.kv_blocks, 21u);
   EXPECT_EQ(plan.shares.kv, 25 * input.block_bytes);
@@ -300,7 +298,7 @@ TEST(Planner, StateThatMayNotSpillStaysInMemoryOrIsRefused) {
 TEST(Planner, OtherPeersTimeIsAddedAtMostOnce) {
   PlanInput input = layered_input(10, 4'000'000, 4'000'000, 4'000'000);
   input.context = 32;
-  input.budgets = {ram_of_everything(input) / 2, {}, {}, 0};
+  input.budgets = {ram_of_everything(input) / 2, {}, 0};
   const Plan alone = plan_pages(input);
   input.elsewhere_seconds = alone.decode.read_seconds / 2;
   const Plan beside = plan_pages(input);

@@ -58,6 +58,43 @@ scratch_under() { "$program" plan "$1" --state "$work/state" --ram 200MiB --json
   give_up "the plan leaves the tokenizer out: $(scratch_under "$model") and $(scratch_under "$work/few.gguf")"
 rm "$work/words.gguf" "$work/few.gguf"
 pass "a tokenizer of 256000 tokens is counted in --ram, in the least that is told, and in the plan"
+# --- What the system refuses ---
+# Whatever is lacking, and wherever: one line that says so, never a signal.
+if (ulimit -v 4000000) 2>/dev/null; then
+  for mebibytes in 320 350 400 450 500 600; do
+    for arguments in "--archive 0 --context 256" "--archive 0 --context 256 --threads 40" "--archive 0 --context 64 --ram 100MiB"; do
+      status=0
+      (ulimit -v $((mebibytes << 10)) && exec "$program" run "$work/model.gguf" --state "$work/state" --ids 1,2,3 -n 1 $arguments) \
+        >/dev/null 2>"$work/limited.err" || status=$?
+      [ "$status" = 0 ] || { [ "$status" = 1 ] && grep -q "^caravan: " "$work/limited.err"; } ||
+        give_up "run $arguments in $mebibytes MiB of addresses: ended with $status: $(cat "$work/limited.err")"
+      grep -q "std::\|^caravan: Resource" "$work/limited.err" && give_up "run $arguments: $(cat "$work/limited.err")"
+    done
+  done
+  (ulimit -v $((300 << 10)) && exec "$program" calibrate --force --state "$work/state") >/dev/null 2>"$work/limited.err" || true
+  grep -q "^caravan: the system gives this process no more memory; .*ulimit -v" "$work/limited.err" ||
+    give_up "calibrate in 300 MiB of addresses: $(cat "$work/limited.err")"
+fi
+status=0
+(ulimit -f 50000 && exec "$program" import "$work/model.gguf" --copy --state "$work/limited") >/dev/null 2>"$work/limited.err" || status=$?
+[ "$status" = 1 ] && grep -q "File too large" "$work/limited.err" ||
+  give_up "an import over the limit of a file's size: ended with $status: $(cat "$work/limited.err")"
+pass "what the system refuses (memory, threads, a file's size) is told in words"
+
+# --- An end by a signal ---
+# What a run that spills leaves behind goes at once, also from under who writes there: that is no news.
+for round in 1 2 3 4 5 6 7 8; do
+  launch spilling run "$work/model.gguf" --state "$work/state" --archive 0 --ids "$(seq -s, 1 3900)" -n 4 --context 4096 --kv-ram 8MiB --threads 2
+  wait_for 20 "KV on disk" sh -c "ls $work/state/kv/$launched/store/*.sst $work/state/kv/$launched/store/incoming/*.sst"
+  sleep 0.0$round
+  kill -TERM "$launched"
+  status=0
+  wait "$launched" || status=$?
+  [ "$status" = 143 ] || give_up "a run that was ended ends with $status: $(cat "$work/spilling.err")"
+  grep -q "warning" "$work/spilling.err" && give_up "a run that was ended warns: $(cat "$work/spilling.err")"
+  [ ! -e "$work/state/kv/$launched" ] || give_up "a run that was ended leaves its KV"
+done
+pass "a run that spills and is ended leaves nothing and warns of nothing"
 
 # --- Memory of servers ---
 resident_of() { sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"; }

@@ -53,7 +53,7 @@ done
 least=$(sed 's/.*"least_ram_bytes":\([0-9]*\).*/\1/' <<<"$json")
 streamed=$("$program" plan "$model" $state --context 1k --ram "$least" --json)
 [[ $streamed == *'"placement":"streamed"'* ]] || give_up "nothing is streamed under the least budget"
-expect_exit 1 "the least is .*($least bytes)" plan "$model" $state --context 1k --ram $((least - 1))
+expect_exit 1 "--ram is .*, the least .*($least bytes)" plan "$model" $state --context 1k --ram $((least - 1))
 # What plan names is what run names.
 expect_exit 1 "--ram is 1 B, the least .*($least bytes)" run "$model" --ids 1 -n 1 --ram 1 --context 1k $state
 expect_exit 1 "--kv-ram" plan "$model" $state --kv-ram 1k
@@ -62,6 +62,50 @@ expect_exit 2 "is no share" plan "$model" $state --ram 101%
 expect_exit 2 "context" plan "$model" $state --context 8x
 expect_exit 2 "sequences" plan "$model" $state --sequences 0
 pass "plan: the picture, --json, the least budget runs and a byte less is refused with its reason"
+
+# What run refuses plan refuses, in the same words, and what plan takes run takes.
+same_words() { # PATTERN ARGUMENTS...
+  local pattern=$1
+  shift
+  expect_exit 1 "$pattern" run "$model" --ids 1 -n 1 "$@"
+  cp "$work/last.err" "$work/run.err"
+  expect_exit 1 "$pattern" plan "$model" "$@"
+  cmp -s "$work/run.err" "$work/last.err" || give_up "$*: run and plan say: $(cat "$work/run.err" "$work/last.err")"
+}
+both_take() {
+  "$program" run "$model" --ids 1 -n 1 "$@" >/dev/null 2>"$work/last.err" && "$program" plan "$model" "$@" >/dev/null 2>"$work/last.err" ||
+    give_up "$*: $(cat "$work/last.err")"
+}
+same_words "--ram is 4 MiB, the least" $state --ram 4MiB
+same_words "--kv-ram is 1 KiB, the least" $state --kv-ram 1KiB
+same_words "^caravan: of disk 0 B .*--kv-ram .* would hold all of it, the least --disk" $state --kv-ram 2MiB --disk 0
+same_words "--ram is 1 KiB, .* with KV on disk; of disk 0 B .*: --ram .* would hold all of it" $state --ram 1KiB --disk 0
+same_words "beside an archive of 30 MiB (--archive)" $state --kv-ram 2MiB --archive 1GiB --disk 30MiB
+number_after() { sed "s/.*$1[^(]*(\([0-9]*\) bytes).*/\1/" "$work/last.err"; }
+expect_exit 1 "would hold all of it" plan "$model" $state --kv-ram 2MiB --disk 0
+both_take $state --disk 0 --kv-ram "$(number_after 'archive).*: --kv-ram\|memory: --kv-ram')"
+both_take $state --kv-ram 2MiB --disk "$(number_after '--disk for')"
+# A store and an archive have their part of --disk.
+"$program" import "$model" --copy --state "$work/kept" >/dev/null 2>&1 || give_up "the import fails"
+disk=24MiB
+both_take --kv-ram 2MiB --archive 0 --disk $disk --state "$work/bare"
+same_words "the least --disk" --kv-ram 2MiB --archive 0 --disk $disk --state "$work/kept"
+same_words "the least --disk" --kv-ram 2MiB --archive 16MiB --disk $disk --state "$work/bare"
+# Also where --disk is not given: KV of many sequences is more than a quarter of what is free.
+expect_exit 1 "the least --disk for 4000000000 sequences of 1024 positions is" plan "$model" $state --sequences 4000000000 --ram 64MiB
+pass "plan and run take and refuse the same budgets"
+
+# Who only reads needs no state folder, and plan no room to measure in.
+echo >"$work/no-folder"
+"$program" ls --state "$work/no-folder/state" | grep -q "no models" || give_up "ls needs a folder"
+TMPDIR=$work "$program" plan "$model" --context 1k --state "$work/no-folder/state" >"$work/elsewhere" 2>"$work/elsewhere.err" ||
+  give_up "plan needs a folder: $(cat "$work/elsewhere.err")"
+grep -q "^note: measured on the disk of $work and not kept: " "$work/elsewhere.err" || give_up "plan says nothing of where it measured"
+ls "$work" | grep -q "^caravan-" && give_up "plan leaves $(ls "$work")"
+[ ! -e "$work/fresh" ] || give_up "a folder of another test"
+"$program" ls --state "$work/fresh" >/dev/null
+[ ! -e "$work/fresh" ] || give_up "ls makes a state folder"
+pass "ls and plan do without a state folder that can be written"
 
 # Of a GGUF file the header does, wherever the file ends after it; nothing but plan takes it so.
 "$program" plan "$model" $state --context 1k --ram 64MiB >"$work/whole"
