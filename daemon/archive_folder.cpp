@@ -58,7 +58,8 @@ void remove_archive(const fs::path& folder) {
 }
 
 std::unique_ptr<KvArchive> open_in_folder(const ArchiveOptions& options, const Clock& clock) {
-  RocksStore rocks(options.folder, {kValues, kRecords});
+  RocksStore rocks(options.folder, {kValues, kRecords}, RocksStore::Access::kWrite,
+                   RocksStore::Damage::kTolerated);
   KvArchiveOptions archive;
   archive.limit = options.limit;
   archive.most_blocks = options.most_blocks;

@@ -49,7 +49,9 @@ KvFolder::~KvFolder() {
 }
 
 std::shared_ptr<BulkStore> KvFolder::store() {
-  if (!rocks_) rocks_ = std::make_unique<RocksStore>(path_, std::vector<std::string>{kFamily});
+  if (!rocks_)
+    rocks_ = std::make_unique<RocksStore>(path_, std::vector<std::string>{kFamily},
+                                          RocksStore::Access::kWrite, RocksStore::Damage::kTolerated);
   auto store = rocks_->bulk(kFamily);
   store->erase_range("", std::string(16, '\xff'));
   return store;

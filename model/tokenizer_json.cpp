@@ -55,6 +55,10 @@ Json parse(std::string_view text, std::string_view name) {
   return json;
 }
 
+TokenId json_token_id(const Json& value, std::string_view name) {
+  return token_id_of(value.is_number_unsigned() ? std::optional(value.get<uint64_t>()) : std::nullopt, name);
+}
+
 // The member, or null when it is absent.
 const Json& member(const Json& object, const char* key) {
   static const Json kNull;
@@ -94,7 +98,7 @@ class Reader {
   void read_tokenizer(std::string_view text) {
     check_size(text, name());
     TokenizerJsonTables tables(name());
-    const Json json = tables.parse(text);
+    const Json json = Json::parse(tables.parse(text));
     const Json& model = member(json, "model");
     read_model(model, tables);
     read_added_tokens(member(json, "added_tokens"));

@@ -92,7 +92,8 @@ class Builder final : public nlohmann::json_sax<Json> {
   }
 
   void add_token(const Json& value) {
-    const TokenId id = json_token_id(value, tables_.name);
+    const TokenId id = token_id_of(
+        value.is_number_unsigned() ? std::optional(value.get<uint64_t>()) : std::nullopt, tables_.name);
     if (tables_.ids.size() == limits::kMaxVocabulary)
       fail(ErrorCode::kLimit, "{}: more than {} tokens", tables_.name, limits::kMaxVocabulary);
     tables_.texts.push_back(key_);
@@ -135,19 +136,18 @@ class Builder final : public nlohmann::json_sax<Json> {
 
 }  // namespace
 
-nlohmann::json TokenizerJsonTables::parse(std::string_view text) {
+std::string TokenizerJsonTables::parse(std::string_view text) {
   Builder builder(*this);
   Json::sax_parse(text.begin(), text.end(), &builder);
   Json json = builder.take();
   if (!json.is_object()) fail(ErrorCode::kMalformed, "{}: no JSON object", name);
-  return json;
+  return json.dump();
 }
 
-TokenId json_token_id(const nlohmann::json& value, std::string_view name) {
-  if (!value.is_number_unsigned() || value.get<uint64_t>() >= limits::kMaxVocabulary) {
+TokenId token_id_of(std::optional<uint64_t> number, std::string_view name) {
+  if (!number || *number >= limits::kMaxVocabulary)
     fail(ErrorCode::kMalformed, "{}: a token id that is no number below {}", name, limits::kMaxVocabulary);
-  }
-  return value.get<TokenId>();
+  return static_cast<TokenId>(*number);
 }
 
 }  // namespace caravan

@@ -1,6 +1,7 @@
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,10 +16,10 @@ namespace caravan {
 struct TokenizerJsonTables {
   explicit TokenizerJsonTables(std::string_view file) : name(file) {}
 
-  // All but the tables, in whose places are an empty object and an empty list. A "vocab" that is no object
-  // and "merges" that are no list stay. Throws the parser's exceptions, kMalformed (no JSON object, an entry
-  // that is none) and kLimit.
-  nlohmann::json parse(std::string_view text);
+  // The text of all but the tables, in whose places are an empty object and an empty list. A "vocab" that is
+  // no object and "merges" that are no list stay. Throws the parser's exceptions, kMalformed (no JSON object,
+  // an entry that is none) and kLimit.
+  std::string parse(std::string_view text);
 
   std::string name;  // for messages
   // model.vocab: spellings in the file's order, with their ids.
@@ -27,7 +28,7 @@ struct TokenizerJsonTables {
   TextList merges;  // model.merges, as in Vocabulary
 };
 
-// An id in a tokenizer file. Throws kMalformed.
-TokenId json_token_id(const nlohmann::json& value, std::string_view name);
+// An id in a tokenizer file; nothing: it is no number. Throws kMalformed.
+TokenId token_id_of(std::optional<uint64_t> number, std::string_view name);
 
 }  // namespace caravan

@@ -83,8 +83,6 @@ rocksdb::DBOptions database_options(RocksStore::Access access, bool direct) {
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   options.use_direct_reads = direct;
-  // A compaction that meets a damaged block fails by itself; the store goes on taking what is written.
-  options.paranoid_checks = false;
   if (access == RocksStore::Access::kRead) options.info_log = std::make_shared<NoLog>();
   // A record torn by a kill is the end of the log; damage before it is an error, never a silent loss.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
@@ -461,6 +459,7 @@ RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>
   if (access == Access::kWrite) write_version(path);
   state_->direct = reads_directly(path);
   Opening opening{path, access, database_options(access, state_->direct), {}};
+  opening.options.paranoid_checks = damage != Damage::kTolerated;
   for (const std::string& name : names) opening.families.emplace_back(name, options_of(name));
   state_->compacted = listen_to_compaction(opening.options);
   std::vector<rocksdb::ColumnFamilyHandle*> handles;

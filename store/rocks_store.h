@@ -17,7 +17,9 @@ class RocksStore {
   enum class Access { kWrite, kRead };
   // Whether a store opens although it has tables that cannot be read: whoever reads a value of such a table
   // then gets kMalformed. Damage of the list of tables or of the log is refused all the same.
-  enum class Damage { kRefused, kOfTablesTolerated };
+  // kTolerated, for what can be computed again: log records that cannot be read are as if they were not there
+  // besides, and a compaction that meets damage fails by itself, without an end to writing.
+  enum class Damage { kRefused, kOfTablesTolerated, kTolerated };
   // A family whose name begins so is laid out for bulk (docs/decisions/0003-shard-store.md).
   static constexpr const char* kBulkPrefix = "bulk.";
   // Of the layout of every store; another one is refused and left as it is.

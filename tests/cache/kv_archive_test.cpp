@@ -498,7 +498,8 @@ TEST(KvArchive, TheRealStoreDoesTheSame) {
   const TemporaryFolder folder;
   const SystemClock clock;
   for (int round = 0; round < 3; ++round) {
-    RocksStore rocks(folder.path(), {"bulk.kv", "index"});
+    RocksStore rocks(folder.path(), {"bulk.kv", "index"}, RocksStore::Access::kWrite,
+                     RocksStore::Damage::kTolerated);
     KvArchive archive(rocks.bulk("bulk.kv"), rocks.family("index"), clock,
                       {Bytes{60 * kBlock}, std::nullopt, {}, "the archive"});
     if (round > 0) {
@@ -536,7 +537,8 @@ TEST(KvArchive, ADamagedTableOfTheRealStoreCostsItsBatchAlone) {
     std::string damaged;
     uint64_t quarantined = 0;
     for (uint64_t life = 0; life < 3; ++life) {
-      RocksStore rocks(folder.path(), {"bulk.kv", "index"});
+      RocksStore rocks(folder.path(), {"bulk.kv", "index"}, RocksStore::Access::kWrite,
+                       RocksStore::Damage::kTolerated);
       KvArchive archive(rocks.bulk("bulk.kv"), rocks.family("index"), clock,
                         {Bytes{limit}, std::nullopt, {}, "the archive"});
       if (life == 0) {
