@@ -9,6 +9,8 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "daemon/engine.h"
+#include "daemon/local_head_runner.h"
+#include "daemon/model_text.h"
 #include "model/families.h"
 #include "tests/support/temporary_folder.h"
 
@@ -53,8 +55,14 @@ class BudgetNeedsTest : public testing::Test {
   // Hosts the part and computes a row, in the order of the program. It asks nobody whether it may.
   static bool runs(const Manifest& manifest, const EngineOptions& options, const Case& one) {
     try {
-      Engine engine(manifest, options);
+      Manifest hosted_of = manifest;
+      std::optional<ModelText> text;
+      if (one.ends) text = take_model_text(hosted_of);
+      Engine engine(std::move(hosted_of), options);
       const ModelSpec& spec = engine.spec();
+      Reservation all_logits;
+      if (one.ends)
+        all_logits = engine.budget().reserve(MemoryTag::kScratch, LocalHeadRunner::scratch_bytes(spec));
       Engine::Hosted ends;
       if (one.ends)
         ends = engine.host({spec.unit_count() - 1, spec.unit_count()}, 1, {}, {});

@@ -11,6 +11,8 @@
 #include "base/error.h"
 #include "compute/cpu/cpu_backend.h"
 #include "daemon/forecast.h"
+#include "daemon/local_head_runner.h"
+#include "daemon/model_text.h"
 #include "model/families.h"
 #include "offload/planner.h"
 #include "shards/shard_store.h"
@@ -84,6 +86,26 @@ TEST_F(ModelPlanTest, TheScratchIsWhatTheBackEndReserves) {
     Engine engine(read_manifest(manifest_.path), options);
     EXPECT_EQ(backend_scratch(spec_, options).count, engine.budget().used(MemoryTag::kScratch).count);
   }
+}
+
+TEST_F(ModelPlanTest, TheTokenizerIsPlannedForWhereTokensAreRead) {
+  Manifest taken = manifest_;
+  const ModelText text = take_model_text(taken);
+  EXPECT_GT(text.memory().count, text.tokenizer->size() * 16);
+  EXPECT_EQ(text_memory(taken), text.memory());
+  EXPECT_EQ(text_memory(manifest_), text.memory());
+  EXPECT_EQ(taken.fingerprint(), manifest_.fingerprint());
+  EXPECT_FALSE(taken.metadata.has("tokenizer.ggml.tokens"));
+  EXPECT_TRUE(taken.metadata.has("llama.block_count"));
+  const uint64_t logits = LocalHeadRunner::scratch_bytes(spec_).count;
+  EXPECT_GE(pages({0, 2}).input.scratch_bytes,
+            pages({1, 2}).input.scratch_bytes + logits + text.memory().count);
+  Manifest peers = manifest_;
+  peers.drop_tokenizer({peers.fingerprint(), {}});
+  EngineOptions options = options_.engine;
+  options.memory = Bytes{uint64_t{1} << 30};
+  const Engine head(std::move(taken), options), peer(std::move(peers), options);
+  EXPECT_EQ(head.memory().scratch_bytes, peer.memory().scratch_bytes + text.memory().count);
 }
 
 TEST_F(ModelPlanTest, AForecastIsThePlanAtBothEndsOfTheContextAndBetweenThem) {
