@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/caught_error.h"
 #include "base/check.h"
 
 namespace caravan {
@@ -260,7 +261,15 @@ void Pager::pump() {
 
 void Pager::start_read(uint32_t index) {
   Page& page = pages_[index];
-  page.buffer = arena_.take(page.buffer_bytes);
+  try {
+    page.buffer = arena_.take(page.buffer_bytes);
+  } catch (const std::exception&) {
+    // The system has less memory than the budget: who waits for the page is told.
+    residency_.failed(index);
+    page.error = caught_error();
+    changed_.notify_all();
+    return;
+  }
   std::vector<ReadRun> runs = page.layout.runs;
   std::byte* to = page.buffer;
   for (ReadRun& run : runs) run.to = std::exchange(to, to + run.length);

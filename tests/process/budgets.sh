@@ -68,7 +68,7 @@ if (ulimit -v 4000000) 2>/dev/null; then
   for mebibytes in 320 350 400 450 500 600; do
     for arguments in "--archive 0 --context 256" "--archive 0 --context 256 --threads 40" "--archive 0 --context 64 --ram 100MiB"; do
       status=0
-      (ulimit -v $((mebibytes << 10)) && exec "$program" run "$work/model.gguf" --state "$work/state" --ids 1,2,3 -n 1 $arguments) \
+      (ulimit -v $((mebibytes << 10)) && exec timeout 60 "$program" run "$work/model.gguf" --state "$work/state" --ids 1,2,3 -n 1 $arguments) \
         >/dev/null 2>"$work/limited.err" || status=$?
       [ "$status" = 0 ] || { [ "$status" = 1 ] && grep -q "^caravan: " "$work/limited.err"; } ||
         give_up "run $arguments in $mebibytes MiB of addresses: ended with $status: $(cat "$work/limited.err")"

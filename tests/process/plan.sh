@@ -81,18 +81,19 @@ same_words "--kv-ram is 1 KiB, the least" $state --kv-ram 1KiB
 same_words "^caravan: of disk 0 B .*--kv-ram .* would hold all of it, the least --disk" $state --kv-ram 2MiB --disk 0
 same_words "--ram is 1 KiB, .* with KV on disk; of disk 0 B .*: --ram .* would hold all of it" $state --ram 1KiB --disk 0
 same_words "beside an archive of 30 MiB (--archive)" $state --kv-ram 2MiB --archive 1GiB --disk 30MiB
-number_after() { sed "s/.*$1[^(]*(\([0-9]*\) bytes).*/\1/" "$work/last.err"; }
+number_after() { grep -o -- "$1[^(]*([0-9]* bytes)" "$work/last.err" | sed 's/.*(\([0-9]*\) bytes)/\1/'; }
 expect_exit 1 "would hold all of it" plan "$model" $state --kv-ram 2MiB --disk 0
-both_take $state --disk 0 --kv-ram "$(number_after 'archive).*: --kv-ram\|memory: --kv-ram')"
-both_take $state --kv-ram 2MiB --disk "$(number_after '--disk for')"
+disk=$(number_after '--disk for')
+both_take $state --disk 0 --kv-ram "$(number_after ': --kv-ram')"
+both_take $state --kv-ram 2MiB --disk "$disk"
 # A store and an archive have their part of --disk.
 "$program" import "$model" --copy --state "$work/kept" >/dev/null 2>&1 || give_up "the import fails"
-disk=24MiB
+disk=18MiB
 both_take --kv-ram 2MiB --archive 0 --disk $disk --state "$work/bare"
 same_words "the least --disk" --kv-ram 2MiB --archive 0 --disk $disk --state "$work/kept"
 same_words "the least --disk" --kv-ram 2MiB --archive 16MiB --disk $disk --state "$work/bare"
 # Also where --disk is not given: KV of many sequences is more than a quarter of what is free.
-expect_exit 1 "the least --disk for 4000000000 sequences of 1024 positions is" plan "$model" $state --sequences 4000000000 --ram 64MiB
+expect_exit 1 "the least --disk for 1024 sequences of 16777216 positions is" plan "$model" $state --sequences 1024 --context 16777216
 pass "plan and run take and refuse the same budgets"
 
 # Who only reads needs no state folder, and plan no room to measure in.
