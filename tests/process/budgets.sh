@@ -95,7 +95,7 @@ for round in 1 2 3 4 5 6 7 8; do
   status=0
   wait "$launched" || status=$?
   [ "$status" = 143 ] || give_up "a run that was ended ends with $status: $(cat "$work/spilling.err")"
-  grep -q "warning" "$work/spilling.err" && give_up "a run that was ended warns: $(cat "$work/spilling.err")"
+  grep -v context_over_training "$work/spilling.err" | grep -q "warning" && give_up "a run that was ended warns: $(cat "$work/spilling.err")"
   [ ! -e "$work/state/kv/$launched" ] || give_up "a run that was ended leaves its KV"
 done
 pass "a run that spills and is ended leaves nothing and warns of nothing"
