@@ -348,6 +348,7 @@ void HttpServer::Connection::refuse(int status, std::string_view reason) {
   phase_ = Phase::kAnswering;
   clear_deadline();
   answered_ = chunked_ = keep_alive_ = false;
+  parser_.emplace();  // what came of the body goes
   ++serial_;
   send_head(serial_, shared_->handler->refusal(status, reason), false);
 }

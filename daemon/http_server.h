@@ -14,7 +14,7 @@ struct HttpServerOptions {
   HostPort address{"127.0.0.1", 8080};  // port 0: any free one
   size_t max_header_bytes = limits::kMaxHttpHeaderBytes;
   size_t max_body_bytes = limits::kMaxHttpBodyBytes;
-  size_t max_bodies_bytes = 4u << 20;  // that are being received, but a single one
+  size_t max_bodies_bytes = 2u << 20;  // that are being received, but a single one
   uint32_t max_connections = limits::kMaxHttpConnections;
   size_t max_queue_bytes = limits::kMaxHttpQueueBytes;  // of a stream that its client does not read
   size_t max_queues_bytes = 4u << 20;                   // of all such streams

@@ -148,9 +148,8 @@ TEST(KvArchiveIndex, TheVictimIsThatOfAModel) {
     const auto expected = [&]() -> std::optional<uint64_t> {
       std::optional<std::pair<double, uint64_t>> least;
       for (const auto& [serial, one] : known) {
-        const auto continues = [&](const auto& other) {
-          return other.second.block.previous == one.block.tag;
-        };
+        const BlockTag& tag = one.block.tag;
+        const auto continues = [&](const auto& other) { return other.second.block.previous == tag; };
         if (one.pins > 0 || std::any_of(known.begin(), known.end(), continues)) continue;
         const double value = 2.0 * one.block.run * (1 + std::min(one.block.uses, 15u)) / kBlock;
         const std::pair<double, uint64_t> priority{one.block.last_use + value, serial};
