@@ -123,7 +123,10 @@ void KvFrames::allocate(uint32_t block) {
   if (frame >= frames_.size()) frames_.resize(frame + 1);
   if (frames_[frame].address()) return;
   try {
-    frames_[frame] = DeviceBuffer(device_, Bytes{block_bytes_});
+    // What is on disk comes from there whole.
+    const bool comes = residency_.serial(block) != 0;
+    frames_[frame] =
+        DeviceBuffer(device_, Bytes{block_bytes_}, comes ? DeviceContent::kAny : DeviceContent::kZeros);
   } catch (const Error&) {
     residency_.lost(block);
     throw;

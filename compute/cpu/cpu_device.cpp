@@ -12,9 +12,10 @@ constexpr std::align_val_t kAlignment{64};
 
 }  // namespace
 
-DeviceAddress CpuDevice::allocate(Bytes bytes) {
+DeviceAddress CpuDevice::allocate(Bytes bytes, DeviceContent content) {
   void* address = ::operator new(bytes.count ? bytes.count : 1, kAlignment, std::nothrow);
   if (!address) fail(ErrorCode::kOutOfMemory, "the system has no {} of memory left", to_string(bytes));
+  if (content == DeviceContent::kZeros) std::memset(address, 0, bytes.count);
   return static_cast<DeviceAddress>(address);
 }
 

@@ -10,7 +10,7 @@ namespace caravan {
 class CpuDevice final : public Device {
  public:
   std::string name() const override { return "cpu"; }
-  DeviceAddress allocate(Bytes bytes) override;
+  DeviceAddress allocate(Bytes bytes, DeviceContent content) override;
   void release(DeviceAddress address, Bytes bytes) override;
   void copy_in(DeviceAddress to, std::span<const std::byte> from) override;
   void copy_out(std::span<std::byte> to, const std::byte* from) override;

@@ -19,11 +19,12 @@ class FakeDevice final : public Device {
   ~FakeDevice() override { CHECK(held_.empty()); }
 
   std::string name() const override { return "fake"; }
-  DeviceAddress allocate(Bytes bytes) override {
+  DeviceAddress allocate(Bytes bytes, DeviceContent content) override {
     if (bytes.count > capacity_bytes_ - used_bytes_) fail(ErrorCode::kOutOfMemory, "the fake device is full");
     used_bytes_ += bytes.count;
     auto* address = static_cast<std::byte*>(::operator new (bytes.count + 1, std::align_val_t{64}));
-    std::memset(address, 0xff, bytes.count);  // not a number: who reads what nobody wrote shows
+    // Not a number: who reads what nobody wrote shows.
+    std::memset(address, content == DeviceContent::kZeros ? 0 : 0xff, bytes.count);
     held_[address] = bytes.count;
     return address;
   }
