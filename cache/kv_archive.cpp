@@ -156,7 +156,9 @@ void KvArchive::open() {
     batches_.bury(dead);
   }
   // The bound may be a smaller one. What a process that died had given up may be alive again, and has room.
-  const bool fits = batches_.bytes_live() + batches_.bytes_dead() <= options_.limit.count;
+  // What counts as dead may have been erased already.
+  const uint64_t counted = batches_.bytes_live() + batches_.bytes_dead();
+  const bool fits = std::min(counted, values_->bytes().count) <= options_.limit.count;
   evict_down_to(fits ? options_.limit.count : most_live(options_), options_.most_blocks);
   const bool clean = erase(kv_key(next, 0), std::string(16, '\xff'));
   // What may still lie behind the last record keeps its serials.

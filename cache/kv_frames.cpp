@@ -168,11 +168,14 @@ void KvFrames::move(const std::vector<KvResidency::Write>& writes) {
 
 void KvFrames::note_written() {
   for (KvMover::Written& written : mover_->take_written()) {
-    residency_.written(written.serial, !written.error && !written.refused);
-    if (KvMover::is_archived(written.serial))
+    const bool worked = !written.error && !written.refused;
+    residency_.written(written.serial, worked);
+    if (KvMover::is_archived(written.serial)) {
       --archiving_;
-    else
+      (worked ? room_changed_ : refused_) = true;
+    } else {
       write_error_ = std::move(written.error);
+    }
   }
   erase_garbage();
 }
@@ -190,10 +193,16 @@ void KvFrames::start_archiving() {
 // `crowded_steps`: to be idle for then.
 void KvFrames::leave_archive(uint64_t crowded_steps) {
   const bool crowded = archive_->crowded();
-  if (!crowded && (store_ || steps_ % kLetGoSteps != 0)) return;
-  const size_t count = residency_.let_go(crowded ? crowded_steps : kLetGoSteps);
-  erase_garbage();
-  if (crowded && count > 0) residency_.wish_again(kLetGoSteps);
+  if (crowded || (!store_ && steps_ % kLetGoSteps == 0)) {
+    const size_t count = residency_.let_go(crowded ? crowded_steps : kLetGoSteps);
+    erase_garbage();
+    room_changed_ |= count > 0;
+  }
+  // What was refused is offered again when all answers are here and something has changed since, so that
+  // there is an end to it.
+  if (!refused_ || !room_changed_ || archiving_ > 0) return;
+  refused_ = room_changed_ = false;
+  residency_.wish_again(kLetGoSteps);
 }
 
 void KvFrames::write_behind() {

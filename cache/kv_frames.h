@@ -139,6 +139,8 @@ class KvFrames {
   std::optional<Error> write_error_;  // of the last writing, unless it worked
   uint32_t ahead_ = 0;                // frames that are kept clean
   size_t archiving_ = 0;              // writes under way to the archive
+  // Since what was refused was offered last: more was refused; something was taken, or made room.
+  bool refused_ = false, room_changed_ = false;
   uint64_t steps_ = 0;
   const Clock* clock_ = nullptr;    // with a mover
   std::unique_ptr<KvMover> mover_;  // last: its threads end before what they touch
