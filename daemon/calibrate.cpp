@@ -28,7 +28,7 @@ namespace {
 
 constexpr const char* kFile = "calibration.json";
 constexpr size_t kMostText = 1u << 20;
-constexpr double kTogetherSeconds = 0.3;
+constexpr double kTogetherSeconds = 0.2;
 
 std::string processor_name() {
   std::ifstream in("/proc/cpuinfo");
