@@ -34,6 +34,8 @@ namespace {
 
 // Past the head's limit, so that a request behind another one can be read ahead while that is answered.
 constexpr size_t kReadAheadBytes = 64u << 10;
+// Read at a time: so much each of many connections holds.
+constexpr size_t kReadBytes = 16u << 10;
 // Connections beyond the limit that still get a refusal instead of a cut.
 constexpr uint32_t kRefusedConnections = 32;
 constexpr Duration kLingerTimeout = std::chrono::seconds(2);
@@ -259,7 +261,7 @@ void HttpServer::Connection::read() {
   const size_t room = buffer_.max_size() - buffer_.size();
   if (room == 0) return;
   reading_ = true;
-  socket_.async_read_some(buffer_.prepare(std::min(room, kReadAheadBytes)),
+  socket_.async_read_some(buffer_.prepare(std::min(room, kReadBytes)),
                           [self = shared_from_this()](const error_code& error, size_t bytes) {
                             self->reading_ = false;
                             self->on_read(error, bytes);

@@ -115,9 +115,9 @@ for first in 1 2 3; do
   asked+=($!)
 done
 wait "${asked[@]}"
-# Long requests that never end, from thirty clients.
+# Long requests that never end, from a dozen clients.
 api=$(api_of "$work/head") sockets=()
-for _ in $(seq 30); do
+for _ in $(seq 12); do
   exec {socket}<>"/dev/tcp/${api%:*}/${api##*:}"
   sockets+=("$socket")
   { printf 'POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n'
