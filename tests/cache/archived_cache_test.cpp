@@ -101,6 +101,22 @@ TEST_P(ArchivedCache, TheSamePromptAgainIsNotWrittenAgain) {
   EXPECT_EQ(archive.counters().blocks_adopted.value(), 6u);
 }
 
+// All blocks have frames. Sequence 1 has so many blocks, and all are in an archive that holds so many.
+struct ArchivedSession {
+  ArchivedSession(uint32_t bound_blocks, uint32_t blocks)
+      : archive(std::make_shared<MemoryBulk>(), std::make_shared<MemoryStore>(), clock,
+                options(Bytes{bound_blocks * block_bytes})),
+        tale(nullptr, &archive, 256) {
+    tale.open(1);
+    tale.run({{1, blocks * kPositions}});
+    finish_writing(tale, archive, blocks);
+  }
+  const uint64_t block_bytes = KvCache::block_bytes(kLayers, KvType::kF32).count + 3 * kKvSealBytes;
+  HandClock clock;
+  KvArchive archive;
+  Tale tale;
+};
+
 TEST(ArchivedCacheBound, SequencesThatAreIdleInMemoryKeepNobodyOutOfTheArchive) {
   HandClock clock;
   const uint64_t block = KvCache::block_bytes(kLayers, KvType::kF32).count;
@@ -148,14 +164,9 @@ TEST_P(ArchivedCache, TheNewestOfManyThatStayInMemoryIsAlwaysArchivedWhole) {
 // What is in memory counts no more than its value says: a session that was left long ago outlives short ones
 // of which more are kept than have room beside it.
 TEST(ArchivedCacheBound, ShortSequencesThatStayInMemoryDoNotPushOutALongOne) {
-  HandClock clock;
-  const uint64_t block = KvCache::block_bytes(kLayers, KvType::kF32).count + 3 * kKvSealBytes;
-  KvArchive archive(std::make_shared<MemoryBulk>(), std::make_shared<MemoryStore>(), clock,
-                    options(Bytes{60 * block}));
-  Tale tale(nullptr, &archive, 256);
-  tale.open(1);
-  tale.run({{1, 20 * kPositions}});
-  finish_writing(tale, archive, 20);
+  ArchivedSession session(60, 20);
+  Tale& tale = session.tale;
+  KvArchive& archive = session.archive;
   for (uint64_t sequence = 2; sequence <= 60; ++sequence) {
     tale.open(sequence);
     tale.run({{sequence, 2 * kPositions}});
@@ -235,14 +246,9 @@ TEST(ArchivedCacheBound, WhatWasRefusedIsArchivedOnceThereIsRoom) {
 }
 
 TEST(ArchivedCacheBound, WhatMadeRoomWhileItWasIdleIsArchivedAgainWhenItGoesOn) {
-  HandClock clock;
-  const uint64_t block = KvCache::block_bytes(kLayers, KvType::kF32).count + 3 * kKvSealBytes;
-  KvArchive archive(std::make_shared<MemoryBulk>(), std::make_shared<MemoryStore>(), clock,
-                    options(Bytes{20 * block}));
-  Tale tale(nullptr, &archive, 256);
-  tale.open(1);
-  tale.run({{1, 12 * kPositions}});
-  finish_writing(tale, archive, 12);
+  ArchivedSession session(20, 12);
+  Tale& tale = session.tale;
+  KvArchive& archive = session.archive;
   for (int i = 0; i < 200; ++i) tale.idle();
   tale.open(2);
   tale.run({{2, 10 * kPositions}});
