@@ -43,7 +43,7 @@ class BulkStore {
   };
   // Ascending ranges; the disk has their space again when it returns if they are whole batches, and soon
   // after if not. What else is in a batch of which a part goes is written again, once for ranges that come
-  // together: those of one batch, not of batches far apart.
+  // together: those of one batch, not of batches far apart. Where it throws, a part of them may be gone.
   virtual void erase_ranges(std::span<const Range> ranges) = 0;
   void erase_range(std::string_view first, std::string_view last) {
     const Range range{std::string(first), std::string(last)};

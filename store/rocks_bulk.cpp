@@ -16,6 +16,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "store/direct_tables.h"
 #include "store/rocks_state.h"
 
 namespace caravan {
@@ -43,10 +44,15 @@ rocksdb::Slice slice(std::string_view text) {
   return {text.data(), text.size()};
 }
 
+struct ForgetTables {
+  DirectTables& tables;
+  ~ForgetTables() { tables.forget(); }
+};
+
 class Bulk final : public BulkStore {
  public:
   Bulk(std::shared_ptr<RocksStore::State> state, rocksdb::ColumnFamilyHandle* handle)
-      : state_(std::move(state)), handle_(handle) {}
+      : state_(std::move(state)), handle_(handle), tables_(*state_->database, handle) {}
 
   std::unique_ptr<Batch> begin() override;
   bool read(std::string_view key, const Use& use) const override;
@@ -56,6 +62,7 @@ class Bulk final : public BulkStore {
   Bytes bytes() const override;
 
  private:
+  void erase(std::span<const Range> ranges);
   bool lies_in_a_table(const rocksdb::Slice& begin, const rocksdb::Slice& end) const;
   std::optional<Range> erase_tables(const rocksdb::Slice& begin, const rocksdb::Slice& end);
   void check(const rocksdb::Status& status) const {
@@ -68,6 +75,7 @@ class Bulk final : public BulkStore {
 
   const std::shared_ptr<RocksStore::State> state_;
   rocksdb::ColumnFamilyHandle* const handle_;
+  DirectTables tables_;
   std::atomic<uint64_t> next_table_{0};
 };
 
@@ -130,10 +138,14 @@ rocksdb::ReadOptions checked() {
 }
 
 bool Bulk::read(std::string_view key, const Use& use) const {
+  const rocksdb::Slice wanted = slice(key);
+  const auto use_one = [&](size_t, std::span<const std::byte> value) { use(value); };
+  if (state_->direct && tables_.read({&wanted, 1}, use_one)) return true;
   rocksdb::PinnableSlice value;
-  const auto status = state_->database->Get(checked(), handle_, slice(key), &value);
+  const auto status = state_->database->Get(checked(), handle_, wanted, &value);
   if (status.IsNotFound()) return false;
   check(status);
+  if (state_->direct) tables_.learn(wanted);
   use(std::as_bytes(std::span(value.data(), value.size())));
   return true;
 }
@@ -142,6 +154,7 @@ bool Bulk::read(std::string_view key, const Use& use) const {
 void Bulk::read_many(std::span<const std::string> keys, const UseOne& use) const {
   std::vector<rocksdb::Slice> wanted;
   for (const std::string& key : keys) wanted.push_back(slice(key));
+  if (state_->direct && tables_.read(wanted, use)) return;
   std::vector<rocksdb::PinnableSlice> values(keys.size());
   std::vector<rocksdb::Status> statuses(keys.size());
   state_->database->MultiGet(checked(), handle_, keys.size(), wanted.data(), values.data(), statuses.data(),
@@ -149,6 +162,7 @@ void Bulk::read_many(std::span<const std::string> keys, const UseOne& use) const
   for (size_t place = 0; place < keys.size(); ++place) {
     if (statuses[place].IsNotFound()) continue;
     check(statuses[place]);
+    if (state_->direct) tables_.learn(wanted[place]);
     use(place, std::as_bytes(std::span(values[place].data(), values[place].size())));
     values[place].Reset();
   }
@@ -184,10 +198,15 @@ std::optional<Bulk::Range> Bulk::erase_tables(const rocksdb::Slice& begin, const
   return left;
 }
 
-// Parts of tables are marked, and the tables written again without them; not the one that begins where the
-// last range ends, for which RocksDB is told the last key in it.
 void Bulk::erase_ranges(std::span<const Range> ranges) {
   require_writable();
+  const ForgetTables after{tables_};
+  erase(ranges);
+}
+
+// Parts of tables are marked, and the tables written again without them; not the one that begins where the
+// last range ends, for which RocksDB is told the last key in it.
+void Bulk::erase(std::span<const Range> ranges) {
   rocksdb::DB& database = *state_->database;
   rocksdb::WriteBatch marks;
   std::optional<Range> all;

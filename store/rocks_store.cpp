@@ -28,6 +28,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "store/direct_tables.h"
 #include "store/rocks_state.h"
 
 namespace caravan {
@@ -114,6 +115,7 @@ rocksdb::ColumnFamilyOptions bulk_options() {
   table.checksum = rocksdb::kxxHash64;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(20, false));
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  options.table_properties_collector_factories.push_back(note_places());
   return options;
 }
 

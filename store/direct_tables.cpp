@@ -1,0 +1,236 @@
+#include "store/direct_tables.h"
+
+#include <fcntl.h>
+#include <rocksdb/db.h>
+#include <rocksdb/table_properties.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "base/error.h"
+
+namespace caravan {
+
+namespace {
+
+constexpr const char* kProperty = "caravan.places";
+constexpr uint64_t kAlignment = 4096;  // of direct reads
+constexpr size_t kMostTables = 128;    // open at a time
+// Between two values of a run: the end of a block, and the beginning of the next.
+constexpr uint64_t kMostGap = 256;
+
+std::string_view view(const rocksdb::Slice& slice) {
+  return {slice.data(), slice.size()};
+}
+
+void append_varint(std::string& to, uint32_t value) {
+  for (; value >= 128; value >>= 7) to.push_back(static_cast<char>(value | 128));
+  to.push_back(static_cast<char>(value));
+}
+
+// What stands before the value in a block that begins with it, by RocksDB's block_builder.cc: how many bytes
+// of the key are the last one's, how many are not, the value's size, and the key with its sequence number and
+// kind: zero in an ingested table, and a put.
+std::string block_begin(std::string_view key, uint32_t value_bytes) {
+  constexpr std::string_view kPut("\x01\0\0\0\0\0\0\0", 8);
+  std::string begin;
+  append_varint(begin, 0);
+  append_varint(begin, static_cast<uint32_t>(key.size() + kPut.size()));
+  append_varint(begin, value_bytes);
+  return begin.append(key).append(kPut);
+}
+
+struct Place {
+  std::string key;
+  uint64_t block = 0;  // offset in the file
+  uint32_t value_bytes = 0;
+};
+
+void append_number(std::string& to, uint64_t value) {
+  for (int i = 0; i < 8; ++i) to.push_back(static_cast<char>(value >> (8 * i)));
+}
+
+std::optional<uint64_t> take_number(std::string_view& from) {
+  if (from.size() < 8) return std::nullopt;
+  uint64_t value = 0;
+  for (int i = 0; i < 8; ++i) value |= uint64_t{static_cast<unsigned char>(from[i])} << (8 * i);
+  from.remove_prefix(8);
+  return value;
+}
+
+// In ascending order of keys; nothing where the note is not one.
+std::vector<Place> decode_places(std::string_view note) {
+  std::vector<Place> places;
+  while (!note.empty()) {
+    const auto block = take_number(note), value_bytes = take_number(note), key_bytes = take_number(note);
+    if (!key_bytes || *key_bytes > note.size() || *value_bytes > UINT32_MAX || *block > INT64_MAX) return {};
+    places.push_back({std::string(note.substr(0, *key_bytes)), *block, static_cast<uint32_t>(*value_bytes)});
+    note.remove_prefix(*key_bytes);
+    if (places.size() > 1 && places[places.size() - 2].key >= places.back().key) return {};
+  }
+  return places;
+}
+
+class PlaceCollector final : public rocksdb::TablePropertiesCollector {
+ public:
+  // `file_bytes` are those of the blocks before the one that the value goes into.
+  rocksdb::Status AddUserKey(const rocksdb::Slice& key, const rocksdb::Slice& value, rocksdb::EntryType type,
+                             rocksdb::SequenceNumber, uint64_t file_bytes) override {
+    if (type != rocksdb::kEntryPut) return rocksdb::Status::OK();
+    append_number(note_, file_bytes);
+    append_number(note_, value.size());
+    append_number(note_, key.size());
+    note_.append(view(key));
+    return rocksdb::Status::OK();
+  }
+  rocksdb::Status Finish(rocksdb::UserCollectedProperties* properties) override {
+    properties->insert({kProperty, note_});
+    return rocksdb::Status::OK();
+  }
+  rocksdb::UserCollectedProperties GetReadableProperties() const override { return {}; }
+  const char* Name() const override { return "caravan.PlaceCollector"; }
+
+ private:
+  std::string note_;
+};
+
+class PlaceCollectorFactory final : public rocksdb::TablePropertiesCollectorFactory {
+ public:
+  rocksdb::TablePropertiesCollector* CreateTablePropertiesCollector(Context) override {
+    return new PlaceCollector;  // RocksDB owns it
+  }
+  const char* Name() const override { return "caravan.PlaceCollectorFactory"; }
+};
+
+struct FreeBytes {
+  void operator()(std::byte* bytes) const { std::free(bytes); }
+};
+using AlignedBytes = std::unique_ptr<std::byte, FreeBytes>;
+
+}  // namespace
+
+std::shared_ptr<rocksdb::TablePropertiesCollectorFactory> note_places() {
+  return std::make_shared<PlaceCollectorFactory>();
+}
+
+class DirectTables::Table {
+ public:
+  Table(const std::string& path, std::vector<Place> places)
+      : descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT)), places_(std::move(places)) {
+    struct stat status {};
+    if (descriptor_ >= 0 && ::fstat(descriptor_, &status) == 0)
+      bytes_ = static_cast<uint64_t>(status.st_size);
+  }
+  ~Table() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+  Table(const Table&) = delete;
+  Table& operator=(const Table&) = delete;
+
+  const std::string& first() const { return places_.front().key; }
+  bool may_have(std::string_view key) const { return first() <= key && key <= places_.back().key; }
+
+  bool read(std::span<const rocksdb::Slice> keys, const BulkStore::UseOne& use) const {
+    std::vector<std::pair<const Place*, std::string>> wanted;  // and what stands before the value
+    for (const rocksdb::Slice& key : keys) {
+      const Place* place = find(view(key));
+      if (!place) return false;
+      wanted.emplace_back(place, block_begin(place->key, place->value_bytes));
+    }
+    uint64_t end = wanted.front().first->block;
+    for (const auto& [place, begin] : wanted) {
+      if (place->block < end || (place != wanted.front().first && place->block > end + kMostGap))
+        return false;
+      end = place->block + begin.size() + place->value_bytes;
+    }
+    if (end > bytes_) return false;
+    const uint64_t start = wanted.front().first->block / kAlignment * kAlignment;
+    const AlignedBytes bytes = read_run(start, end);
+    if (!bytes) return false;
+    for (const auto& [place, begin] : wanted)
+      if (std::memcmp(bytes.get() + (place->block - start), begin.data(), begin.size()) != 0) return false;
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      const auto& [place, begin] = wanted[i];
+      use(i, {bytes.get() + (place->block - start) + begin.size(), place->value_bytes});
+    }
+    return true;
+  }
+
+ private:
+  const Place* find(std::string_view key) const {
+    const auto at = std::lower_bound(places_.begin(), places_.end(), key,
+                                     [](const Place& place, std::string_view k) { return place.key < k; });
+    return at != places_.end() && at->key == key ? &*at : nullptr;
+  }
+
+  // Null when the disk refuses or the file ends before.
+  AlignedBytes read_run(uint64_t start, uint64_t end) const {
+    const uint64_t length = (end - start + kAlignment - 1) / kAlignment * kAlignment;
+    AlignedBytes bytes(static_cast<std::byte*>(std::aligned_alloc(kAlignment, length)));
+    if (!bytes) fail(ErrorCode::kOutOfMemory, "the system has no {} bytes left to read into", length);
+    for (uint64_t have = 0; have < end - start;) {
+      const ssize_t got =
+          ::pread(descriptor_, bytes.get() + have, length - have, static_cast<off_t>(start + have));
+      if (got < 0 && errno == EINTR) continue;
+      if (got <= 0) return nullptr;
+      have += static_cast<uint64_t>(got);
+    }
+    return bytes;
+  }
+
+  const int descriptor_;
+  uint64_t bytes_ = 0;
+  const std::vector<Place> places_;
+};
+
+DirectTables::DirectTables(rocksdb::DB& database, rocksdb::ColumnFamilyHandle* handle)
+    : database_(database), handle_(handle) {}
+DirectTables::~DirectTables() = default;
+
+bool DirectTables::read(std::span<const rocksdb::Slice> keys, const BulkStore::UseOne& use) const {
+  if (keys.empty()) return true;
+  const std::shared_ptr<const Table> table = table_of(keys.front());
+  return table && table->read(keys, use);
+}
+
+std::shared_ptr<const DirectTables::Table> DirectTables::table_of(const rocksdb::Slice& key) const {
+  const std::lock_guard lock(mutex_);
+  const auto after = tables_.upper_bound(view(key));
+  if (after == tables_.begin()) return nullptr;
+  const std::shared_ptr<const Table>& table = std::prev(after)->second;
+  return table->may_have(view(key)) ? table : nullptr;
+}
+
+void DirectTables::learn(const rocksdb::Slice& key) const {
+  if (table_of(key)) return;
+  const uint64_t forgotten = forgotten_;
+  const rocksdb::Range range(key, key);
+  rocksdb::TablePropertiesCollection found;
+  if (!database_.GetPropertiesOfTablesInRange(handle_, &range, 1, &found).ok()) return;
+  for (const auto& [path, properties] : found) {
+    const auto note = properties->user_collected_properties.find(kProperty);
+    if (note == properties->user_collected_properties.end()) continue;
+    std::vector<Place> places = decode_places(note->second);
+    if (places.empty()) continue;
+    const auto table = std::make_shared<const Table>(path, std::move(places));
+    const std::lock_guard lock(mutex_);
+    if (forgotten != forgotten_) return;  // what was found may be gone
+    if (tables_.size() >= kMostTables) tables_.clear();
+    tables_.insert_or_assign(table->first(), table);
+  }
+}
+
+void DirectTables::forget() {
+  const std::lock_guard lock(mutex_);
+  tables_.clear();
+  ++forgotten_;
+}
+
+}  // namespace caravan
