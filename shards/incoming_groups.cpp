@@ -1,7 +1,5 @@
 #include "shards/incoming_groups.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,61 +12,14 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "shards/part_file.h"
 
 namespace caravan {
 
 namespace {
 
 constexpr const char* kSuffix = ".part";
-
-// A file for as long as it is used.
-class File {
- public:
-  File(std::string path, int flags) : path_(std::move(path)) {
-    descriptor_ = ::open(path_.c_str(), flags | O_CLOEXEC, 0600);
-    if (descriptor_ < 0) fail_with(errno);
-  }
-  ~File() { ::close(descriptor_); }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-
-  void truncate(uint64_t bytes) {
-    if (::ftruncate(descriptor_, static_cast<off_t>(bytes)) != 0) fail_with(errno);
-  }
-  void write(uint64_t offset, std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const ssize_t count = ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) fail_with(errno);
-      offset += static_cast<uint64_t>(count);
-      bytes = bytes.subspan(static_cast<size_t>(count));
-    }
-  }
-  void read(uint64_t offset, std::span<std::byte> bytes) const {
-    while (!bytes.empty()) {
-      const ssize_t count = ::pread(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) fail_with(errno);
-      if (count == 0) fail(ErrorCode::kIo, "{}: it became shorter while it was read", path_);
-      offset += static_cast<uint64_t>(count);
-      bytes = bytes.subspan(static_cast<size_t>(count));
-    }
-  }
-
- private:
-  [[noreturn]] void fail_with(int error) const {
-    fail(ErrorCode::kIo, "{}: {}", path_, std::strerror(error));
-  }
-  const std::string path_;
-  int descriptor_;
-};
-
-std::optional<uint64_t> size_of(const std::string& path) {
-  struct stat status {};
-  if (::stat(path.c_str(), &status) == 0) return static_cast<uint64_t>(status.st_size);
-  if (errno != ENOENT) fail(ErrorCode::kIo, "{}: {}", path, std::strerror(errno));
-  return std::nullopt;
-}
+constexpr const char* kSpareSuffix = ".spare";
 
 void remove_file(const std::string& path) {
   if (::unlink(path.c_str()) != 0 && errno != ENOENT)
@@ -82,10 +33,14 @@ IncomingGroups::IncomingGroups(std::shared_ptr<ShardStore> store, std::string fo
   std::error_code error;
   std::filesystem::create_directories(folder_, error);
   if (error) fail(ErrorCode::kIo, "{}: {}", folder_, error.message());
+  remove_files([](const std::string& name) { return name.ends_with(kSpareSuffix); });
 }
 
 // What the store has not acknowledged keeps its file, and is added again by the next have().
-IncomingGroups::~IncomingGroups() = default;
+IncomingGroups::~IncomingGroups() {
+  forget_writer();
+  remove_files([](const std::string& name) { return name.ends_with(kSpareSuffix); });
+}
 
 std::string IncomingGroups::path_of(const Hash256& group) const {
   return folder_ + "/" + to_string(group) + kSuffix;
@@ -110,37 +65,52 @@ void IncomingGroups::check(const Hash256& group, uint64_t bytes) {
 }
 
 uint64_t IncomingGroups::have(const Hash256& group, uint64_t bytes) {
-  if (is_stored(group)) return bytes;
-  const auto size = size_of(path_of(group));
-  if (!size) return 0;
-  if (*size < bytes) return *size;
-  if (*size == bytes && finish(group, bytes) == State::kWhole) return bytes;
+  if (is_stored(group)) {
+    // A process that was killed may have left the file of what it had stored.
+    if (store_->contains(group) && !damaged_.count(group)) remove_file(path_of(group));
+    return bytes;
+  }
+  uint64_t have = 0;
+  if (const auto file = PartFile::open(path_of(group), group)) have = file->have();
+  if (have > 0 && have < bytes) return have;
+  if (have == bytes && finish(group, bytes) == State::kWhole) return bytes;
   remove_file(path_of(group));
   return 0;
 }
 
 IncomingGroups::State IncomingGroups::append(const Hash256& group, uint64_t bytes, uint64_t offset,
                                              std::span<const std::span<const std::byte>> parts) {
+  if (offset == 0) take_spare(group);
   {
-    File file(path_of(group), O_WRONLY | O_CREAT);
-    const uint64_t there = size_of(path_of(group)).value_or(0);
-    if (there < offset) fail(ErrorCode::kIo, "{} has {} bytes, and had {}", path_of(group), there, offset);
-    if (there > offset) file.truncate(offset);
+    PartFile file = PartFile::make(path_of(group), group);
+    if (file.have() < offset)
+      fail(ErrorCode::kIo, "{} has {} bytes, and had {}", path_of(group), file.have(), offset);
     for (const auto& part : parts) {
       CHECK(part.size() <= bytes - offset);
       file.write(offset, part);
       offset += part.size();
       written_bytes_ += part.size();
     }
+    file.note_have();
   }
   return offset < bytes ? State::kPart : finish(group, bytes);
+}
+
+// The file of a group that is stored becomes the next one's.
+void IncomingGroups::take_spare(const Hash256& group) {
+  if (spares_.empty()) return;
+  const std::string spare = std::move(spares_.back());
+  spares_.pop_back();
+  std::error_code ignored;  // then it is a new file
+  std::filesystem::rename(spare, path_of(group), ignored);
 }
 
 // The store's writer hashes what it is given, and adds nothing that has another hash.
 IncomingGroups::State IncomingGroups::finish(const Hash256& group, uint64_t bytes) {
   if (!writer_) writer_.emplace(*store_);
-  const File file(path_of(group), O_RDONLY);
-  const auto content = [&](uint64_t offset, std::span<std::byte> out) { file.read(offset, out); };
+  const auto file = PartFile::open(path_of(group), group);
+  if (!file) fail(ErrorCode::kIo, "{}: it is gone", path_of(group));
+  const auto content = [&](uint64_t offset, std::span<std::byte> out) { file->read(offset, out); };
   try {
     if (damaged_.count(group))
       writer_->replace(group, bytes, content);
@@ -171,31 +141,38 @@ void IncomingGroups::flush() {
   writer_.reset();
   for (const Hash256& group : finished_) damaged_.erase(group);
   remove_stored();
+  for (const std::string& spare : std::exchange(spares_, {})) remove_file(spare);
 }
 
-// The store did not take what it was given last: of that there are the files, which the next have() adds.
+// What the store did not take of that which it was given has files, which the next have() adds.
 void IncomingGroups::forget_writer() {
   writer_.reset();
+  remove_stored();
   finished_.clear();
 }
 
 void IncomingGroups::remove_stored() {
   std::erase_if(finished_, [&](const Hash256& group) {
     if (!store_->contains(group) || damaged_.count(group)) return false;
-    remove_file(path_of(group));
+    const std::string spare = path_of(group) + kSpareSuffix;
+    if (::rename(path_of(group).c_str(), spare.c_str()) == 0) spares_.push_back(spare);
     return true;
   });
 }
 
 void IncomingGroups::keep_only(const std::set<Hash256>& wanted) {
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder_, error)) {
-    const std::string name = entry.path().filename().string();
+  remove_files([&](const std::string& name) {
     Hash256 group;
     const bool is_ours = name.size() == 2 * group.size() + std::strlen(kSuffix) && name.ends_with(kSuffix) &&
                          from_hex(name.substr(0, 2 * group.size()), group.bytes.data(), group.size());
-    if (is_ours && !wanted.count(group)) remove_file(entry.path().string());
-  }
+    return is_ours && !wanted.count(group);
+  });
+}
+
+void IncomingGroups::remove_files(const std::function<bool(const std::string& name)>& which) const {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_, error))
+    if (which(entry.path().filename().string())) remove_file(entry.path().string());
 }
 
 }  // namespace caravan

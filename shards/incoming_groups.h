@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -53,12 +54,15 @@ class IncomingGroups {
   State finish(const Hash256& group, uint64_t bytes);
   void forget_writer();
   void remove_stored();
+  void take_spare(const Hash256& group);
+  void remove_files(const std::function<bool(const std::string& name)>& which) const;
 
   const std::shared_ptr<ShardStore> store_;
   const std::string folder_;
   std::optional<ShardStore::Writer> writer_;
-  std::vector<Hash256> finished_;  // whose files go when the store has acknowledged them
-  std::set<Hash256> damaged_;      // in the store
+  std::vector<Hash256> finished_;    // whose files go when the store has acknowledged them
+  std::set<Hash256> damaged_;        // in the store
+  std::vector<std::string> spares_;  // files of groups that are stored, to be written over
   uint64_t written_bytes_ = 0;
 };
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <optional>
@@ -128,8 +129,10 @@ class ShardStore {
   uint64_t next_segment_ = 0;
 };
 
-// Adds groups; what was added is acknowledged by flush(), or by itself whenever a table is full. One thread.
-// Destroyed without flush(), it leaves nothing of the last table.
+// Adds groups; what was added is acknowledged by flush(), or by itself some time after a table is full: its
+// way to the disk is waited for on a thread of its own, while the next one is written. One thread. Destroyed
+// without flush(), it leaves nothing of the last table. What a full table met on its way is thrown by the
+// next call that fills one, or by flush(); none of its groups is then there.
 class ShardStore::Writer {
  public:
   explicit Writer(ShardStore& store);
@@ -152,7 +155,18 @@ class ShardStore::Writer {
  private:
   friend class ShardStore;
   class Chunks;
+  // A full table on its way to the disk.
+  struct Commit {
+    std::unique_ptr<BulkStore::Batch> batch;
+    uint64_t number = 0;
+    Segment segment;
+    std::future<void> done;
+  };
   void begin_segment();
+  void begin_commit();
+  void end_commit();
+  // In what is not acknowledged yet.
+  const Place* find_pending(const Hash256& group) const;
   bool holds(const SharedPiece& piece) const;
   // Whether or not the group is there. Returns its own bytes.
   uint64_t write(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared,
@@ -163,6 +177,7 @@ class ShardStore::Writer {
   uint64_t number_ = 0;
   uint32_t next_ordinal_ = 0;
   Segment segment_;
+  std::unique_ptr<Commit> commit_;
 };
 
 }  // namespace caravan

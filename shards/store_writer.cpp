@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <cstring>
+#include <future>
+#include <system_error>
 #include <utility>
 
 #include "base/check.h"
@@ -51,6 +53,11 @@ ShardStore::Writer::Writer(ShardStore& store) : store_(store) {
 }
 
 ShardStore::Writer::~Writer() {
+  try {
+    end_commit();
+  } catch (const Error& error) {
+    log_warning("{}", error.message());  // its groups are not there, and were not acknowledged
+  }
   if (!batch_) return;
   batch_.reset();
   try {
@@ -60,16 +67,21 @@ ShardStore::Writer::~Writer() {
   }
 }
 
+const ShardStore::Place* ShardStore::Writer::find_pending(const Hash256& group) const {
+  for (const Segment* segment : {&segment_, commit_ ? &commit_->segment : &segment_})
+    for (const auto& [hash, place] : segment->groups)
+      if (hash == group) return &place;
+  return nullptr;
+}
+
 bool ShardStore::Writer::has(const Hash256& group) const {
-  return store_.contains(group) || std::any_of(segment_.groups.begin(), segment_.groups.end(),
-                                               [&](const auto& entry) { return entry.first == group; });
+  return store_.contains(group) || find_pending(group) != nullptr;
 }
 
 // Whether the piece can be read from the other group, which must not lean on a third one.
 bool ShardStore::Writer::holds(const SharedPiece& piece) const {
   auto place = store_.find(piece.other);
-  for (const auto& [group, pending] : segment_.groups)
-    if (!place && group == piece.other) place = pending;
+  if (const Place* pending = find_pending(piece.other); !place && pending) place = *pending;
   return place && place->shared.empty() && piece.other_offset <= place->bytes &&
          piece.length <= place->bytes - piece.other_offset;
 }
@@ -129,15 +141,33 @@ uint64_t ShardStore::Writer::write(const Hash256& group, uint64_t bytes, std::ve
   if (found != group)
     fail(ErrorCode::kMalformed, "the bytes of group {} hash to {}", to_string(group), to_string(found));
   segment_.groups.emplace_back(group, std::move(place));
-  if (segment_.own_bytes >= store_.options_.table_bytes) flush();
+  if (segment_.own_bytes >= store_.options_.table_bytes) begin_commit();
   return own_bytes;
 }
 
+void ShardStore::Writer::begin_commit() {
+  end_commit();
+  auto commit = std::make_unique<Commit>(
+      Commit{std::exchange(batch_, nullptr), number_, std::exchange(segment_, {}), {}});
+  const auto work = [&store = store_, &what = *commit] {
+    what.batch->commit();
+    store.acknowledge(what.number, what.segment);
+  };
+  try {
+    commit->done = std::async(std::launch::async, work);
+    commit_ = std::move(commit);
+  } catch (const std::system_error&) {
+    work();  // no thread is to be had
+  }
+}
+
+void ShardStore::Writer::end_commit() {
+  if (const auto commit = std::exchange(commit_, nullptr)) commit->done.get();
+}
+
 void ShardStore::Writer::flush() {
-  if (!batch_) return;
-  const auto batch = std::exchange(batch_, nullptr);
-  batch->commit();
-  store_.acknowledge(number_, std::exchange(segment_, {}));
+  if (batch_) begin_commit();
+  end_commit();
 }
 
 }  // namespace caravan

@@ -71,10 +71,12 @@ TEST_F(IncomingTest, GoesOnAtTheNextByteAfterARestart) {
     const size_t count = 1 + random.below(6);
     uint64_t total = 0, appended = 0;
     std::vector<Hash256> hashes;
+    std::vector<uint64_t> sizes;
     for (size_t i = 0; i < count; ++i) {
       const Content content =
           content_of(seed * 100 + i, 1 + random.below(random.below(2) ? 3'000'000 : 3000));
       hashes.push_back(sha256(content));
+      sizes.push_back(content.size());
       total += content.size();
       uint64_t at = incoming_->have(hashes.back(), content.size());
       ASSERT_EQ(at, 0u);
@@ -91,12 +93,7 @@ TEST_F(IncomingTest, GoesOnAtTheNextByteAfterARestart) {
       }
     }
     EXPECT_EQ(appended, total);
-    for (size_t i = 0; i < count; ++i) {
-      const uint64_t size = store_->group_bytes(hashes[i]).value_or(0);
-      if (size == 0)
-        incoming_->have(hashes[i],
-                        std::filesystem::file_size(folder() + "/" + to_string(hashes[i]) + ".part"));
-    }
+    for (size_t i = 0; i < count; ++i) EXPECT_EQ(incoming_->have(hashes[i], sizes[i]), sizes[i]);
     incoming_->flush();
     for (size_t i = 0; i < count; ++i) EXPECT_EQ(sha256(stored(hashes[i])), hashes[i]);
     EXPECT_EQ(files(), 0u);
@@ -167,6 +164,38 @@ TEST_F(IncomingTest, AFullDiskIsAnErrorAndNothingIsLost) {
     incoming_->flush();
     EXPECT_TRUE(stored(hash) == content);
   }
+}
+
+TEST_F(IncomingTest, AFullTableThatDoesNotReachTheDiskIsAnErrorAndNothingIsLost) {
+  std::vector<Content> contents;
+  for (uint64_t i = 0; i < 3; ++i) contents.push_back(content_of(200 + i, 3'200'000));
+  commit_fault_ = MemoryBulk::Fault::kFull;
+  EXPECT_EQ(append(contents[0], sha256(contents[0]), 0, contents[0].size()), State::kWhole);
+  EXPECT_THROW(append(contents[1], sha256(contents[1]), 0, contents[1].size()), Error);
+  EXPECT_FALSE(store_->contains(sha256(contents[0])));
+  commit_fault_.reset();
+  for (const Content& content : contents) {
+    const uint64_t have = incoming_->have(sha256(content), content.size());
+    EXPECT_EQ(have, &content == &contents[2] ? 0 : content.size());
+    if (have == 0) append(content, sha256(content), 0, content.size());
+  }
+  incoming_->flush();
+  for (const Content& content : contents) EXPECT_TRUE(stored(sha256(content)) == content);
+  EXPECT_EQ(files(), 0u);
+}
+
+TEST_F(IncomingTest, TheFileOfAStoredGroupIsWrittenOver) {
+  for (uint64_t i = 0; i < 8; ++i) {
+    const Content content = content_of(300 + i, 4'000'000 - i * 100'000);
+    for (const uint64_t half : {0u, 1u})
+      append(content, sha256(content), half * content.size() / 2, content.size() / 2);
+    EXPECT_LE(files(), 3u) << "one on its way to the disk, one before it, a spare";
+  }
+  const Content begun = content_of(400, 100'000);
+  append(begun, sha256(begun), 0, 50'000);
+  start();
+  EXPECT_EQ(incoming_->have(sha256(begun), begun.size()), 50'000u);
+  EXPECT_EQ(files(), 1u) << "spares go with the process";
 }
 
 TEST_F(IncomingTest, BeginningsThatNobodyWantsGo) {
