@@ -32,12 +32,21 @@ KvMover::KvMover(BulkStore* store, KvArchive* archive, KvArchiveShape shape, con
       clock_(clock),
       counters_(counters),
       name_(std::move(name)) {
-  if (store_) threads_.emplace_back([this] { write_loop(); });
-  if (archive_) threads_.emplace_back([this] { archive_loop(); });
-  for (uint32_t i = 0; i < readers; ++i) threads_.emplace_back([this] { read_loop(); });
+  try {
+    if (store_) threads_.emplace_back([this] { write_loop(); });
+    if (archive_) threads_.emplace_back([this] { archive_loop(); });
+    for (uint32_t i = 0; i < readers; ++i) threads_.emplace_back([this] { read_loop(); });
+  } catch (...) {
+    end();
+    throw;
+  }
 }
 
 KvMover::~KvMover() {
+  end();
+}
+
+void KvMover::end() {
   {
     const Lock lock(mutex_);
     stopping_ = true;

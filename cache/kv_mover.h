@@ -97,6 +97,7 @@ class KvMover {
   };
   using Lock = std::unique_lock<std::mutex>;
 
+  void end();
   static std::vector<Write> take_batch(std::deque<Write>& queue);
   void write_loop();
   void archive_loop();

@@ -144,8 +144,13 @@ std::unique_ptr<PageReader> make_uring_reader(std::shared_ptr<const Source> sour
                                               uint32_t pieces_in_flight) {
   io_uring ring{};
   if (io_uring_queue_init(pieces_in_flight, &ring, 0) != 0) return nullptr;
-  return std::make_unique<UringReader>(std::move(source), std::move(files), std::move(done), pieces_in_flight,
-                                       ring);
+  try {
+    return std::make_unique<UringReader>(std::move(source), std::move(files), std::move(done),
+                                         pieces_in_flight, ring);
+  } catch (...) {
+    io_uring_queue_exit(&ring);  // no thread is to be had
+    throw;
+  }
 }
 
 }  // namespace caravan

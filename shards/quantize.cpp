@@ -4,6 +4,7 @@
 #include <cmath>
 #include <exception>
 #include <limits>
+#include <system_error>
 #include <thread>
 
 #include "base/check.h"
@@ -197,8 +198,14 @@ void share(uint32_t threads, uint64_t count, Body body) {
     }
   };
   std::vector<std::thread> workers;
-  for (uint32_t i = 1; i < threads; ++i) workers.emplace_back(run, i);
+  uint32_t next = 1;
+  try {
+    for (; next < threads; ++next) workers.emplace_back(run, next);
+  } catch (const std::system_error&) {
+    // The system has no more threads: the rest is done here.
+  }
   run(0);
+  for (; next < threads; ++next) run(next);
   for (std::thread& worker : workers) worker.join();
   for (const std::exception_ptr& error : errors)
     if (error) std::rethrow_exception(error);
