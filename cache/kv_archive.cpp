@@ -23,11 +23,17 @@ constexpr Duration kFirstOff = std::chrono::seconds(10), kLongestOff = std::chro
 constexpr Duration kPatience = std::chrono::milliseconds(100);
 // More serials than a process can have had on their way to disk when it died.
 constexpr uint64_t kSerialsOfOneDeath = 1024;
+constexpr uint64_t kBatchDenominator = 16;  // of the bound
 // From so many bytes on, reading was measured.
 constexpr uint64_t kMeasuredBytes = 1u << 20;
 
 uint64_t most_live(const KvArchiveOptions& options) {
   return options.limit.count / kLiveDenominator * kLiveNumerator;
+}
+
+// Of a batch, and so also of what is on disk twice while one is written again without its dead.
+uint64_t batch_room(const KvArchiveOptions& options) {
+  return options.limit.count / kBatchDenominator;
 }
 
 uint64_t serial_of(std::string_view key) {
@@ -304,6 +310,16 @@ void KvArchive::worked() {
 
 std::vector<KvArchive::Handle> KvArchive::write(const KvArchiveShape& shape, std::span<const Write> writes) {
   const std::lock_guard writing(write_mutex_);
+  const size_t most = std::max<uint64_t>(1, batch_room(options_) / disk_bytes(shape));
+  std::vector<Handle> handles;
+  for (size_t at = 0; at < writes.size(); at += most)
+    for (Handle& handle : write_batch(shape, writes.subspan(at, std::min(most, writes.size() - at))))
+      handles.push_back(std::move(handle));
+  return handles;
+}
+
+std::vector<KvArchive::Handle> KvArchive::write_batch(const KvArchiveShape& shape,
+                                                      std::span<const Write> writes) {
   std::vector<Handle> handles(writes.size());
   std::vector<Handle> before;  // what the new blocks continue stays meanwhile
   std::vector<size_t> chosen = choose(shape, writes, handles, before);
@@ -414,7 +430,8 @@ bool KvArchive::make_room(Lock& lock, uint64_t bytes) {
   crowded_ = index_.bytes() + bytes > most || index_.size() >= options_.most_blocks;
   if (crowded_) return false;
   const auto fits = [&] {
-    return batches_.bytes_live() + batches_.bytes_dead() + erasing_bytes_ + bytes <= options_.limit.count;
+    return batches_.bytes_live() + batches_.bytes_dead() + erasing_bytes_ + bytes + batch_room(options_) <=
+           options_.limit.count;
   };
   cleaned_.wait_for(lock, kPatience, [&] { return fits() || cannot_clean_; });
   return fits();

@@ -139,6 +139,7 @@ class KvArchive {
   void worked();
 
   // Of write().
+  std::vector<Handle> write_batch(const KvArchiveShape& shape, std::span<const Write> writes);
   std::vector<size_t> choose(const KvArchiveShape& shape, std::span<const Write> writes,
                              std::vector<Handle>& handles, std::vector<Handle>& before);
   void spend(Lock& lock, uint64_t bytes);

@@ -530,8 +530,8 @@ std::string flip_a_bit(const std::string& folder, uint64_t eighths) {
 // Nobody reads the block; the first that meets it is the compaction that cuts out what is dead beside it.
 TEST(KvArchive, ADamagedTableOfTheRealStoreCostsItsBatchAlone) {
   const SystemClock clock;
-  const KvArchiveShape shape = small_shape(0, {20'000, 20'000, 20'000});
-  const uint64_t block = 3 * (20'000 + kKvSealBytes), limit = 40 * block;
+  const KvArchiveShape shape = small_shape(0, {20'000});
+  const uint64_t block = 20'000 + kKvSealBytes, limit = 160 * block;
   for (const uint64_t eighths : {1, 6}) {
     const TemporaryFolder folder;
     std::string damaged;
@@ -542,21 +542,27 @@ TEST(KvArchive, ADamagedTableOfTheRealStoreCostsItsBatchAlone) {
       KvArchive archive(rocks.bulk("bulk.kv"), rocks.family("index"), clock,
                         {Bytes{limit}, std::nullopt, {}, "the archive"});
       if (life == 0) {
-        for (const auto& handle : write_chain(archive, 1, 16, {}, shape)) EXPECT_TRUE(handle);
+        for (const auto& handle : write_chain(archive, 1, 10, {}, shape)) EXPECT_TRUE(handle);
         damaged = flip_a_bit(folder.path(), eighths);
         continue;
       }
-      for (uint64_t session = 0; session < (life == 1 ? 14 : 2); ++session) {
+      // Beginnings are worth more than ends, so that parts of batches die.
+      const auto use_beginning = [&](uint64_t first) {
+        for (uint64_t use = 0; use < 12; ++use) archive.adopt(shape, numbered_tag(first + use % 3));
+      };
+      use_beginning(1);
+      for (uint64_t session = 0; session < (life == 1 ? 40 : 2); ++session) {
         const uint64_t first = 10'000 * life + 100 * session;
         const auto handles = write_chain(archive, first, first + 7, {}, shape);
         EXPECT_TRUE(handles.back()) << life << ": " << session;
+        use_beginning(first);
         archive.settle();
         EXPECT_LE(archive.status().bytes, limit);
         EXPECT_LE(rocks.bulk("bulk.kv")->bytes().count, limit + limit / 20) << life << ": " << session;
       }
       EXPECT_EQ(archive.counters().failures.value(), 0u);
-      EXPECT_GE(archive.status().blocks, 24u);
-      EXPECT_TRUE(reads_back(archive, numbered_tag(10'000 * life + (life == 1 ? 1300 : 100)), shape));
+      EXPECT_GE(archive.status().blocks, 96u);
+      EXPECT_TRUE(reads_back(archive, numbered_tag(10'000 * life + (life == 1 ? 3900 : 100)), shape));
       quarantined += archive.counters().quarantined.value();
     }
     EXPECT_GT(quarantined, 0u) << "it was met";
