@@ -87,6 +87,7 @@ class TableBatch final : public BulkStore::Batch {
     // Through the page cache, written back as it goes: a deeper queue than one direct write at a time.
     rocksdb::EnvOptions environment;
     environment.bytes_per_sync = 8u << 20;
+    environment.allow_fallocate = false;
     writer_ =
         std::make_unique<rocksdb::SstFileWriter>(environment, state_->database->GetOptions(handle_), handle_);
     check(writer_->Open(path_));
@@ -103,6 +104,7 @@ class TableBatch final : public BulkStore::Batch {
   }
   void commit() override {
     if (empty_) return;
+    require_room(state_->path);
     check(writer_->Finish());
     rocksdb::IngestExternalFileOptions options;
     options.move_files = true;
@@ -218,9 +220,7 @@ void Bulk::erase(std::span<const Range> ranges) {
     all->last = std::move(left->last);
   }
   if (!all) return;
-  rocksdb::WriteOptions synced;
-  synced.sync = true;
-  check(database.Write(synced, &marks));
+  write_to_log(*state_, marks);
   const rocksdb::Slice begin = slice(all->first), end = slice(all->last);
   rocksdb::CompactRangeOptions compact;
   compact.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;

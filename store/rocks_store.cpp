@@ -7,6 +7,7 @@
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
+#include <rocksdb/write_batch.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -37,25 +38,18 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kVersionWords = "caravan store ";
-// A list of files that has so many is written anew.
-constexpr uint64_t kMostListBytes = 64u << 20;
+// Of the list of tables, which grows with each change until it is written anew.
+constexpr uint64_t kLeastListBytes = 2u << 20, kMostListBytes = 64u << 20;
 
 rocksdb::Slice slice(std::string_view text) {
   return {text.data(), text.size()};
 }
 
-// A reader leaves the writer's logs alone.
-class NoLog : public rocksdb::Logger {
- public:
-  using rocksdb::Logger::Logv;
-  void Logv(const char*, va_list) override {}
-};
-
 // Hears of records that RocksDB leaves out of a log. It says so nowhere else when it is told to open a store
 // whatever its tables are like.
-class HearsOfDroppedRecords final : public NoLog {
+class HearsOfDroppedRecords final : public rocksdb::Logger {
  public:
-  using NoLog::Logv;
+  using rocksdb::Logger::Logv;
   void Logv(const char* format, va_list arguments) override {
     std::array<char, 512> line{};
     std::vsnprintf(line.data(), line.size(), format, arguments);
@@ -67,24 +61,20 @@ class HearsOfDroppedRecords final : public NoLog {
   std::string said_;
 };
 
-rocksdb::DBOptions database_options(RocksStore::Access access, bool direct) {
+rocksdb::DBOptions database_options(bool direct) {
   rocksdb::DBOptions options;
   options.create_if_missing = true;
   options.create_missing_column_families = true;
   options.max_background_jobs = 2;
   options.max_open_files = 512;
   options.max_file_opening_threads = 1;  // where a thread is refused, RocksDB ends the process
-  options.max_total_wal_size = 4u << 20;
-  options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
-  options.max_log_file_size = 1u << 20;
-  options.keep_log_file_num = 2;
-  // An archive of many small tables has a long list of them, which is written whole each time it outgrows
-  // this.
-  options.max_manifest_file_size = kMostListBytes;
+  options.max_total_wal_size = 1u << 20;
   options.stats_dump_period_sec = 0;
   options.stats_persist_period_sec = 0;
   options.use_direct_reads = direct;
-  if (access == RocksStore::Access::kRead) options.info_log = std::make_shared<NoLog>();
+  options.allow_fallocate = false;  // 4 MiB for a list of a few KiB, beside budgets of little more
+  options.info_log = log_to_ours();
+  options.info_log->SetInfoLogLevel(rocksdb::InfoLogLevel::WARN_LEVEL);
   // A record torn by a kill is the end of the log; damage before it is an error, never a silent loss.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   return options;
@@ -181,6 +171,14 @@ std::string listed_in(const std::string& path) {
   std::string name;
   std::ifstream(path + "/CURRENT") >> name;
   return name;
+}
+
+// How long the list may become. It is written whole each time it outgrows that, so there is room for three
+// more beside what is listed now; what is left of it lies beside budgets that may be small.
+uint64_t list_bytes(const std::string& path) {
+  std::error_code error;
+  const uint64_t now = fs::file_size(path + "/" + listed_in(path), error);
+  return error ? kLeastListBytes : std::clamp(4 * now, kLeastListBytes, kMostListBytes);
 }
 
 // Of the list's first bytes; nothing when it has fewer.
@@ -310,7 +308,7 @@ std::vector<std::string> family_names(const std::string& path, const std::vector
   std::vector<std::string> names;
   std::error_code error;
   if (fs::exists(path + "/CURRENT", error)) {
-    const auto listed = rocksdb::DB::ListColumnFamilies(database_options(access, false), path, &names);
+    const auto listed = rocksdb::DB::ListColumnFamilies(database_options(false), path, &names);
     if (!listed.ok()) fail_to_open(path, listed);
   }
   const auto add = [&names](const std::string& name) {
@@ -375,10 +373,14 @@ class Family final : public KeyValue {
     return value;
   }
   void put(std::string_view key, std::string_view value) override {
-    check(state_->database->Put(synced(), handle_, slice(key), slice(value)));
+    rocksdb::WriteBatch batch;
+    check(batch.Put(handle_, slice(key), slice(value)));
+    write_to_log(*state_, batch);
   }
   void erase(std::string_view key) override {
-    check(state_->database->Delete(synced(), handle_, slice(key)));
+    rocksdb::WriteBatch batch;
+    check(batch.Delete(handle_, slice(key)));
+    write_to_log(*state_, batch);
   }
   void scan(std::string_view prefix,
             const std::function<bool(std::string_view, std::string_view)>& visit) const override {
@@ -389,11 +391,6 @@ class Family final : public KeyValue {
   }
 
  private:
-  static rocksdb::WriteOptions synced() {
-    rocksdb::WriteOptions options;
-    options.sync = true;
-    return options;
-  }
   void check(const rocksdb::Status& status) const {
     if (!status.ok()) fail_status(state_->path, status);
   }
@@ -424,8 +421,9 @@ RocksStore::State::State() = default;
 RocksStore::State::~State() {
   if (!database) return;
   // A log has no sums over what is missing at its end; a table and the list of tables have. What a process
-  // acknowledged is in a table once it has ended in order.
-  if (access == Access::kWrite) {
+  // acknowledged is in a table once it has ended in order; but not where it may be lost, since RocksDB then
+  // tries without end on a disk that is full.
+  if (access == Access::kWrite && !may_lose && !log_is_torn && has_room(path)) {
     std::vector<rocksdb::ColumnFamilyHandle*> handles;
     for (const auto& [name, handle] : families) handles.push_back(handle);
     rocksdb::FlushOptions flush;
@@ -436,7 +434,7 @@ RocksStore::State::~State() {
   }
   for (const auto& [name, handle] : families) database->DestroyColumnFamilyHandle(handle);
   database->Close();
-  if (access == Access::kRead) return;
+  if (access == Access::kRead || !has_room(path)) return;
   try {
     write_note(path);
   } catch (const Error& error) {
@@ -450,6 +448,7 @@ RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>
   const std::string path = folder + "/store";
   state_->path = path;
   state_->access = access;
+  state_->may_lose = damage == Damage::kTolerated;
   if (access == Access::kWrite)
     make_folders(path);
   else if (!exists(folder))
@@ -460,8 +459,9 @@ RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>
   const std::vector<std::string> names = family_names(path, families, access);
   if (access == Access::kWrite) write_version(path);
   state_->direct = reads_directly(path);
-  Opening opening{path, access, database_options(access, state_->direct), {}};
+  Opening opening{path, access, database_options(state_->direct), {}};
   opening.options.paranoid_checks = damage != Damage::kTolerated;
+  opening.options.max_manifest_file_size = list_bytes(path);
   for (const std::string& name : names) opening.families.emplace_back(name, options_of(name));
   state_->compacted = listen_to_compaction(opening.options);
   std::vector<rocksdb::ColumnFamilyHandle*> handles;

@@ -1,8 +1,11 @@
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -281,6 +284,71 @@ TEST(RocksStore, AStoreThatWasNeverThereIsBegun) {
   EXPECT_FALSE(RocksStore::exists(folder.path()));
   RocksStore(folder.path(), {"pins"}).family("pins")->put("key", "value");
   EXPECT_EQ(RocksStore(folder.path(), {"pins"}).family("pins")->get("key"), "value");
+}
+
+uint64_t log_bytes(const std::string& folder) {
+  uint64_t most = 0;
+  for (const auto& entry : fs::directory_iterator(folder + "/store"))
+    if (entry.path().extension() == ".log") most = std::max<uint64_t>(most, entry.file_size());
+  return most;
+}
+
+// In a process of its own: a put is cut short on its way to the disk, then there is room again. Every key
+// that was put stands in the file `told`.
+[[noreturn]] void put_while_the_disk_refuses(const std::string& folder, RocksStore::Damage damage) {
+  ::signal(SIGXFSZ, SIG_IGN);
+  RocksStore store(folder, {"pins"}, RocksStore::Access::kWrite, damage);
+  const auto pins = store.family("pins");
+  std::ofstream told(folder + "/told");
+  const auto put = [&](const std::string& key, size_t bytes) {
+    try {
+      pins->put(key, std::string(bytes, 'v'));
+      told << key << std::endl;
+    } catch (const Error& error) {
+      told << "! " << error.message() << std::endl;
+    }
+  };
+  for (int i = 0; i < 20; ++i) put("before" + std::to_string(i), 100);
+  struct rlimit files {};
+  ::getrlimit(RLIMIT_FSIZE, &files);
+  struct rlimit small = files;
+  small.rlim_cur = log_bytes(folder) + 700;
+  ::setrlimit(RLIMIT_FSIZE, &small);
+  put("cut", 5000);
+  ::setrlimit(RLIMIT_FSIZE, &files);
+  ::usleep(300'000);  // RocksDB looks whether it can go on
+  for (int i = 0; i < 50; ++i) put("after" + std::to_string(i), 1500);
+  ::kill(::getpid(), SIGKILL);
+  std::abort();
+}
+
+TEST(RocksStore, WhatTheDiskRefusedOnceCostsNothingThatWasAcknowledged) {
+  for (const auto damage : {RocksStore::Damage::kRefused, RocksStore::Damage::kTolerated}) {
+    const TemporaryFolder folder;
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) put_while_the_disk_refuses(folder.path(), damage);
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status));
+    EXPECT_EQ(WTERMSIG(status), SIGKILL) << "it was ended by something else than this test";
+    RocksStore store(folder.path(), {"pins"}, RocksStore::Access::kWrite, damage);
+    std::ifstream told(folder.path() + "/told");
+    size_t acknowledged = 0, refused = 0;
+    std::string last;
+    for (std::string line; std::getline(told, line);) {
+      if (line.front() == '!') {
+        ++refused;
+        last = line;
+        continue;
+      }
+      ++acknowledged;
+      EXPECT_TRUE(store.family("pins")->get(line)) << line;
+    }
+    EXPECT_GE(acknowledged, 20u);
+    EXPECT_EQ(refused, 51u);
+    EXPECT_NE(last.find("start again"), std::string::npos) << last;
+  }
 }
 
 TEST(RocksStore, AFolderThatCannotBeWrittenNamesTheFlag) {
