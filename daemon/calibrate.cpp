@@ -199,6 +199,13 @@ Calibration load_or_measure(const Clock& clock, const std::string& state_folder,
   return calibration;
 }
 
+std::optional<Calibration> kept_calibration(const std::string& state_folder, const CalibrationKey& key) {
+  const std::optional<std::string> text = read_kept(state_folder + "/" + kFile);
+  std::optional<Calibration> kept = text ? parse_calibration(*text) : std::nullopt;
+  if (kept && kept->key != key) return std::nullopt;
+  return kept;
+}
+
 Calibration load_or_measure(const Clock& clock, const std::string& state_folder, const CalibrationKey& key,
                             bool force, const std::function<Measurements()>& measure) {
   const std::string path = state_folder + "/" + kFile;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/clock.h"
+#include "daemon/interruption.h"
 #include "offload/measurements.h"
 
 namespace caravan {
@@ -29,7 +30,7 @@ struct CalibrationOptions {
   std::string elsewhere;
   uint64_t scratch_bytes = 256u << 20;
   uint64_t store_bytes = 96u << 20;    // of a scratch store
-  uint64_t memory_bytes = 384u << 20;  // to read from; a process under a small budget gives less
+  uint64_t memory_bytes = 384u << 20;  // to read from
   double seconds_each = 0.15;          // of each measurement of the disk
 };
 
@@ -52,6 +53,9 @@ CalibrationKey calibration_key(const std::string& isa);
 Measurements measure_machine(const Clock& clock, const std::string& state_folder,
                              const CalibrationOptions& options, const CalibrationProgress& progress);
 
+// What is kept in the state folder, if it is of this key.
+std::optional<Calibration> kept_calibration(const std::string& state_folder, const CalibrationKey& key);
+
 // The measurements kept in the state folder, if they are this machine's and build's; else measures and keeps
 // them (a folder that cannot be written only costs the next start the same seconds). `force` measures in any
 // case. One process at a time measures in a folder.
@@ -63,8 +67,9 @@ Calibration load_or_measure(const Clock& clock, const std::string& state_folder,
 Calibration load_or_measure(const Clock& clock, const std::string& state_folder, const CalibrationKey& key,
                             bool force, const std::function<Measurements()>& measure);
 
-// Says on standard error what is measured, on a terminal in one line that is gone at the end; and the note.
-CalibrationProgress calibration_progress();
+// Says on standard error what is measured, on a terminal in one line that is gone at the end; throws
+// kCancelled once `interruption` came, so that scratch files go. And the note.
+CalibrationProgress calibration_progress(Interruption* interruption = nullptr);
 void print_note(const Calibration& calibration);
 
 // What is kept, as JSON text; nothing when the text is damaged, and an empty key when it is of another

@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/progress.h"
 #include "daemon/calibrate.h"
 #include "daemon/commands.h"
@@ -47,9 +48,10 @@ void print_table(const Calibration& calibration) {
 
 }  // namespace
 
-CalibrationProgress calibration_progress() {
+CalibrationProgress calibration_progress(Interruption* interruption) {
   const bool terminal = standard_error_is_terminal();
-  return [terminal](const std::string& what) {
+  return [terminal, interruption](const std::string& what) {
+    if (interruption && interruption->came()) fail(ErrorCode::kCancelled, "interrupted");
     if (what.empty() && terminal)
       std::fprintf(stderr, "\r\033[K");
     else if (!what.empty())
@@ -63,13 +65,15 @@ void print_note(const Calibration& calibration) {
 }
 
 int command_calibrate(const CommandLine& line) {
+  Interruption interruption;
   const SystemClock clock;
   CalibrationOptions options;
   options.isa = line.config.isa;
   options.file = line.model;
   // Who names a file wants its disk measured, whatever is kept.
-  const Calibration calibration = load_or_measure(clock, state_folder(line.config), options,
-                                                  line.force || !line.model.empty(), calibration_progress());
+  const Calibration calibration =
+      load_or_measure(clock, state_folder(line.config), options, line.force || !line.model.empty(),
+                      calibration_progress(&interruption));
   print_note(calibration);
   if (line.json) {
     std::printf("%s", calibration_text(calibration).c_str());

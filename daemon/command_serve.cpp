@@ -1,6 +1,7 @@
 // serve, join and demo.
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
@@ -11,6 +12,7 @@
 
 #include "base/error.h"
 #include "daemon/calibrate.h"
+#include "daemon/child_process.h"
 #include "daemon/commands.h"
 #include "daemon/defaults.h"
 #include "daemon/demo_tale.h"
@@ -74,6 +76,14 @@ std::string host_name() {
   return ::gethostname(name, sizeof name - 1) == 0 && name[0] ? name : "peer";
 }
 
+// Measuring takes hundreds of MiB, which are not to be this process's: its memory has a bound.
+void calibrate_apart(const Config& config, const std::string& state) {
+  if (kept_calibration(state, calibration_key(config.isa))) return;
+  ChildProcess child("calibrate", own_program(), {"calibrate", "--state", state, "--isa", config.isa},
+                     ChildProcess::Output::kNowhere);
+  while (!child.ended()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+}
+
 }  // namespace
 
 int command_join(const CommandLine& line) {
@@ -123,6 +133,7 @@ int command_serve(const CommandLine& line) {
   StateStores stores = open_state_stores(state_folder(line.config), false);
   // While nothing answers yet: it takes seconds, in which a signal ends the process at once.
   std::optional<Forecast> forecast;
+  if (line.config.calibrate) calibrate_apart(line.config, state_folder(line.config));
   if (line.config.calibrate)
     forecast = forecast_of(clock, line.config, manifest, read_spec(manifest), state_folder(line.config),
                            calibration_progress());

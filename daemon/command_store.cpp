@@ -27,7 +27,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kInterrupted = 130;
 // Left on the disk whatever is imported, at most: the system and the logs need some.
 constexpr uint64_t kDiskHeadroom = 64u << 20;
 constexpr uint64_t kDiskHeadroomShare = 64;

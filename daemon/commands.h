@@ -4,6 +4,9 @@
 
 namespace caravan {
 
+// The exit status after Ctrl-C.
+inline constexpr int kInterrupted = 130;
+
 // One function a sub-command; each returns the process's exit status and throws Error, which main prints.
 int command_run(const CommandLine& line);
 int command_serve(const CommandLine& line);

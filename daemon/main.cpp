@@ -71,6 +71,7 @@ int main(int argc, char** argv) {
   } catch (const std::exception&) {
     const caravan::Error error = caravan::caught_error();
     std::fprintf(stderr, "caravan: %s\n", error.what());
+    if (error.code() == caravan::ErrorCode::kCancelled) return caravan::kInterrupted;
     return error.code() == caravan::ErrorCode::kInvalidArgument ? 2 : 1;
   }
 }

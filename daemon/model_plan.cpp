@@ -183,10 +183,6 @@ ModelPlan plan_model(const Clock& clock, const Config& config, const Manifest& m
   calibration.isa = config.isa;
   std::error_code none;
   calibration.elsewhere = std::filesystem::temp_directory_path(none).string();
-  // Under a small budget the memory that is read to measure it stays small, too.
-  constexpr uint64_t kLeast = 64u << 20;
-  calibration.memory_bytes =
-      std::min(calibration.memory_bytes, std::max(kLeast, made.options.budgets.ram / 4));
   made.calibration = load_or_measure(clock, state_folder, calibration, false, progress);
   made.pages =
       model_pages(manifest, spec, {0, spec.unit_count()}, made.calibration.measurements, made.options);
