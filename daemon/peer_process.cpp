@@ -96,8 +96,10 @@ void PeerProcess::host(Manifest manifest, const Hash256& model) {
                                  reachable_endpoints(link_->endpoints()));
   if (fetch_) {
     node.stage->hello.fetches = true;
-    // More than its memory holds is not worth fetching.
-    node.stage->hello.memory_bytes = engine_->budget_limit().count;
+    // More than its memory holds is not worth fetching, and more than its disk holds cannot be.
+    const uint64_t memory = engine_->budget_limit().count, room = fetch_->room_bytes();
+    if (room < memory) log_info("offer_is_what_the_disk_holds bytes={} of={}", room, memory);
+    node.stage->hello.memory_bytes = std::min(memory, room);
   }
   driver_ = std::make_unique<NodeDriver>(loop_, clock_, std::move(node));
 }

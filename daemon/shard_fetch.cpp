@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -13,6 +14,9 @@
 namespace caravan {
 
 namespace {
+
+// On disk besides, while groups come: files of what is not whole, and tables on their way in.
+constexpr uintmax_t kOnTheWayBytes = 192u << 20;
 
 ShardFetcherOptions fetcher_options(const ShardFetch::Options& options) {
   ShardFetcherOptions out;
@@ -98,6 +102,19 @@ bool ShardFetch::has(UnitSpan units) const {
     if (unit >= units.first && unit < units.last && !store_->contains(record_->hashes[i])) return false;
   }
   return true;
+}
+
+uint64_t ShardFetch::room_bytes() const {
+  const std::set<Hash256> groups(record_->hashes.begin(), record_->hashes.end());
+  uint64_t here = 0;
+  for (const Hash256& group : groups) here += store_->group_bytes(group).value_or(0);
+  uint64_t more = std::numeric_limits<uint64_t>::max() - here;
+  if (options_.disk_limit)
+    more = std::min(more, *options_.disk_limit - std::min(*options_.disk_limit, store_->bytes().count));
+  std::error_code error;
+  const auto space = std::filesystem::space(options_.folder, error);
+  if (!error) more = std::min<uint64_t>(more, space.available - std::min(space.available, kOnTheWayBytes));
+  return here + more;
 }
 
 void ShardFetch::cancel() {

@@ -50,6 +50,16 @@ kill -9 "$peer"
 wait_for 20 "the ring without the peer" stages_are "$work/head" 1
 pass "what was fetched once is not fetched again: a peer with 1 KiB/s is back at once"
 
+# --- A small disk ---
+"$program" invite --state "$work/head" >"$work/ticket" 2>/dev/null
+join small --disk 3MiB
+wait_for 30 "the ring with the peer whose disk is small" stages_are "$work/head" 2
+[ "$(answer)" = "$alone" ] || give_up "the text changed with a small disk"
+[ "$(du -sk "$work/small/store" | cut -f1)" -le 3072 ] || give_up "the store is larger than --disk: $(du -sh "$work/small/store")"
+kill -9 "$peer"
+wait_for 20 "the ring without the peer" stages_are "$work/head" 1
+pass "a peer hosts the layers that its --disk holds"
+
 # --- A flipped byte on its disk ---
 flip_at() { # FILE OFFSET
   local byte
