@@ -48,6 +48,7 @@ inline constexpr size_t kMaxHeaderBytes = 64u << 10;           // a Cap'n Proto 
 inline constexpr size_t kMaxRowBytes = size_t{4} * kMaxWidth;  // one f32 row
 inline constexpr size_t kMaxFrameBytes = 160u << 20;           // encoded rows of one step
 inline constexpr uint32_t kMaxPeers = 256;                     // of one ring
+inline constexpr size_t kMaxEarlierCuts = 32;                  // of one model that a head remembers
 inline constexpr uint32_t kMaxNameBytes = 256;                 // of a peer, ring or model
 inline constexpr uint32_t kMaxQueuedMessages = 1024;           // towards one neighbour
 

@@ -356,7 +356,7 @@ void Head::finish(Pipeline::Finished finished, Time now) {
   }
   if (canaries_ == 0 || --canaries_ > 0) return;
   const auto& assign = *ring_.assignment();
-  ring_.canary_returned();
+  if (ring_.canary_returned()) actions_.emplace_back(KeepCuts{ring_.earlier_cuts()});
   useless_canaries_ = 0;
   growing_ = false;
   for (const RouteStage& stage : assign.route) probation_.worked(stage.peer);

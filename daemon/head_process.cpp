@@ -108,7 +108,12 @@ HeadProcess::~HeadProcess() {
 }
 
 void HeadProcess::start() {
-  driver_->start({options_.link, stage_runner_.get(), head_runner_.get()});
+  NodeDriver::Parts parts{options_.link, stage_runner_.get(), head_runner_.get()};
+  if (options_.kept)
+    parts.keep_cuts = [this](const KeepCuts& keep) {
+      save_cuts(*options_.kept, engine_->manifest().fingerprint(), keep.cuts);
+    };
+  driver_->start(std::move(parts));
 }
 
 HeadOptions HeadProcess::head_options(const Config& config, Random& random) const {
@@ -121,6 +126,7 @@ HeadOptions HeadProcess::head_options(const Config& config, Random& random) cons
   ring.weights = engine_->weights_id();
   ring.layers = layer_costs(*engine_, context_);
   ring.mode = options_.cut;
+  if (options_.kept) ring.earlier = load_cuts(*options_.kept, ring.model, engine_->spec().layer_count());
   ring.min_peers = options_.min_peers;
   ring.codec = codec_;
   ring.kv_type = static_cast<uint8_t>(engine_->options().kv_type);

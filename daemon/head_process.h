@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/config.h"
+#include "base/key_value.h"
 #include "base/random.h"
 #include "daemon/compute_thread.h"
 #include "daemon/end_within.h"
@@ -25,9 +26,10 @@ struct HeadProcessOptions {
   Link* link = nullptr;     // none: no other peers
   bool host_layers = true;  // this process takes layers too
   CutMode cut = CutMode::kByCost;
-  uint32_t min_peers = 1;  // stages that must be there before the first ring
-  uint32_t sharers = 1;    // processes of this kind on the machine
-  bool awaited = false;    // as RingOptions::awaited
+  uint32_t min_peers = 1;                    // stages that must be there before the first ring
+  uint32_t sharers = 1;                      // processes of this kind on the machine
+  bool awaited = false;                      // as RingOptions::awaited
+  std::shared_ptr<KeyValue> kept = nullptr;  // how rings were cut; none: no ring comes again
 };
 
 // A head with all that belongs to it: model, compute thread, runners, control objects, and the service on

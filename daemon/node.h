@@ -12,7 +12,7 @@
 namespace caravan {
 
 using NodeAction = std::variant<ConnectPeer, DisconnectPeer, SendMessage, StagePlan, RunSteps, ReleaseStage,
-                                FetchUnits, FindArchived, EmbedJob, OutputJob>;
+                                FetchUnits, FindArchived, EmbedJob, OutputJob, KeepCuts>;
 
 struct NodeOptions {
   PeerKey self;
@@ -27,6 +27,8 @@ struct NodeOptions {
 //   StagePlan, RunSteps, ReleaseStage, FetchUnits -> StageRunner prepare, submit, release, fetch
 //   FindArchived                              -> StageRunner find_archived, and its answer to on() at once
 //   EmbedJob, OutputJob                       -> HeadRunner
+//   KeepCuts                                  -> what outlives the process, for RingOptions::earlier of the
+//   next
 // and calls tick() no later than next_tick().
 class Node {
  public:

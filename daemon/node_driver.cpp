@@ -15,7 +15,7 @@ NodeDriver::~NodeDriver() {
 }
 
 void NodeDriver::start(Parts parts) {
-  parts_ = parts;
+  parts_ = std::move(parts);
   node_.start(clock_.now());
   settle();
 }
@@ -96,9 +96,11 @@ void NodeDriver::perform(NodeAction action) {
         } else if constexpr (std::is_same_v<What, EmbedJob>) {
           CHECK(parts_->head_runner != nullptr);
           parts_->head_runner->embed(std::move(what));
-        } else {
-          static_assert(std::is_same_v<What, OutputJob>);
+        } else if constexpr (std::is_same_v<What, OutputJob>) {
           parts_->head_runner->output(std::move(what));
+        } else {
+          static_assert(std::is_same_v<What, KeepCuts>);
+          if (parts_->keep_cuts) parts_->keep_cuts(what);
         }
       },
       std::move(action));

@@ -19,9 +19,10 @@ namespace caravan {
 class NodeDriver {
  public:
   struct Parts {
-    Link* link = nullptr;                 // none: a process alone
-    StageRunner* stage_runner = nullptr;  // when the node hosts stages
-    HeadRunner* head_runner = nullptr;    // when it heads a ring
+    Link* link = nullptr;                                      // none: a process alone
+    StageRunner* stage_runner = nullptr;                       // when the node hosts stages
+    HeadRunner* head_runner = nullptr;                         // when it heads a ring
+    std::function<void(const KeepCuts&)> keep_cuts = nullptr;  // none: they go with the process
   };
   NodeDriver(EventLoop& loop, const Clock& clock, NodeOptions options);
   ~NodeDriver();

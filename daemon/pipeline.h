@@ -12,12 +12,13 @@
 #include "base/ids.h"
 #include "daemon/head_runner.h"
 #include "daemon/scheduler.h"
+#include "peers/earlier_cuts.h"
 #include "peers/stage_host.h"
 #include "proto/messages.h"
 
 namespace caravan {
 
-using HeadAction = std::variant<ConnectPeer, DisconnectPeer, SendMessage, EmbedJob, OutputJob>;
+using HeadAction = std::variant<ConnectPeer, DisconnectPeer, SendMessage, EmbedJob, OutputJob, KeepCuts>;
 
 // The steps of one epoch on their way: tokens are embedded, the step travels the ring, answered rows become
 // results. Steps leave in the order of their numbers, whatever takes longer in between.

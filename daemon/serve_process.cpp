@@ -25,12 +25,13 @@ ServeProcess::ServeProcess(EventLoop& loop, const Clock& clock, Random& random, 
                            LoadProgress progress)
     : loop_(loop) {
   const std::string state = state_folder(config);
-  pins_ = std::make_unique<Pins>(std::move(stores.pins));
+  pins_ = std::make_unique<Pins>(stores.pins);
   keys_ = load_or_create_keys(state, random);
   make_link(config, clock, random);
   HeadProcessOptions options;
   options.self = keys_.public_key;
   options.link = link_.get();
+  options.kept = std::move(stores.pins);
   head_ = std::make_unique<HeadProcess>(loop, clock, random, config, std::move(manifest), options,
                                         std::move(progress));
   shards_ = std::make_unique<ShardService>(loop, clock, std::move(stores.shards), head_->engine().manifest(),

@@ -108,8 +108,11 @@ double slowest_stage_ns(const std::vector<LayerCost>& layers, const std::vector<
   const Sums sums(layers);
   const std::vector<double> times = layer_times(peers);
   double slowest = 0;
-  for (size_t p = 0; p < spans.size(); ++p)
-    slowest = std::max(slowest, (sums.work[spans[p].last - 1] - sums.work[spans[p].first - 1]) * times[p]);
+  for (size_t p = 0; p < spans.size(); ++p) {
+    const size_t first = spans[p].first - 1, last = spans[p].last - 1;
+    if (!sums.fits(first, last, peers[p].memory_bytes)) return std::numeric_limits<double>::infinity();
+    slowest = std::max(slowest, (sums.work[last] - sums.work[first]) * times[p]);
+  }
   return slowest;
 }
 

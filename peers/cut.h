@@ -29,7 +29,8 @@ std::vector<UnitSpan> cut_by_cost(const std::vector<LayerCost>& layers, const st
 // the peers past the number of layers get none. Memory is still respected: nothing when it does not fit.
 std::vector<UnitSpan> cut_evenly(const std::vector<LayerCost>& layers, const std::vector<PeerOffer>& peers);
 
-// Nanoseconds of the slowest stage of a cut, for one row.
+// Nanoseconds of the slowest stage of a cut, for one row; infinite when a span does not fit its peer's
+// memory. The spans may be in any order.
 double slowest_stage_ns(const std::vector<LayerCost>& layers, const std::vector<PeerOffer>& peers,
                         const std::vector<UnitSpan>& spans);
 

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "peers/contract.h"
 #include "peers/cut.h"
+#include "peers/earlier_cuts.h"
 #include "peers/membership.h"
 #include "peers/stage_host.h"
 #include "proto/messages.h"
@@ -30,7 +31,8 @@ struct RingOptions {
   Hash256 weights;                // of the head, as Hello has it
   std::vector<LayerCost> layers;  // units 1 to L
   CutMode mode = CutMode::kByCost;
-  uint32_t min_peers = 1;  // that must be there before the first ring
+  std::vector<EarlierCut> earlier = {};  // of this model, the newest first: whole, as decode_cuts gives them
+  uint32_t min_peers = 1;                // that must be there before the first ring
   CodecId codec = CodecId::kBf16;
   uint8_t kv_type = 0;
   uint32_t context = 0;
@@ -55,14 +57,14 @@ class Ring {
     kReady,    // the canary came back
   };
 
-  explicit Ring(RingOptions options) : options_(std::move(options)) {}
+  explicit Ring(RingOptions options) : options_(std::move(options)), earlier_(options_.earlier) {}
 
   // Makes an epoch if there is none and the members can cover the layers; else keeps the reason.
   void form(const std::vector<const Member*>& members, Time now);
   // The stages that these members would make; none when they do not hold the layers.
   std::vector<RouteStage> route(const std::vector<const Member*>& members) const;
   // Whether other members than the route's would make a better ring: more even, or the slowest stage 10 %
-  // faster.
+  // faster, or merely faster if it was the ring of just these members before.
   bool could_grow(const std::vector<const Member*>& members) const;
 
   // What stages say. True when it counted (a message of another epoch does not).
@@ -71,7 +73,9 @@ class Ring {
   void tick(Time now);
   Time next_tick() const;
 
-  void canary_returned();
+  // Whether earlier_cuts() changed by that, and should be kept.
+  bool canary_returned();
+  const std::vector<EarlierCut>& earlier_cuts() const { return earlier_; }
   // Releases every stage, `lost` excepted; the next form() waits for the backoff.
   void fail(std::string reason, Time now, std::optional<PeerKey> lost = std::nullopt);
   // Ends the epoch without blame, to form another one at once.
@@ -110,7 +114,16 @@ class Ring {
     bool agreed = false;  // the stage's hash came and is equal
     bool known = false;   // the stage has seen ours equal
   };
-  std::vector<UnitSpan> cut(const std::vector<PeerOffer>& offers) const;
+  struct Choice {
+    std::vector<const Member*> members;  // in the ring's order
+    std::vector<UnitSpan> spans;         // theirs, some of them empty; none when the layers do not fit
+    double slowest_ns = 0;               // of one row
+    bool is_earlier = false;             // the ring of just these members had this cut before
+  };
+  Choice choose(const std::vector<const Member*>& members) const;
+  Choice choose_best(const std::vector<const Member*>& members) const;
+  std::optional<Choice> choose_earlier(const std::vector<const Member*>& members) const;
+  static std::vector<RouteStage> stages_of(const Choice& choice);
   void send_contract(uint32_t edge);
   void agree_if_complete();
   void release(const std::string& reason, std::optional<PeerKey> lost);
@@ -129,9 +142,11 @@ class Ring {
   bool formed_ = false;  // once ready: fewer than min_peers may then go on
   std::optional<Time> retry_at_;
   Duration backoff_{};
+  std::vector<EarlierCut> earlier_;  // the newest first
 
   std::optional<Assign> assign_;
-  std::vector<PeerOffer> offers_;  // of the route's stages
+  EarlierCut cut_;         // of assign_
+  double slowest_ns_ = 0;  // that it was chosen for
   Hash256 contract_;
   std::vector<Stage> stages_;
   Edge first_, last_;

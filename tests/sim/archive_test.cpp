@@ -114,6 +114,70 @@ TEST(ArchiveTest, EachPeerGetsItsLayersAgainInWhateverOrderTheyComeBack) {
   EXPECT_EQ(world.counts().loads, 1u);
 }
 
+// Peers that are alike measure themselves a little differently in each life. The head forms a ring alone, and
+// takes in one peer after the other as they come.
+TEST(ArchiveTest, EachPeerGetsItsLayersAgainThoughItMeasuresItselfAnew) {
+  int moved = 0;
+  for (const bool keeps_cuts : {true, false}) {
+    for (uint64_t seed = 1; seed <= 20; ++seed) {
+      SimConfig config = archiving(1);
+      config.seed = seed;
+      config.head_hosts_stage = true;
+      config.mode = CutMode::kByCost;
+      config.layers = 22;
+      config.row_time = microseconds(100);
+      config.measured_off = 0.04;
+      config.keeps_cuts = keeps_cuts;
+      Caravan world(config);
+      std::vector<uint32_t> order = {0, 1, 2, 3};
+      SeededRandom random(seed);
+      const auto start_all = [&] {
+        for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
+        for (const uint32_t process : order) {
+          world.SimWorld::start(process);
+          world.run_until(world.now() + milliseconds(random.below(3000)));
+        }
+        world.start({0, 1, 2, 3});
+      };
+      start_all();
+      const std::vector<RouteStage> route = world.head().ring().assignment()->route;
+      world.ask(prompt(300));
+      world.kill({0, 1, 2, 3});
+      start_all();
+      world.ask(prompt(300));
+      if (!keeps_cuts) {
+        moved += world.counts().loads == 0;
+        continue;
+      }
+      for (size_t stage = 0; stage < route.size(); ++stage)
+        EXPECT_EQ(world.head().ring().assignment()->route[stage].span, route[stage].span) << "seed " << seed;
+      EXPECT_EQ(world.counts().loads, 1u) << "seed " << seed;
+    }
+  }
+  EXPECT_GT(moved, 5) << "without the earlier cut nothing is found either way: this proves nothing";
+}
+
+TEST(ArchiveTest, APeerThatComesBackGetsItsLayersAgain) {
+  SimConfig config = archiving(1);
+  config.head_hosts_stage = true;
+  config.mode = CutMode::kByCost;
+  config.layers = 22;
+  config.row_time = microseconds(100);
+  config.measured_off = 0.04;
+  for (config.seed = 1; config.seed <= 10; ++config.seed) {
+    Caravan world(config);
+    world.start({0, 1, 2});
+    world.ask(prompt(300));
+    world.kill({2});
+    ASSERT_TRUE(world.run_until(world.now() + seconds(60), [&] { return world.head().ready(); }));
+    world.ask(prompt(300));
+    world.start({0, 1, 2});
+    const uint64_t loads = world.counts().loads;
+    world.ask(prompt(300));
+    EXPECT_EQ(world.counts().loads, loads + 1) << "seed " << config.seed;
+  }
+}
+
 TEST(ArchiveTest, AHeadThatHostsAStageAsksItself) {
   SimConfig config = archiving(2);
   config.head_hosts_stage = true;

@@ -54,6 +54,7 @@ HeadOptions SimWorld::head_options(uint64_t life) const {
   options.ring.numerics_class = "simulated";
   options.ring.layers.assign(config_.layers, {1, 1});
   options.ring.mode = config_.mode;
+  if (!cuts_.empty()) options.ring.earlier = decode_cuts(cuts_, config_.layers);
   options.ring.min_peers = config_.min_peers;
   options.ring.codec = config_.codec;
   options.probes.timeout = config_.probe_timeout;
@@ -87,7 +88,9 @@ NodeOptions SimWorld::options_of(uint32_t process, uint64_t life) const {
   stage.hello.layers = config_.layers;
   stage.hello.incarnation = life << 32;
   stage.hello.memory_bytes = config_.peer_memory;
-  stage.hello.layer_ns = static_cast<uint64_t>(config_.row_time.count());
+  SeededRandom noise(mix64(config_.seed * 1009 + process) + life);
+  const double measured = 1 + config_.measured_off * (2 * noise.unit() - 1);
+  stage.hello.layer_ns = static_cast<uint64_t>(static_cast<double>(config_.row_time.count()) * measured);
   stage.hello.fetches = config_.fetching.count(process) > 0;
   options.stage = stage;
   return options;
@@ -261,6 +264,10 @@ void SimWorld::act(uint32_t index, StagePlan& plan) {
   deliver_at(now_ + load, index, [this, plan](Node& node) {
     node.on(StagePrepared{plan.ring, plan.epoch, config_.kv_blocks, {}}, now_);
   });
+}
+
+void SimWorld::act(uint32_t, KeepCuts& keep) {
+  if (config_.keeps_cuts) cuts_ = encode_cuts(keep.cuts);
 }
 
 Duration SimWorld::fetch(uint32_t index, UnitSpan span) {

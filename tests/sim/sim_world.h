@@ -24,6 +24,9 @@ struct SimConfig {
   uint64_t seed = 1;
   uint32_t layers = 6;
   CutMode mode = CutMode::kEven;
+  // In each life a process measures row_time up to this share off.
+  double measured_off = 0;
+  bool keeps_cuts = true;  // the head's state folder outlives it
   uint32_t min_peers = 1;
   bool head_hosts_stage = false;
   uint32_t vocabulary = 50;
@@ -158,6 +161,7 @@ class SimWorld {
   Duration fetch(uint32_t process, UnitSpan span);
   void act(uint32_t process, EmbedJob& action);
   void act(uint32_t process, OutputJob& action);
+  void act(uint32_t process, KeepCuts& action);
   void finish_step(uint32_t process, const Step& step, Duration compute, Duration queue);
 
   void try_connect(uint32_t from, uint32_t to);
@@ -177,6 +181,7 @@ class SimWorld {
   std::priority_queue<Event> queue_;
   std::map<uint32_t, Process> processes_;
   std::map<uint32_t, HashArchive> archives_;
+  std::string cuts_;  // as the head keeps them
   std::map<std::pair<uint32_t, uint32_t>, Connection> connections_;
   std::vector<SimRequest> requests_;
 };
