@@ -76,6 +76,13 @@ std::string host_name() {
   return ::gethostname(name, sizeof name - 1) == 0 && name[0] ? name : "peer";
 }
 
+// Why a head without peers does not run the model, if so.
+std::string too_small_alone(const Config& config, const Manifest& manifest) {
+  const ModelSpec spec = read_spec(manifest);
+  const EngineOptions options = engine_options(config, 1);
+  return small_budgets({config, manifest, spec, options, context_of(config, spec), 0});
+}
+
 // Measuring takes hundreds of MiB, which are not to be this process's: its memory has a bound.
 void calibrate_apart(const Config& config, const std::string& state) {
   if (kept_calibration(state, calibration_key(config.isa))) return;
@@ -131,6 +138,7 @@ int command_serve(const CommandLine& line) {
   Manifest manifest = open();
   // First of all: a folder that another process holds is told before anything is measured.
   StateStores stores = open_state_stores(state_folder(line.config), false);
+  const std::string alone = too_small_alone(line.config, manifest);
   // While nothing answers yet: it takes seconds, in which a signal ends the process at once.
   std::optional<Forecast> forecast;
   if (line.config.calibrate) calibrate_apart(line.config, state_folder(line.config));
@@ -158,6 +166,10 @@ int command_serve(const CommandLine& line) {
   std::printf("API at http://%s (generates once the ring is ready), peers join at %s; Ctrl-C ends\n",
               serve.api_address().c_str(), serve.wire_addresses().c_str());
   std::fflush(stdout);
+  if (!alone.empty()) {
+    std::fprintf(stderr, "note: %s; it waits for peers\n", alone.c_str());
+    std::fflush(stderr);
+  }
   end_on_signal(loop, kHeadPatience, serve.head().saving());
   if (line.until_eof) watch_standard_input(loop, serve.head().saving()).detach();
   serve.start();
