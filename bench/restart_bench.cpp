@@ -173,8 +173,8 @@ class RestartBenchRun {
     options_.step(fmt::format("a prompt of {} tokens, seen for the first time", result_.prompt_tokens));
     Server server(loop_, options_, folder_, context());
     if (!server.status().kv_archive.on)
-      fail(ErrorCode::kInvalidArgument,
-           "the server keeps no archive: --archive is 0, or the disk of {} has no room for one", folder_);
+      fail(ErrorCode::kInvalidArgument, "the server keeps no archive: the disk of {} has no room for one",
+           folder_);
     const Answer first = server.ask(clock_, kFirst, result_.prompt_tokens, spec_.vocabulary);
     result_.cold = first.seconds;
     choices_ = first.choices;

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "daemon/api_access.h"
 #include "daemon/calibrate.h"
 #include "daemon/child_process.h"
 #include "daemon/commands.h"
@@ -134,9 +135,10 @@ int command_serve(const CommandLine& line) {
   SystemRandom random;
   EventLoop loop;
   LoadReport load(clock);
+  // What is refused, and a folder that another process holds, is told before anything is measured.
+  require_key_beyond_loopback(parse_host_port(line.config.api, "--api"), line.config.api_key);
   const auto open = [&line] { return open_model(line.model, line.config, line.library); };
   Manifest manifest = open();
-  // First of all: a folder that another process holds is told before anything is measured.
   StateStores stores = open_state_stores(state_folder(line.config), false);
   const std::string alone = too_small_alone(line.config, manifest);
   // While nothing answers yet: it takes seconds, in which a signal ends the process at once.
