@@ -11,6 +11,7 @@
 #include "store/memory_store.h"
 #include "tests/cache/archive_support.h"
 #include "tests/cache/tale.h"
+#include "tests/support/sanitized.h"
 
 namespace caravan {
 namespace {
@@ -415,7 +416,7 @@ void stress(uint64_t seed, const Disks& disks, StressCounts& counts, HandClock& 
 TEST(ArchivedCacheStress, SequencesReadWhatWasWrittenOverFourLives) {
   StressCounts counts;
   HandClock clock;
-  for (uint64_t seed = 1; seed <= 16; ++seed) {
+  for (uint64_t seed = 1; seed <= test::fewer(16); ++seed) {
     const Disks disks{std::make_shared<MemoryBulk>(), std::make_shared<MemoryBulk>(),
                       std::make_shared<MemoryStore>()};
     stress(seed, disks, counts, clock, seed % 2 ? kLimit : Bytes{600'000});
@@ -423,14 +424,14 @@ TEST(ArchivedCacheStress, SequencesReadWhatWasWrittenOverFourLives) {
   }
   EXPECT_EQ(counts.failures, 0u);
   EXPECT_LT(counts.gone, counts.loads / 4);
-  EXPECT_GT(counts.loads, 100u);
-  EXPECT_GT(counts.loaded_blocks, 300u);
+  EXPECT_GT(counts.loads, test::fewer(100));
+  EXPECT_GT(counts.loaded_blocks, test::fewer(300));
 }
 
 TEST(ArchivedCacheStress, AFailingDiskCostsRecomputingAndNothingElse) {
   StressCounts counts;
   HandClock clock;
-  for (uint64_t seed = 1; seed <= 24; ++seed) {
+  for (uint64_t seed = 1; seed <= test::fewer(24); ++seed) {
     std::atomic<uint64_t> operations{0};
     std::atomic<bool> fails{true};
     const auto inject = [&](Operation operation, std::string_view) {
@@ -457,8 +458,8 @@ TEST(ArchivedCacheStress, AFailingDiskCostsRecomputingAndNothingElse) {
     }
     if (testing::Test::HasFailure()) FAIL() << "seed " << seed;
   }
-  EXPECT_GT(counts.failures, 20u) << "the faults were felt";
-  EXPECT_GT(counts.loads, 100u);
+  EXPECT_GT(counts.failures, test::fewer(20)) << "the faults were felt";
+  EXPECT_GT(counts.loads, test::fewer(100));
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "cache/kv_value.h"
 #include "store/rocks_store.h"
 #include "tests/cache/archive_support.h"
+#include "tests/support/sanitized.h"
 #include "tests/support/temporary_folder.h"
 
 namespace caravan {
@@ -487,11 +488,11 @@ void die_at(uint64_t operation, uint64_t seed, uint64_t& acknowledged, uint64_t&
 
 TEST(KvArchive, LosesNothingAcknowledgedWhereverItDies) {
   uint64_t acknowledged = 0, inside = 0;
-  for (uint64_t seed = 1; seed <= 12; ++seed)
+  for (uint64_t seed = 1; seed <= test::fewer(12); ++seed)
     for (uint64_t operation = 0; operation < 60; operation += 1 + seed % 5)
       die_at(operation * (1 + seed % 3), seed, acknowledged, inside);
-  EXPECT_GT(acknowledged, 1000u);
-  EXPECT_GT(inside, 50u);
+  EXPECT_GT(acknowledged, test::fewer(1000));
+  EXPECT_GT(inside, test::fewer(50));
 }
 
 TEST(KvArchive, TheRealStoreDoesTheSame) {

@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "base/random.h"
 #include "tests/support/fake_device.h"
+#include "tests/support/sanitized.h"
 
 namespace caravan {
 namespace {
@@ -55,7 +56,7 @@ TEST(KvCache, RefusesWhatItCannotHold) {
 
 // Random opens, forks, growth, cuts and closes against plain vectors of what each sequence should read.
 TEST(KvCache, KeepsEverySequenceApart) {
-  for (uint64_t seed = 0; seed < 20; ++seed) {
+  for (uint64_t seed = 0; seed < test::fewer(20); ++seed) {
     SeededRandom random(seed);
     FakeDevice device;
     Budget budget("ram", Bytes{16 << 20});

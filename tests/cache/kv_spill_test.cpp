@@ -18,6 +18,7 @@
 #include "store/rocks_store.h"
 #include "tests/cache/tale.h"
 #include "tests/support/fake_device.h"
+#include "tests/support/sanitized.h"
 #include "tests/support/temporary_folder.h"
 
 namespace caravan {
@@ -215,18 +216,18 @@ void stress(BulkStore& store, uint64_t seed, int steps, uint64_t& failures, uint
 
 TEST(KvSpill, SequencesReadWhatTheyWroteWithTwoToThirteenFrames) {
   uint64_t failures = 0, rows = 0;
-  for (uint64_t seed = 1; seed <= 12; ++seed) {
+  for (uint64_t seed = 1; seed <= test::fewer(12); ++seed) {
     MemoryBulk store;
     stress(store, seed, 150, failures, rows);
     if (HasFatalFailure()) FAIL() << "seed " << seed;
   }
   EXPECT_EQ(failures, 0u);
-  EXPECT_GT(rows, 5000u);
+  EXPECT_GT(rows, test::fewer(5000));
 }
 
 TEST(KvSpill, AFailingDiskHarmsNobodyWhoDoesNotNeedIt) {
   uint64_t failures = 0, rows = 0;
-  for (uint64_t seed = 1; seed <= 24; ++seed) {
+  for (uint64_t seed = 1; seed <= test::fewer(24); ++seed) {
     std::atomic<uint64_t> operations{0};
     MemoryBulk store([&](Operation operation, std::string_view) {
       const uint64_t n = mix64(seed * 1000003 + operations++);
@@ -239,8 +240,8 @@ TEST(KvSpill, AFailingDiskHarmsNobodyWhoDoesNotNeedIt) {
     stress(store, seed, 100, failures, rows);
     if (HasFatalFailure()) FAIL() << "seed " << seed;
   }
-  EXPECT_GT(failures, 20u) << "the faults were felt";
-  EXPECT_GT(rows, 5000u);
+  EXPECT_GT(failures, test::fewer(20)) << "the faults were felt";
+  EXPECT_GT(rows, test::fewer(5000));
 }
 
 TEST(KvSpill, TheRealStoreDoesTheSame) {

@@ -10,6 +10,7 @@
 
 #include "base/random.h"
 #include "store/memory_store.h"
+#include "tests/model/law_models.h"
 #include "tests/support/test_model.h"
 
 namespace caravan {
@@ -48,7 +49,7 @@ class ArchiveLaws : public testing::TestWithParam<std::string> {};
 
 // With few frames and many, f32 and f16, and for another cut of the layers.
 TEST_P(ArchiveLaws, BlocksFromTheArchiveGiveTheSameBits) {
-  const Manifest manifest = read_manifest(std::string(CARAVAN_SOURCE_DIR) + GetParam());
+  const Manifest manifest = test::law_model(GetParam());
   const uint32_t vocabulary = read_spec(manifest).vocabulary;
   for (const KvType type : {KvType::kF32, KvType::kF16}) {
     SeededRandom random(8);
@@ -90,9 +91,8 @@ TEST_P(ArchiveLaws, BlocksFromTheArchiveGiveTheSameBits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, ArchiveLaws,
-                         testing::Values("/configs/demo/demo.gguf", "/tests/reference/cases/qwen3_moe"),
-                         [](const auto& which) { return which.index == 0 ? "demo" : "experts"; });
+INSTANTIATE_TEST_SUITE_P(Models, ArchiveLaws, testing::Values("demo", "experts"),
+                         [](const auto& which) { return which.param; });
 
 }  // namespace
 }  // namespace caravan

@@ -10,14 +10,12 @@
 
 #include "base/random.h"
 #include "compute/cpu/isa.h"
+#include "tests/model/law_models.h"
 #include "tests/support/sanitized.h"
 #include "tests/support/test_model.h"
 
 namespace caravan {
 namespace {
-
-const std::string kDemo = std::string(CARAVAN_SOURCE_DIR) + "/configs/demo/demo.gguf";
-const std::string kExperts = std::string(CARAVAN_SOURCE_DIR) + "/tests/reference/cases/qwen3_moe";
 
 // All that this machine has, whether or not the build took it along; one that it lacks is named, so that
 // nobody takes it for tested.
@@ -36,7 +34,7 @@ std::vector<cpu::Isa> instruction_sets() {
 
 class Laws : public testing::TestWithParam<std::string> {
  protected:
-  const Manifest manifest_ = read_manifest(GetParam());
+  const Manifest manifest_ = test::law_model(GetParam());
   const uint32_t vocabulary_ = read_spec(manifest_).vocabulary;
 };
 
@@ -259,14 +257,11 @@ TEST_P(Laws, HalfPrecisionKvKeepsTheLawsAmongItself) {
                         TestModel(manifest_, {1, 2}, half).prompt_logits(ids, 7)));
 }
 
-std::string model_name(const testing::TestParamInfo<std::string>& param) {
-  return param.param == kDemo ? "demo" : "experts";
-}
-
-INSTANTIATE_TEST_SUITE_P(Models, Laws, testing::Values(kDemo, kExperts), model_name);
+INSTANTIATE_TEST_SUITE_P(Models, Laws, testing::Values("demo", "experts"),
+                         [](const auto& which) { return which.param; });
 
 TEST(Stage, RefusesRowsThatDoNotContinueTheirSequence) {
-  TestModel model(read_manifest(kDemo), {}, {.context = 64, .kv_blocks = 2});
+  TestModel model(test::law_model("demo"), {}, {.context = 64, .kv_blocks = 2});
   model.open(1);
   model.rows({{1, 0, {5, 6, 7}}});
   EXPECT_THROW(model.rows({{1, 2, {8}}}), Error);

@@ -45,13 +45,13 @@ std::vector<Vector> read_vectors(const std::string& path) {
 
 // The tokenizer.json that Hugging Face's converter makes of a SentencePiece model: a merge for every way to
 // cut a token in two tokens, ordered by the token's score.
-json as_sentence_piece_json(const Vocabulary& v, bool metaspace) {
+json sentence_piece_json(const Vocabulary& v) {
   json out;
-  std::map<std::string, TokenId> ids;
+  std::map<std::string_view, TokenId> ids;
   for (TokenId id = 0; id < v.tokens.size(); ++id) {
     const VocabularyToken& token = v.tokens[id];
-    const std::string text(v.texts[id]);
-    out["model"]["vocab"][text] = id;
+    const std::string_view text = v.texts[id];
+    out["model"]["vocab"][std::string(text)] = id;
     if (token.kind == TokenKind::kNormal) ids[text] = id;
     if (token.kind == TokenKind::kControl || token.kind == TokenKind::kUnknown ||
         token.kind == TokenKind::kUserDefined) {
@@ -64,13 +64,13 @@ json as_sentence_piece_json(const Vocabulary& v, bool metaspace) {
   }
   struct Merge {
     float score;
-    std::string left, right;
+    std::string_view left, right;
   };
   std::vector<Merge> merges;
   for (const auto& [text, id] : ids) {
     for (size_t at = 1; at < text.size(); ++at) {
-      const Merge merge{v.tokens[id].score, text.substr(0, at), text.substr(at)};
-      if (ids.count(merge.left) && ids.count(merge.right)) merges.push_back(merge);
+      const std::string_view left = text.substr(0, at), right = text.substr(at);
+      if (ids.count(left) && ids.count(right)) merges.push_back({v.tokens[id].score, left, right});
     }
   }
   std::stable_sort(merges.begin(), merges.end(), [](const Merge& a, const Merge& b) {
@@ -83,7 +83,13 @@ json as_sentence_piece_json(const Vocabulary& v, bool metaspace) {
   model["fuse_unk"] = true;
   model["unk_token"] = "<unk>";
   model["merges"] = json::array();
-  for (const Merge& merge : merges) model["merges"].push_back(merge.left + " " + merge.right);
+  for (const Merge& merge : merges)
+    model["merges"].push_back(std::string(merge.left) + " " + std::string(merge.right));
+  return out;
+}
+
+// Its spaces by the one or the other of the ways that are in use.
+json with_spaces(json out, bool metaspace) {
   const std::string space = "\xE2\x96\x81";
   if (metaspace) {
     out["pre_tokenizer"] = {
@@ -158,9 +164,10 @@ TEST_P(TokenizerJsonVectors, AllAgree) {
   const Vocabulary v = test::gguf_vocabulary(path_);
   const Tokenizer from_gguf(v);
   const bool bytes = v.model == Vocabulary::Model::kByteBpe;
+  const json model = bytes ? as_byte_level_json(v) : sentence_piece_json(v);
   for (const bool metaspace : {false, true}) {
     if (bytes && metaspace) break;
-    const json written = bytes ? as_byte_level_json(v) : as_sentence_piece_json(v, metaspace);
+    const json written = bytes ? model : with_spaces(model, metaspace);
     const Tokenizer from_json(read_tokenizer_json(written.dump(), "", "written"));
     for (const Vector& vector : read_vectors(path_)) {
       // Metaspace puts no space before a text that has one; SentencePiece does.

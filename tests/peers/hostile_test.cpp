@@ -62,7 +62,7 @@ class RawDealer {
 
 std::string noise(SeededRandom& random, size_t bytes) {
   std::string made(bytes, '\0');
-  for (char& c : made) c = static_cast<char>(random.below(256));
+  random.fill({reinterpret_cast<uint8_t*>(made.data()), bytes});
   return made;
 }
 

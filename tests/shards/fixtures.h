@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
-#include <iterator>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,7 +32,9 @@ inline std::vector<std::byte> to_bytes(std::string_view text) {
 
 inline std::vector<std::byte> read_bytes(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
-  return to_bytes(std::string(std::istreambuf_iterator<char>(in), {}));
+  std::stringstream text;
+  text << in.rdbuf();
+  return to_bytes(text.view());
 }
 
 inline void write_bytes(const std::string& path, std::string_view text) {
