@@ -2,7 +2,7 @@
 # Runs every fuzz target for some seconds, two at once, from the seeds in tests/fuzz/seeds/NAME where there are some.
 #   run.sh BIN_FOLDER WORK_FOLDER [SECONDS]
 set -euo pipefail
-bin=$1 work=$2 seconds=${3:-5}
+bin=$1 work=$2 seconds=${3:-2}
 seeds=$(cd "$(dirname "$0")" && pwd)/seeds
 mkdir -p "$work"
 one() {

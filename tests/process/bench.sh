@@ -13,6 +13,7 @@ mkdir -p "$work"
 model=$work/model.gguf
 "$generate" deep f16 "$model" 2>/dev/null
 
+take_calibration "$work/state"
 pages="bench $model --pages --repeats 1 --seconds 0.02 --state $work/state"
 # With SIGINT as a terminal would leave it, in a shell that started this in the background.
 printf '#!/bin/sh\nexec env --default-signal=INT "%s" "$@"\n' "$program" >"$work/interruptible"
@@ -53,6 +54,7 @@ done
 expect_exit 2 "needs a MODEL" bench --pages
 expect_exit 2 "requires --pages" bench "$model" --repeats 1
 expect_exit 2 "keeps no archive" $pages --archive 0
+[ "$(grep -c . "$work/last.err")" = 1 ] || give_up "an archive of nothing is told late: $(cat "$work/last.err")"
 pass "the table has the aims"
 
 # --- What a model is too small for ---

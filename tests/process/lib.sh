@@ -33,6 +33,12 @@ wait_for() { # SECONDS WHAT COMMAND...: until the command succeeds
   give_up "$what did not happen in time"
 }
 
+# What plan.sh measured of this machine serves the scripts after it, so that each need not measure again.
+take_calibration() { # STATE_FOLDER
+  mkdir -p "$1"
+  cp "$work/../plan/state/calibration.json" "$1/" 2>/dev/null || "$program" calibrate --state "$1" >/dev/null 2>&1
+}
+
 api_of() { # STATE_FOLDER: HOST:PORT of the head that runs there
   sed -n 's/.*"api": "\([^"]*\)".*/\1/p' "$1/running.json"
 }

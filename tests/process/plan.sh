@@ -10,7 +10,8 @@ mkdir -p "$work"
 state="--state $work/state"
 
 # --- calibrate ---
-"$program" calibrate $state >"$work/first" 2>"$work/first.err"
+# With a file whose disk is measured; plan measures with one of its own, below.
+"$program" calibrate $state "$model" >"$work/first" 2>"$work/first.err"
 grep -q "measuring this machine: disk" "$work/first.err" || give_up "no progress is shown: $(cat "$work/first.err")"
 for word in memory Q4_K "attention f32" "readers" SHA-256 XXH3 together; do
   grep -q "$word" "$work/first" || give_up "the table has no $word: $(cat "$work/first")"
@@ -23,21 +24,27 @@ json=$("$program" calibrate $state --json)
 for key in processor cores version isa kernels attention disk small_read_seconds sha256 xxh3 read_while_computing; do
   [[ $json == *"\"$key\":"* ]] || give_up "calibrate --json has no $key"
 done
-"$program" calibrate $state --force "$model" >/dev/null 2>"$work/forced.err"
-[ -s "$work/forced.err" ] || give_up "--force measured nothing"
 expect_exit 1 "absent.gguf" calibrate $state --force "$work/absent.gguf"
-pass "calibrate: progress, table, --json, kept, --force"
+! grep -q measuring "$work/last.err" || give_up "a file that is not there is told late: $(cat "$work/last.err")"
+pass "calibrate: progress, table, --json, kept"
 
-# An interrupted measurement leaves no file, neither under the name nor half of one.
+# An interrupted measurement leaves no file, neither under the name nor half of one, and what was kept as it was.
 # Whoever ignores Ctrl-C for what it starts in the background must not do so for this.
 printf '#!/bin/sh\nexec env --default-signal=INT "%s" "$@"\n' "$program" >"$work/interruptible"
 chmod +x "$work/interruptible"
-program=$work/interruptible launch interrupted calibrate --state "$work/cut"
-wait_for 10 "the first measurement" grep -q memory "$work/interrupted.err"
-kill -INT "$launched"
-wait "$launched" || true
+interrupt_calibrate() { # ARGUMENTS...
+  program=$work/interruptible launch interrupted calibrate "$@"
+  wait_for 10 "the first measurement" grep -q memory "$work/interrupted.err"
+  kill -INT "$launched"
+  wait "$launched" || true
+}
+interrupt_calibrate --state "$work/cut"
 [ -z "$(ls "$work/cut")" ] || give_up "an interrupted calibrate left $(ls "$work/cut")"
-pass "an interrupted calibrate leaves nothing"
+cp "$work/state/calibration.json" "$work/kept.json"
+interrupt_calibrate $state --force
+[ "$(ls "$work/state")" = calibration.json ] && cmp -s "$work/kept.json" "$work/state/calibration.json" ||
+  give_up "an interrupted --force changes what was kept, or left $(ls "$work/state")"
+pass "--force measures again; an interrupted calibrate leaves nothing"
 
 # --- plan ---
 "$program" plan "$model" $state --context 1k >"$work/all"
