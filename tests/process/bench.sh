@@ -81,7 +81,7 @@ start_long interrupted
 kill -INT "$launched"
 since=$SECONDS status=0
 wait "$launched" || status=$?
-[ "$status" = 1 ] && grep -q "interrupted" "$work/interrupted.err" ||
+[ "$status" = 130 ] && grep -q "interrupted" "$work/interrupted.err" ||
   give_up "an interrupted bench ended with $status: $(cat "$work/interrupted.err")"
 [ $((SECONDS - since)) -le 5 ] || give_up "an interrupted bench took $((SECONDS - since)) s to end"
 [ -z "$(servers)" ] || give_up "an interrupted bench leaves a server"
