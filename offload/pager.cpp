@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "base/caught_error.h"
@@ -134,6 +135,8 @@ std::vector<PageCost> Pager::costs(const std::vector<Page>& pages) const {
 std::vector<PageId> Pager::add(std::vector<PageSpec> specs) {
   std::vector<PageId> ids;
   Lock lock(mutex_);
+  drop_gone(lock);
+  gone_.reserve(pages_.size() + specs.size());
   std::vector<Page> pages = pages_;
   uint32_t next = 0;
   for (PageSpec& spec : specs) {
@@ -146,25 +149,36 @@ std::vector<PageId> Pager::add(std::vector<PageSpec> specs) {
   return ids;
 }
 
+// Destructors call it, also on the way out of a refused allocation: what cannot be done without memory waits
+// for the next add().
 void Pager::remove(std::span<const PageId> ids) {
   Lock lock(mutex_);
-  std::vector<uint32_t> gone;
-  for (const PageId id : ids) gone.push_back(id.value);
+  for (const PageId id : ids) {
+    CHECK(pages_[id.value].pins == 0u);
+    gone_.push_back(id.value);  // has the room since add()
+  }
+  try {
+    drop_gone(lock);
+  } catch (const std::exception&) {
+    // They are nobody's, and stay for now.
+  }
+}
+
+void Pager::drop_gone(Lock& lock) {
+  if (gone_.empty()) return;
   if (!mapped_) {
     changed_.wait(lock, [&] {
-      return std::none_of(gone.begin(), gone.end(), [&](uint32_t page) {
+      return std::none_of(gone_.begin(), gone_.end(), [&](uint32_t page) {
         return residency_.state(page) == Residency::State::kReading;
       });
     });
-    for (uint32_t page : residency_.clear(gone).evict)
+    for (uint32_t page : residency_.clear(gone_).evict)
       arena_.give_back(std::exchange(pages_[page].buffer, nullptr), pages_[page].buffer_bytes);
   }
   std::vector<Page> pages = pages_;
-  for (uint32_t page : gone) {
-    CHECK(pages[page].pins == 0u);
-    pages[page] = {};
-  }
+  for (uint32_t page : gone_) pages[page] = {};
   settle(lock, std::move(pages), limit_);
+  gone_.clear();
 }
 
 void Pager::set_limit(Bytes limit) {

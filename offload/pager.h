@@ -147,6 +147,7 @@ class Pager {
   std::vector<PageCost> costs(const std::vector<Page>& pages) const;
   // Decides between mapping and reading for these pages under this limit.
   void settle(Lock& lock, std::vector<Page> pages, Bytes limit);
+  void drop_gone(Lock& lock);
   bool can_map(const std::vector<Page>& pages) const;
   void reserve(Bytes bytes);
   void empty_arena(Lock& lock);
@@ -167,6 +168,7 @@ class Pager {
   Bytes limit_;
   Reservation reservation_;
   std::vector<Page> pages_;
+  std::vector<uint32_t> gone_;  // removed, and still among them
   bool mapped_ = true;
   Residency residency_;
   Arena arena_;

@@ -294,6 +294,7 @@ Residency::Actions Residency::next() {
 
 Residency::Actions Residency::clear(std::span<const uint32_t> pages) {
   Actions actions;
+  actions.evict.reserve(pages.size());  // or nothing has happened
   for (uint32_t index : pages) {
     CHECK(pages_[index].pins == 0u);
     if (pages_[index].state == State::kLoaded) evict(index, actions);

@@ -3,12 +3,12 @@
 #include <fcntl.h>
 #include <rocksdb/db.h>
 #include <rocksdb/table_properties.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <string_view>
@@ -23,6 +23,7 @@ namespace {
 constexpr const char* kProperty = "caravan.places";
 constexpr uint64_t kAlignment = 4096;  // of direct reads
 constexpr size_t kMostTables = 128;    // open at a time
+constexpr size_t kMostBuffers = 4;     // kept
 // Between two values of a run: the end of a block, and the beginning of the next.
 constexpr uint64_t kMostGap = 256;
 
@@ -109,16 +110,61 @@ class PlaceCollectorFactory final : public rocksdb::TablePropertiesCollectorFact
   const char* Name() const override { return "caravan.PlaceCollectorFactory"; }
 };
 
-struct FreeBytes {
-  void operator()(std::byte* bytes) const { std::free(bytes); }
+// Memory that direct reads go into.
+class Buffer {
+ public:
+  explicit Buffer(size_t bytes)
+      : bytes_(bytes),
+        data_(::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
+    if (data_ == MAP_FAILED)
+      fail(ErrorCode::kOutOfMemory, "the system has no {} bytes left to read into", bytes);
+  }
+  ~Buffer() { ::munmap(data_, bytes_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  std::byte* data() const { return static_cast<std::byte*>(data_); }
+  size_t size() const { return bytes_; }
+
+ private:
+  const size_t bytes_;
+  void* const data_;
 };
-using AlignedBytes = std::unique_ptr<std::byte, FreeBytes>;
 
 }  // namespace
 
 std::shared_ptr<rocksdb::TablePropertiesCollectorFactory> note_places() {
   return std::make_shared<PlaceCollectorFactory>();
 }
+
+// Pages that were touched once are kept for the next read, as many buffers as there are readers at a time.
+// From the heap they would leave holes in every reader's part of it.
+class DirectTables::Buffers {
+ public:
+  std::unique_ptr<Buffer> take(size_t bytes) {
+    {
+      const std::lock_guard lock(mutex_);
+      for (auto at = free_.begin(); at != free_.end(); ++at) {
+        if ((*at)->size() < bytes) continue;
+        std::unique_ptr<Buffer> found = std::move(*at);
+        free_.erase(at);
+        return found;
+      }
+    }
+    constexpr size_t kStep = 64u << 10;
+    return std::make_unique<Buffer>((bytes + kStep - 1) / kStep * kStep);
+  }
+  void give_back(std::unique_ptr<Buffer> buffer) {
+    const std::lock_guard lock(mutex_);
+    free_.push_back(std::move(buffer));
+    // The smallest goes: the others serve more reads.
+    const auto smaller = [](const auto& a, const auto& b) { return a->size() < b->size(); };
+    if (free_.size() > kMostBuffers) free_.erase(std::min_element(free_.begin(), free_.end(), smaller));
+  }
+
+ private:
+  std::mutex mutex_;  // readers are several
+  std::vector<std::unique_ptr<Buffer>> free_;
+};
 
 class DirectTables::Table {
  public:
@@ -137,7 +183,7 @@ class DirectTables::Table {
   const std::string& first() const { return places_.front().key; }
   bool may_have(std::string_view key) const { return first() <= key && key <= places_.back().key; }
 
-  bool read(std::span<const rocksdb::Slice> keys, const BulkStore::UseOne& use) const {
+  bool read(Buffers& buffers, std::span<const rocksdb::Slice> keys, const BulkStore::UseOne& use) const {
     std::vector<std::pair<const Place*, std::string>> wanted;  // and what stands before the value
     for (const rocksdb::Slice& key : keys) {
       const Place* place = find(view(key));
@@ -152,15 +198,18 @@ class DirectTables::Table {
     }
     if (end > bytes_) return false;
     const uint64_t start = wanted.front().first->block / kAlignment * kAlignment;
-    const AlignedBytes bytes = read_run(start, end);
-    if (!bytes) return false;
-    for (const auto& [place, begin] : wanted)
-      if (std::memcmp(bytes.get() + (place->block - start), begin.data(), begin.size()) != 0) return false;
-    for (size_t i = 0; i < wanted.size(); ++i) {
+    std::unique_ptr<Buffer> buffer = buffers.take(round_up(end - start));
+    const bool is_right =
+        read_run(start, end, *buffer) && std::all_of(wanted.begin(), wanted.end(), [&](const auto& one) {
+          return std::memcmp(buffer->data() + (one.first->block - start), one.second.data(),
+                             one.second.size()) == 0;
+        });
+    for (size_t i = 0; is_right && i < wanted.size(); ++i) {
       const auto& [place, begin] = wanted[i];
-      use(i, {bytes.get() + (place->block - start) + begin.size(), place->value_bytes});
+      use(i, {buffer->data() + (place->block - start) + begin.size(), place->value_bytes});
     }
-    return true;
+    buffers.give_back(std::move(buffer));
+    return is_right;
   }
 
  private:
@@ -170,19 +219,19 @@ class DirectTables::Table {
     return at != places_.end() && at->key == key ? &*at : nullptr;
   }
 
-  // Null when the disk refuses or the file ends before.
-  AlignedBytes read_run(uint64_t start, uint64_t end) const {
-    const uint64_t length = (end - start + kAlignment - 1) / kAlignment * kAlignment;
-    AlignedBytes bytes(static_cast<std::byte*>(std::aligned_alloc(kAlignment, length)));
-    if (!bytes) fail(ErrorCode::kOutOfMemory, "the system has no {} bytes left to read into", length);
+  static uint64_t round_up(uint64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+  // False when the disk refuses or the file ends before.
+  bool read_run(uint64_t start, uint64_t end, Buffer& to) const {
+    const uint64_t length = round_up(end - start);
     for (uint64_t have = 0; have < end - start;) {
       const ssize_t got =
-          ::pread(descriptor_, bytes.get() + have, length - have, static_cast<off_t>(start + have));
+          ::pread(descriptor_, to.data() + have, length - have, static_cast<off_t>(start + have));
       if (got < 0 && errno == EINTR) continue;
-      if (got <= 0) return nullptr;
+      if (got <= 0) return false;
       have += static_cast<uint64_t>(got);
     }
-    return bytes;
+    return true;
   }
 
   const int descriptor_;
@@ -191,13 +240,13 @@ class DirectTables::Table {
 };
 
 DirectTables::DirectTables(rocksdb::DB& database, rocksdb::ColumnFamilyHandle* handle)
-    : database_(database), handle_(handle) {}
+    : database_(database), handle_(handle), buffers_(std::make_unique<Buffers>()) {}
 DirectTables::~DirectTables() = default;
 
 bool DirectTables::read(std::span<const rocksdb::Slice> keys, const BulkStore::UseOne& use) const {
   if (keys.empty()) return true;
   const std::shared_ptr<const Table> table = table_of(keys.front());
-  return table && table->read(keys, use);
+  return table && table->read(*buffers_, keys, use);
 }
 
 std::shared_ptr<const DirectTables::Table> DirectTables::table_of(const rocksdb::Slice& key) const {

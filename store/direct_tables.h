@@ -44,11 +44,13 @@ class DirectTables {
   void forget();
 
  private:
+  class Buffers;
   class Table;
   std::shared_ptr<const Table> table_of(const rocksdb::Slice& key) const;
 
   rocksdb::DB& database_;
   rocksdb::ColumnFamilyHandle* const handle_;
+  const std::unique_ptr<Buffers> buffers_;
   mutable std::mutex mutex_;                                                         // readers are several
   mutable std::map<std::string, std::shared_ptr<const Table>, std::less<>> tables_;  // by smallest key
   uint64_t forgotten_ = 0;                                                           // times
