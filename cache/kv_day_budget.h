@@ -9,7 +9,9 @@
 namespace caravan {
 
 // Bytes that the archive may write in a day (of 24 hours since 1970). They go on record ahead of the writing,
-// some more than are needed so that this is seldom, and a kill cannot stretch the day. Its user has the lock.
+// some more than are needed so that this is seldom, and a kill cannot stretch the day. A clock that was set
+// back begins a day, too: one that was ahead once would else end the writing until then. Its user has the
+// lock.
 class KvDayBudget {
  public:
   // `limit`: none where none is given; `usual`: what the share on record ahead is of then.
@@ -30,12 +32,12 @@ class KvDayBudget {
 
   bool fits(uint64_t bytes) const {
     if (!limit_) return true;
-    const uint64_t written = today() > day_ ? 0 : written_;
+    const uint64_t written = today() != day_ ? 0 : written_;
     return bytes <= limit_->count && written <= limit_->count - bytes;
   }
   // False: the record has to be written before the bytes are.
   bool spend(uint64_t bytes) {
-    if (today() > day_) set({today(), 0});
+    if (today() != day_) set({today(), 0});
     written_ += bytes;
     if (written_ <= promised_) return true;
     promised_ = written_ + ahead_bytes_;

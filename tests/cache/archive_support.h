@@ -4,12 +4,14 @@
 #include <cstddef>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "base/random.h"
 #include "cache/kv_archive.h"
+#include "cache/kv_value.h"
 #include "store/memory_bulk.h"
 #include "store/memory_store.h"
 
@@ -37,6 +39,23 @@ inline KvArchiveShape small_shape(uint32_t first_layer = 4,
                                   std::vector<uint64_t> part_bytes = {96, 64, 128}) {
   return {Lineage{{9, 9}}, first_layer, std::move(part_bytes)};
 }
+
+// Of a block of small_shape() on disk.
+constexpr uint64_t kSmallBlockBytes = 96 + 64 + 128 + 3 * kKvSealBytes;
+
+// What outlives an archive: it may be opened again.
+struct ArchiveWorld {
+  explicit ArchiveWorld(Bytes most = Bytes{1 << 20}) : limit(most) {}
+  std::unique_ptr<KvArchive> open(std::optional<Bytes> day = std::nullopt) {
+    return std::make_unique<KvArchive>(values, records, clock,
+                                       KvArchiveOptions{limit, day, {}, "the archive", most_blocks});
+  }
+  HandClock clock;
+  std::shared_ptr<MemoryBulk> values = std::make_shared<MemoryBulk>();
+  std::shared_ptr<MemoryStore> records = std::make_shared<MemoryStore>();
+  Bytes limit;
+  size_t most_blocks = KvArchiveIndex::kMostBlocks;
+};
 
 // The bytes of a layer of a block: as if computed.
 inline std::vector<std::byte> content_of(const BlockTag& tag, uint32_t layer, uint64_t bytes) {

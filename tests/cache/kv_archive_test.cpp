@@ -22,23 +22,10 @@ using namespace test;
 using Fault = MemoryBulk::Fault;
 using Operation = MemoryBulk::Operation;
 
-constexpr uint64_t kBlock = 96 + 64 + 128 + 3 * kKvSealBytes;  // on disk, of small_shape()
-
-struct World {
-  explicit World(Bytes most = Bytes{1 << 20}) : limit(most) {}
-  std::unique_ptr<KvArchive> open(std::optional<Bytes> day = std::nullopt) {
-    return std::make_unique<KvArchive>(values, records, clock,
-                                       KvArchiveOptions{limit, day, {}, "the archive", most_blocks});
-  }
-  HandClock clock;
-  std::shared_ptr<MemoryBulk> values = std::make_shared<MemoryBulk>();
-  std::shared_ptr<MemoryStore> records = std::make_shared<MemoryStore>();
-  Bytes limit;
-  size_t most_blocks = KvArchiveIndex::kMostBlocks;
-};
+constexpr uint64_t kBlock = kSmallBlockBytes;
 
 TEST(KvArchive, WhatWasWrittenIsThereAfterReopening) {
-  World world;
+  ArchiveWorld world;
   auto archive = world.open();
   for (const auto& handle : write_chain(*archive, 1, 10)) EXPECT_TRUE(handle);
   for (const auto& handle : write_chain(*archive, 11, 12, numbered_tag(10))) EXPECT_TRUE(handle);
@@ -52,7 +39,7 @@ TEST(KvArchive, WhatWasWrittenIsThereAfterReopening) {
 }
 
 TEST(KvArchive, OnlyEqualLineageIsFound) {
-  World world;
+  ArchiveWorld world;
   const auto archive = world.open();
   write_chain(*archive, 1, 3);
   KvArchiveShape other = small_shape();
@@ -62,7 +49,7 @@ TEST(KvArchive, OnlyEqualLineageIsFound) {
 }
 
 TEST(KvArchive, AnotherCutOfTheLayersFindsWhatIsThere) {
-  World world;
+  ArchiveWorld world;
   auto archive = world.open();
   const KvArchiveShape low = small_shape(2, {96, 64}), high = small_shape(4, {128, 32}),
                        middle = small_shape(3, {64, 128}), all = small_shape(2, {96, 64, 128, 32});
@@ -86,7 +73,7 @@ TEST(KvArchive, AnotherCutOfTheLayersFindsWhatIsThere) {
 }
 
 TEST(KvArchive, KnownBlocksAreNotWrittenAgain) {
-  World world;
+  ArchiveWorld world;
   const auto archive = world.open();
   write_chain(*archive, 1, 4);
   const uint64_t written = archive->counters().bytes_written.value();
@@ -95,7 +82,7 @@ TEST(KvArchive, KnownBlocksAreNotWrittenAgain) {
 }
 
 TEST(KvArchive, ABlockWithoutTheOneBeforeItIsRefused) {
-  World world;
+  ArchiveWorld world;
   const auto archive = world.open();
   for (const auto& handle : write_chain(*archive, 5, 6, numbered_tag(4))) EXPECT_FALSE(handle);
   EXPECT_EQ(archive->counters().refused.value(), 2u);
@@ -104,7 +91,7 @@ TEST(KvArchive, ABlockWithoutTheOneBeforeItIsRefused) {
 }
 
 TEST(KvArchive, StaysWithinItsBoundAndGivesSequencesUpFromTheirEnds) {
-  World world(Bytes{40 * kBlock});
+  ArchiveWorld world(Bytes{40 * kBlock});
   const auto archive = world.open();
   uint64_t most = 0;
   for (uint64_t chain = 0; chain < 30; ++chain) {
@@ -130,7 +117,7 @@ TEST(KvArchive, StaysWithinItsBoundAndGivesSequencesUpFromTheirEnds) {
 
 // What is known of them is in memory.
 TEST(KvArchive, NeverHasMoreBlocksThanItMay) {
-  World world;
+  ArchiveWorld world;
   world.most_blocks = 10;
   auto archive = world.open();
   for (uint64_t chain = 0; chain < 20; ++chain) {
@@ -147,7 +134,7 @@ TEST(KvArchive, NeverHasMoreBlocksThanItMay) {
 }
 
 TEST(KvArchive, WhatIsInUseStaysAndThenNothingNewIsTaken) {
-  World world(Bytes{16 * kBlock});
+  ArchiveWorld world(Bytes{16 * kBlock});
   const auto archive = world.open();
   const auto held = write_chain(*archive, 1, 12);
   EXPECT_FALSE(write_chain(*archive, 100, 100).front());
@@ -156,7 +143,7 @@ TEST(KvArchive, WhatIsInUseStaysAndThenNothingNewIsTaken) {
 
 // Chats that share a long beginning, and prompts that come once, go before the end of a long session does.
 TEST(KvArchive, NeitherASharedBeginningNorShortPromptsPushOutALongSession) {
-  World world(Bytes{400 * kBlock});
+  ArchiveWorld world(Bytes{400 * kBlock});
   const auto archive = world.open();
   write_chain(*archive, 1000, 1099);  // the session
   write_chain(*archive, 2000, 2059);  // the shared beginning
@@ -178,7 +165,7 @@ TEST(KvArchive, NeitherASharedBeginningNorShortPromptsPushOutALongSession) {
 }
 
 TEST(KvArchive, ADaysBytesAreBoundedOverRestarts) {
-  World world;
+  ArchiveWorld world;
   const Bytes day{10 * kBlock};
   auto archive = world.open(day);
   for (int round = 0; round < 4; ++round) {
@@ -193,7 +180,7 @@ TEST(KvArchive, ADaysBytesAreBoundedOverRestarts) {
 }
 
 // Every other block of each batch is given up, so that cutting them out writes the others again.
-void leave_holes(World& world, KvArchive& archive) {
+void leave_holes(ArchiveWorld& world, KvArchive& archive) {
   for (uint64_t batch = 0; batch < 5; ++batch) {
     for (uint64_t i = 0; i < 8; ++i) {
       const uint64_t number = 100 * batch + i;
@@ -209,7 +196,7 @@ void leave_holes(World& world, KvArchive& archive) {
 
 TEST(KvArchive, WhatCuttingOutTheDeadWritesAgainIsOfTheDaysBytes) {
   for (const bool room : {true, false}) {
-    World world(Bytes{80 * kBlock});
+    ArchiveWorld world(Bytes{80 * kBlock});
     const Bytes day{(room ? 61 : 45) * kBlock};
     auto archive = world.open(day);
     for (uint64_t batch = 0; batch < 5; ++batch) write_chain(*archive, 100 * batch, 100 * batch + 7);
@@ -242,7 +229,7 @@ TEST(KvArchive, WhatCuttingOutTheDeadWritesAgainIsOfTheDaysBytes) {
 }
 
 TEST(KvArchive, ADamagedBlockIsReadOnceAndThenNeverFoundUntilItIsWrittenAgain) {
-  World world;
+  ArchiveWorld world;
   auto archive = world.open();
   write_chain(*archive, 1, 4);
   const std::string key = world.values->keys()[4];  // the second layer of the second block
@@ -266,7 +253,7 @@ TEST(KvArchive, ADamagedBlockIsReadOnceAndThenNeverFoundUntilItIsWrittenAgain) {
 }
 
 TEST(KvArchive, AFullDiskSwitchesItOffForAWhile) {
-  World world;
+  ArchiveWorld world;
   std::atomic<bool> full{false};
   std::atomic<uint64_t> asked{0};
   world.values = std::make_shared<MemoryBulk>([&](Operation operation, std::string_view) {
@@ -288,7 +275,7 @@ TEST(KvArchive, AFullDiskSwitchesItOffForAWhile) {
 }
 
 TEST(KvArchive, ADiskThatCannotEraseAtOpeningCostsSpaceAlone) {
-  World world;
+  ArchiveWorld world;
   bool broken = false;
   world.values = std::make_shared<MemoryBulk>([&](Operation operation, std::string_view) {
     return broken && operation == Operation::kErase ? Fault::kIo : Fault::kNone;
@@ -304,7 +291,7 @@ TEST(KvArchive, ADiskThatCannotEraseAtOpeningCostsSpaceAlone) {
 }
 
 TEST(KvArchive, RecordsOfAnotherVersionAreLeftAlone) {
-  World world;
+  ArchiveWorld world;
   world.records->put("meta", "caravan kv archive 3\nwhatever");
   try {
     world.open();
@@ -317,7 +304,7 @@ TEST(KvArchive, RecordsOfAnotherVersionAreLeftAlone) {
 }
 
 TEST(KvArchive, RecordsOfAnOlderVersionAreToBeBegunAnew) {
-  World world;
+  ArchiveWorld world;
   world.records->put("meta", "caravan kv archive 1\n12 0 0 1");
   try {
     world.open();
@@ -329,7 +316,7 @@ TEST(KvArchive, RecordsOfAnOlderVersionAreToBeBegunAnew) {
 }
 
 TEST(KvArchive, ASmallerBoundHoldsFromTheStartOn) {
-  World world(Bytes{40 * kBlock});
+  ArchiveWorld world(Bytes{40 * kBlock});
   auto archive = world.open();
   for (uint64_t session = 0; session < 6; ++session) write_chain(*archive, 100 * session, 100 * session + 4);
   ASSERT_EQ(archive->status().bytes, 30 * kBlock);
@@ -346,7 +333,7 @@ TEST(KvArchive, ASmallerBoundHoldsFromTheStartOn) {
 // Every clock, use and count of a life is there in the next, so that the same goes then as would have gone.
 TEST(KvArchive, WhatWasUsedLongAgoIsKnownAfterReopening) {
   for (const bool reopened : {false, true}) {
-    World world(Bytes{40 * kBlock});
+    ArchiveWorld world(Bytes{40 * kBlock});
     auto archive = world.open();
     for (uint64_t session = 0; session < 6; ++session)
       write_chain(*archive, 100 * session, 100 * session + 4);
@@ -364,7 +351,7 @@ TEST(KvArchive, WhatWasUsedLongAgoIsKnownAfterReopening) {
 
 // Cutting out what is dead of a batch meets a damaged table: the batch goes whole.
 TEST(KvArchive, ABatchOfWhichNoPartCanBeCutOutGoesWhole) {
-  World world;
+  ArchiveWorld world;
   std::atomic<bool> damaged{false};
   world.values = std::make_shared<MemoryBulk>([&](Operation operation, std::string_view key) {
     // A part of the third batch, serials 17 to 24; not all of it.
@@ -399,7 +386,7 @@ TEST(KvArchive, ABatchOfWhichNoPartCanBeCutOutGoesWhole) {
 }
 
 TEST(KvArchive, ADamagedRecordCostsItsBatchAlone) {
-  World world;
+  ArchiveWorld world;
   auto archive = world.open();
   write_chain(*archive, 1, 2);
   write_chain(*archive, 11, 12);
@@ -429,7 +416,7 @@ void die_at(uint64_t operation, uint64_t seed, uint64_t& acknowledged, uint64_t&
     if (left.fetch_sub(1) == 0) dead = true;
     return dead.load();
   };
-  World world(Bytes{24 * kBlock});
+  ArchiveWorld world(Bytes{24 * kBlock});
   world.values = std::make_shared<MemoryBulk>([&](Operation what, std::string_view) {
     return what != Operation::kRead && dies() ? Fault::kIo : Fault::kNone;
   });
@@ -554,7 +541,11 @@ TEST(KvArchive, ADamagedTableOfTheRealStoreCostsItsBatchAlone) {
       use_beginning(1);
       for (uint64_t session = 0; session < (life == 1 ? 40 : 2); ++session) {
         const uint64_t first = 10'000 * life + 100 * session;
-        const auto handles = write_chain(archive, first, first + 7, {}, shape);
+        auto handles = write_chain(archive, first, first + 7, {}, shape);
+        if (!handles.back()) {  // a slow disk took longer to make room than a batch waits
+          archive.settle();
+          handles = write_chain(archive, first, first + 7, {}, shape);
+        }
         EXPECT_TRUE(handles.back()) << life << ": " << session;
         use_beginning(first);
         archive.settle();
