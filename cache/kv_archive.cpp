@@ -458,11 +458,10 @@ void KvArchive::store(const KvArchiveShape& shape, std::span<const Write> writes
       const Write& write = writes[chosen[i]];
       ArchivedBlock block{first + i,         write.tag,      write.previous, shape.lineage,
                           shape.first_layer, shape.layers(), bytes};
-      block.run = index_.run_of(write.tag, write.previous, shape.lineage);
-      if (i > 0 && write.previous == blocks.back().tag) block.run = blocks.back().run + 1;
       block.last_use = index_.clock();
       blocks.push_back(block);
     }
+    index_.set_runs(blocks);
   }
   try {
     records_->put(archived_key(first), encode_archived(last, blocks));

@@ -216,16 +216,28 @@ const ArchivedBlock* KvArchiveIndex::find(uint64_t serial) const {
   return found == blocks_.end() ? nullptr : &found->second.block;
 }
 
-uint32_t KvArchiveIndex::run_of(const BlockTag& tag, const BlockTag& previous, const Lineage& lineage) const {
-  // Other layers of the same block.
-  if (const auto own = nodes_.find({tag, lineage}); own != nodes_.end() && !own->second.serials.empty())
-    return blocks_.at(own->second.serials.front()).block.run;
-  const auto before = nodes_.find({previous, lineage});
-  if (previous == BlockTag{} || before == nodes_.end() || before->second.serials.empty() ||
-      before->second.successors > 0)
-    return 1;
-  const uint32_t run = blocks_.at(before->second.serials.front()).block.run;
-  return run == UINT32_MAX ? run : run + 1;
+void KvArchiveIndex::set_runs(std::span<ArchivedBlock> blocks) const {
+  std::map<Key, uint32_t> runs;  // of those so far
+  std::set<Key> continued;       // by them
+  const auto run_of = [&](const Key& key) -> uint32_t {
+    if (const auto node = nodes_.find(key); node != nodes_.end() && !node->second.serials.empty())
+      return blocks_.at(node->second.serials.front()).block.run;
+    const auto together = runs.find(key);
+    return together == runs.end() ? 0 : together->second;
+  };
+  const auto forks = [&](const Key& key) {
+    const auto node = nodes_.find(key);
+    return continued.count(key) > 0 || (node != nodes_.end() && node->second.successors > 0);
+  };
+  for (ArchivedBlock& block : blocks) {
+    const Key own{block.tag, block.lineage}, previous{block.previous, block.lineage};
+    const bool begins = block.previous == BlockTag{} || forks(previous);
+    const uint32_t before = begins ? 0 : run_of(previous);
+    block.run = run_of(own);  // that of other layers of the same block
+    if (block.run == 0) block.run = before == UINT32_MAX ? before : before + 1;
+    runs[own] = block.run;
+    continued.insert(previous);
+  }
 }
 
 // Its value without uses, times its share of the bound.

@@ -76,8 +76,8 @@ class KvArchiveIndex {
   std::vector<uint64_t> within(const BlockTag& tag, const Lineage& lineage, uint32_t first_layer,
                                uint32_t layers) const;
   const ArchivedBlock* find(uint64_t serial) const;
-  // The run of a block that would be added.
-  uint32_t run_of(const BlockTag& tag, const BlockTag& previous, const Lineage& lineage) const;
+  // The runs of blocks that are to be added together, in this order: as if each were here before the next.
+  void set_runs(std::span<ArchivedBlock> blocks) const;
 
   // Serials that are gone are ignored.
   void use(uint64_t serial);

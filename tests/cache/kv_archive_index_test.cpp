@@ -63,7 +63,7 @@ class Shelf {
       index_.remove(*victim);
     }
     ArchivedBlock block{++serial_, tag, previous, {}, 0, 1, kBlock};
-    block.run = index_.run_of(tag, previous, {});
+    index_.set_runs({&block, 1});
     block.last_use = index_.clock();
     index_.add(block);
     index_.age(block);
@@ -163,7 +163,7 @@ TEST(KvArchiveIndex, TheVictimIsThatOfAModel) {
       if (known.empty() || choice < 4) {
         ArchivedBlock block{serial, numbered_tag(serial), {}, {}, 0, 2, kBlock};
         if (!known.empty() && random.below(4) > 0) block.previous = pick()->second.block.tag;
-        block.run = index.run_of(block.tag, block.previous, {});
+        index.set_runs({&block, 1});
         block.last_use = clock;
         index.add(block);
         index.age(block);
@@ -190,6 +190,58 @@ TEST(KvArchiveIndex, TheVictimIsThatOfAModel) {
     }
   }
   EXPECT_GT(victims, test::fewer(1000));
+}
+
+// Several prompts and forks of them in one batch, and what other peers had of them before: a block's value
+// does not depend on what it was written with.
+TEST(KvArchiveIndex, RunsOfBlocksThatComeTogetherAreThoseOfBlocksThatComeOneByOne) {
+  uint64_t long_runs = 0, forks = 0;
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    SeededRandom random(seed);
+    KvArchiveIndex together(Bytes{1000 * kBlock}), one_by_one(Bytes{1000 * kBlock});
+    std::map<uint64_t, BlockTag> previous_of;  // by the number
+    uint64_t serial = 0;
+    for (int round = 0; round < 12; ++round) {
+      std::vector<ArchivedBlock> batch;
+      for (uint64_t i = 1 + random.below(16); i > 0; --i) {
+        const auto layer = static_cast<uint32_t>(random.below(2));
+        const uint64_t old = previous_of.empty() ? 0 : 1 + random.below(previous_of.size());
+        ArchivedBlock block{++serial, numbered_tag(old), {}, {}, layer, 1, kBlock};
+        const auto same = [&](const ArchivedBlock& other) { return other.tag == block.tag; };
+        const bool known = old == 0 || !together.within(block.tag, {}, layer, 1).empty() ||
+                           std::any_of(batch.begin(), batch.end(), same);
+        if (known || random.below(8) > 0) {
+          const uint64_t number = previous_of.size() + 1;
+          // Mostly what a few prompts go on with.
+          const uint64_t behind = number <= 3 ? 0 : random.below(10) > 0 ? number - 3 : random.below(number);
+          previous_of[number] = behind == 0 ? BlockTag{} : numbered_tag(behind);
+          block.tag = numbered_tag(number);
+          block.previous = previous_of[number];
+        } else {
+          block.previous = previous_of[old];
+        }
+        batch.push_back(block);
+      }
+      std::vector<ArchivedBlock> alone = batch;
+      together.set_runs(batch);
+      for (ArchivedBlock& block : alone) {
+        one_by_one.set_runs({&block, 1});
+        one_by_one.add(block);
+      }
+      ASSERT_EQ(batch, alone) << "seed " << seed << ", " << round;
+      for (const ArchivedBlock& block : batch) {
+        together.add(block);
+        long_runs += block.run > 10;
+        forks += block.run == 1 && block.previous != BlockTag{};
+      }
+      if (const auto victim = together.victim(); victim && random.below(2) > 0) {
+        together.remove(*victim);
+        one_by_one.remove(*victim);
+      }
+    }
+  }
+  EXPECT_GT(long_runs, 500u);
+  EXPECT_GT(forks, 100u);
 }
 
 }  // namespace
