@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "base/caught_error.h"
 #include "base/check.h"
 #include "base/log.h"
 
@@ -74,7 +75,7 @@ KvArchive::~KvArchive() {
   try {
     day_.settle();
     write_meta();
-  } catch (const Error&) {
+  } catch (const std::exception&) {
     // The day then counts more than was written.
   }
 }
@@ -198,11 +199,11 @@ KvArchive::Handle KvArchive::make_handle(const BlockTag& tag, std::vector<uint64
   std::vector<ArchivedBlock> pieces;
   for (const uint64_t serial : serials) {
     const ArchivedBlock* block = index_.find(serial);
-    if (!block) continue;  // in quarantine already; reading it tells
-    index_.pin(serial);
-    pieces.push_back(*block);
+    if (block) pieces.push_back(*block);  // else in quarantine already; reading it tells
   }
-  return std::make_shared<const Block>(*this, tag, std::move(pieces));
+  const auto handle = std::make_shared<const Block>(*this, tag, std::move(pieces));
+  for (const ArchivedBlock& piece : handle->pieces_) index_.pin(piece.serial);
+  return handle;
 }
 
 KvArchive::Handle KvArchive::adopt(const KvArchiveShape& shape, const BlockTag& tag) {
@@ -239,7 +240,7 @@ std::optional<Error> KvArchive::read(const Block& block, uint32_t first_layer,
     if (piece == block.pieces_.end()) return failure(layer, {ErrorCode::kIo, "it is not there any more"});
     const auto parts = part_bytes.first(std::min<size_t>(part_bytes.size(), piece->end_layer() - layer));
     if (const auto failed = read_timed(piece->serial, layer, parts, to)) {
-      quarantine(piece->serial);
+      if (failed->why.code() != ErrorCode::kOutOfMemory) quarantine(piece->serial);
       return failure(failed->layer, failed->why);
     }
     for (const uint64_t bytes : parts) to += bytes;
@@ -311,46 +312,46 @@ void KvArchive::worked() {
 std::vector<KvArchive::Handle> KvArchive::write(const KvArchiveShape& shape, std::span<const Write> writes) {
   const std::lock_guard writing(write_mutex_);
   const size_t most = std::max<uint64_t>(1, batch_room(options_) / disk_bytes(shape));
-  std::vector<Handle> handles;
-  for (size_t at = 0; at < writes.size(); at += most)
-    for (Handle& handle : write_batch(shape, writes.subspan(at, std::min(most, writes.size() - at))))
-      handles.push_back(std::move(handle));
+  std::vector<Handle> handles(writes.size());
+  for (size_t at = 0; at < writes.size(); at += most) {
+    const size_t count = std::min(most, writes.size() - at);
+    write_batch(shape, writes.subspan(at, count), std::span(handles).subspan(at, count));
+  }
   return handles;
 }
 
-std::vector<KvArchive::Handle> KvArchive::write_batch(const KvArchiveShape& shape,
-                                                      std::span<const Write> writes) {
-  std::vector<Handle> handles(writes.size());
+void KvArchive::write_batch(const KvArchiveShape& shape, std::span<const Write> writes,
+                            std::span<Handle> handles) {
   std::vector<Handle> before;  // what the new blocks continue stays meanwhile
-  std::vector<size_t> chosen = choose(shape, writes, handles, before);
-  if (chosen.empty()) return handles;
-  const uint64_t bytes = disk_bytes(shape) * chosen.size();
+  std::vector<size_t> chosen;
   try {
+    chosen = choose(shape, writes, handles, before);
+    if (chosen.empty()) return;
     {
       Lock lock(mutex_);
-      if (!may_write(lock, bytes)) {
+      if (!may_write(lock, disk_bytes(shape) * chosen.size())) {
         counters_.refused.add(chosen.size());
-        return handles;
+        return;
       }
     }
     const uint64_t first = next_serial_;
     next_serial_ += chosen.size();
     store(shape, writes, chosen, first);
-    const Lock lock(mutex_);
-    for (size_t i = 0; i < chosen.size(); ++i)
-      handles[chosen[i]] = make_handle(writes[chosen[i]].tag, {first + i});
-  } catch (const Error& error) {
+    {
+      const Lock lock(mutex_);
+      for (size_t i = 0; i < chosen.size(); ++i)
+        handles[chosen[i]] = make_handle(writes[chosen[i]].tag, {first + i});
+    }
+    worked();
+  } catch (const std::exception&) {
     counters_.refused.add(chosen.size());
-    failed(error);
-    return handles;
+    failed(caught_error());
   }
-  worked();
-  return handles;
 }
 
 // Those that are to be written; the others have a handle, or are refused.
 std::vector<size_t> KvArchive::choose(const KvArchiveShape& shape, std::span<const Write> writes,
-                                      std::vector<Handle>& handles, std::vector<Handle>& before) {
+                                      std::span<Handle> handles, std::vector<Handle>& before) {
   std::vector<size_t> chosen;
   std::set<BlockTag> together;
   const Lock lock(mutex_);
@@ -384,24 +385,16 @@ std::vector<size_t> KvArchive::choose(const KvArchiveShape& shape, std::span<con
 // Of the day's budget, before they are written.
 void KvArchive::spend(Lock& lock, uint64_t bytes) {
   if (day_.spend(bytes)) return;
-  lock.unlock();
-  try {
-    write_meta();
-  } catch (const Error&) {
-    lock.lock();
-    throw;
-  }
-  lock.lock();
+  const Unlocked unlocked(lock);
+  write_meta();
 }
 
 bool KvArchive::may_write(Lock& lock, uint64_t bytes) {
   if (!day_.fits(bytes)) return false;
   if (!make_room(lock, bytes)) return false;
   if (options_.disk_has_room) {
-    lock.unlock();
-    const bool room = options_.disk_has_room(Bytes{bytes});
-    lock.lock();
-    if (!room) return false;
+    const Unlocked unlocked(lock);
+    if (!options_.disk_has_room(Bytes{bytes})) return false;
   }
   spend(lock, bytes);
   return true;
@@ -465,7 +458,7 @@ void KvArchive::store(const KvArchiveShape& shape, std::span<const Write> writes
   }
   try {
     records_->put(archived_key(first), encode_archived(last, blocks));
-  } catch (const Error&) {
+  } catch (const std::exception&) {
     const Lock lock(mutex_);
     orphans_.push_back({first, last});
     throw;

@@ -93,11 +93,12 @@ class KvArchive {
     const std::byte* block = nullptr;
   };
   // A handle for each; null for what is refused, without the one before it among other reasons. Waits for the
-  // disk; never throws.
+  // disk. What fails is refused; only without memory for the handles themselves it throws.
   std::vector<Handle> write(const KvArchiveShape& shape, std::span<const Write> writes);
 
   // Consecutive layers (of the model) of the block, one after the other to `to`. On an error, which names the
-  // block and the layer, it is in quarantine: not found any more, and erased.
+  // block and the layer, it is in quarantine: not found any more, and erased; unless there was only no memory
+  // to read it.
   std::optional<Error> read(const Block& block, uint32_t first_layer, std::span<const uint64_t> part_bytes,
                             std::byte* to);
 
@@ -117,6 +118,17 @@ class KvArchive {
 
  private:
   using Lock = std::unique_lock<std::mutex>;
+  // Without the lock for as long as this lives.
+  class Unlocked {
+   public:
+    explicit Unlocked(Lock& lock) : lock_(lock) { lock_.unlock(); }
+    ~Unlocked() { lock_.lock(); }
+    Unlocked(const Unlocked&) = delete;
+    Unlocked& operator=(const Unlocked&) = delete;
+
+   private:
+    Lock& lock_;
+  };
   struct Rate {
     double ns_per_byte = 1;  // until it is measured
     uint32_t active = 0;     // reads
@@ -139,9 +151,9 @@ class KvArchive {
   void worked();
 
   // Of write().
-  std::vector<Handle> write_batch(const KvArchiveShape& shape, std::span<const Write> writes);
+  void write_batch(const KvArchiveShape& shape, std::span<const Write> writes, std::span<Handle> handles);
   std::vector<size_t> choose(const KvArchiveShape& shape, std::span<const Write> writes,
-                             std::vector<Handle>& handles, std::vector<Handle>& before);
+                             std::span<Handle> handles, std::vector<Handle>& before);
   void spend(Lock& lock, uint64_t bytes);
   bool may_write(Lock& lock, uint64_t bytes);
   bool make_room(Lock& lock, uint64_t bytes);
@@ -153,6 +165,7 @@ class KvArchive {
   void keep_house();
   bool may_cut_out() const;
   bool has_dirt() const;
+  void not_kept(Lock& lock, const Error& error);
   bool clean_up(Lock& lock);
   void write_records(Lock& lock, const std::set<uint64_t>& touched);
   struct Erased {

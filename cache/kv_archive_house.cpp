@@ -4,6 +4,7 @@
 #include <iterator>
 #include <utility>
 
+#include "base/caught_error.h"
 #include "base/log.h"
 #include "cache/kv_archive.h"
 
@@ -38,7 +39,13 @@ void KvArchive::keep_house() {
     if (!uses && !has_dirt()) continue;
     if (uses) uses_written = clock_.now();
     cleaning_ = true;
-    const bool done = clean_up(lock);
+    bool done = false;
+    try {
+      done = clean_up(lock);
+    } catch (const std::exception&) {
+      // What was not put back costs space alone, which the next start gives back.
+      not_kept(lock, caught_error());
+    }
     erasing_bytes_ = 0;
     cannot_clean_ = !done;
     cleaning_ = false;
@@ -49,26 +56,27 @@ void KvArchive::keep_house() {
   }
 }
 
+void KvArchive::not_kept(Lock& lock, const Error& error) {
+  const Unlocked unlocked(lock);
+  log_warning("kv_archive_record_not_written archive=\"{}\" reason=\"{}\"", options_.name, error.message());
+}
+
 // Records first: what they name is there.
 bool KvArchive::clean_up(Lock& lock) {
   std::vector<uint64_t> dead = std::exchange(dead_, {});
   std::set<uint64_t> touched = std::exchange(used_records_, {});
-  for (const uint64_t serial : dead) {
-    const auto record = record_ends_.upper_bound(serial);
-    if (record != record_ends_.begin()) touched.insert(std::prev(record)->first);
-  }
-  const auto refused = [&](const Error& error) {
-    lock.unlock();
-    log_warning("kv_archive_record_not_written archive=\"{}\" reason=\"{}\"", options_.name, error.message());
-    lock.lock();
-    return false;
-  };
   try {
+    for (const uint64_t serial : dead) {
+      const auto record = record_ends_.upper_bound(serial);
+      if (record != record_ends_.begin()) touched.insert(std::prev(record)->first);
+    }
     write_records(lock, touched);
-  } catch (const Error& error) {
-    dead_.insert(dead_.end(), dead.begin(), dead.end());
-    used_records_.insert(touched.begin(), touched.end());
-    return refused(error);
+  } catch (const std::exception&) {
+    dead.insert(dead.end(), dead_.begin(), dead_.end());
+    dead_ = std::move(dead);
+    used_records_.merge(touched);
+    not_kept(lock, caught_error());
+    return false;
   }
   std::vector<KvBatches::Range> ranges = std::exchange(orphans_, {});
   const auto take = [&](const std::vector<KvBatches::Range>& more) {
@@ -89,12 +97,15 @@ bool KvArchive::clean_up(Lock& lock) {
       take(batches_.compact());
       erasing_bytes_ += cut_from - on_disk();
     }
-  } catch (const Error& error) {
-    done = refused(error);
+  } catch (const std::exception&) {
+    done = false;
+    not_kept(lock, caught_error());
   }
-  lock.unlock();
-  const Erased erased = erase(ranges);
-  lock.lock();
+  Erased erased;
+  {
+    const Unlocked unlocked(lock);
+    erased = erase(ranges);
+  }
   day_.correct(planned, erased.rewritten);
   if (erased.stuck.empty()) return done;
   for (const uint64_t batch : erased.stuck) give_up(batch);
@@ -119,17 +130,13 @@ void KvArchive::write_records(Lock& lock, const std::set<uint64_t>& touched) {
     if (end == record_ends_.end()) continue;
     const uint64_t last = end->second;
     const std::vector<ArchivedBlock> blocks = index_.range(first, last);
-    lock.unlock();
-    try {
+    {
+      const Unlocked unlocked(lock);
       if (blocks.empty())
         records_->erase(archived_key(first));
       else
         records_->put(archived_key(first), encode_archived(last, blocks));
-    } catch (const Error&) {
-      lock.lock();
-      throw;
     }
-    lock.lock();
     if (blocks.empty()) record_ends_.erase(first);
   }
 }
@@ -141,7 +148,8 @@ KvArchive::Erased KvArchive::erase(std::span<const KvBatches::Range> ranges) {
   for (const std::vector<BulkStore::Range>& keys : KvBatches::keys_of(ranges)) {
     try {
       values_->erase_ranges(keys);
-    } catch (const Error& error) {
+    } catch (const std::exception&) {
+      const Error error = caught_error();
       erased.stuck.push_back(ranges.front().batch);
       log_warning("kv_archive_erase_failed archive=\"{}\" reason=\"{}\"", options_.name, error.message());
     }

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "base/caught_error.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "cache/kv_value.h"
@@ -60,11 +61,17 @@ void KvMover::end() {
   for (std::thread& thread : threads_) thread.join();
 }
 
+// With room for its answer.
+void KvMover::queue(std::deque<Write>& queue, const Write& write) {
+  written_.reserve(written_.size() + writes_under_way_ + 1);
+  queue.push_back(write);
+  ++writes_under_way_;
+}
+
 void KvMover::write(uint64_t serial, const std::byte* block) {
   {
     const Lock lock(mutex_);
-    writes_.push_back({serial, block, {}});
-    ++writes_under_way_;
+    queue(writes_, {serial, block, {}});
   }
   to_write_.notify_one();
 }
@@ -72,8 +79,8 @@ void KvMover::write(uint64_t serial, const std::byte* block) {
 void KvMover::archive(uint64_t serial, const KvTag& tag, const std::byte* block) {
   {
     const Lock lock(mutex_);
-    archive_writes_.push_back({serial, block, tag});
-    ++writes_under_way_;
+    archived_.emplace(serial, nullptr);
+    queue(archive_writes_, {serial, block, tag});
   }
   to_archive_.notify_one();
 }
@@ -99,8 +106,12 @@ void KvMover::erase(uint64_t serial) {
 }
 
 std::vector<KvMover::Written> KvMover::take_written() {
+  std::vector<Written> taken;
   const Lock lock(mutex_);
-  return std::exchange(written_, {});
+  if (written_.empty()) return taken;
+  taken.reserve(writes_under_way_);
+  taken.swap(written_);
+  return taken;
 }
 
 void KvMover::wait_written() {
@@ -139,22 +150,23 @@ std::optional<Error> KvMover::wait(const Ticket& ticket) {
   return ticket->error;
 }
 
-std::vector<KvMover::Write> KvMover::take_batch(std::deque<Write>& queue) {
-  std::vector<Write> batch;
+void KvMover::take_batch(std::deque<Write>& queue, std::vector<Write>& batch) {
+  batch.clear();
   while (!queue.empty() && batch.size() < kMostBlocksABatch) {
     batch.push_back(queue.front());
     queue.pop_front();
   }
-  return batch;
 }
 
 void KvMover::write_loop() {
+  std::vector<Write> batch;
+  batch.reserve(kMostBlocksABatch);
   for (;;) {
     Lock lock(mutex_);
     to_write_.wait(lock,
                    [&] { return stopping_ || !writes_.empty() || erased_.size() >= kMostBlocksABatch; });
     if (stopping_) return;
-    const std::vector<Write> batch = take_batch(writes_);
+    take_batch(writes_, batch);
     std::vector<uint64_t> dead;
     // Serials still waiting to be written cannot be dead: their blocks are told of first.
     dead.swap(erased_);
@@ -170,23 +182,39 @@ void KvMover::write_loop() {
 }
 
 void KvMover::archive_loop() {
+  std::vector<Write> batch;
+  batch.reserve(kMostBlocksABatch);
   for (;;) {
     Lock lock(mutex_);
     to_archive_.wait(lock, [&] { return stopping_ || !archive_writes_.empty(); });
     if (stopping_) return;
-    const std::vector<Write> batch = take_batch(archive_writes_);
+    take_batch(archive_writes_, batch);
     lock.unlock();
-    std::vector<KvArchive::Write> writes;
-    for (const Write& write : batch) writes.push_back({write.tag.tag, write.tag.previous, write.block});
-    std::vector<KvArchive::Handle> handles = archive_->write(shape_, writes);
+    std::vector<KvArchive::Handle> handles = archive_batch(batch);
     lock.lock();
     for (size_t i = 0; i < batch.size(); ++i) {
-      written_.push_back({batch[i].serial, !handles[i], std::nullopt});
-      if (handles[i]) archived_.emplace(batch[i].serial, std::move(handles[i]));
+      const bool refused = handles.empty() || !handles[i];
+      written_.push_back({batch[i].serial, refused, std::nullopt});
+      const auto archived = archived_.find(batch[i].serial);
+      if (refused)
+        archived_.erase(archived);
+      else
+        archived->second = std::move(handles[i]);
     }
     writes_under_way_ -= batch.size();
     lock.unlock();
     done_.notify_all();
+  }
+}
+
+// Empty: there was no memory for handles.
+std::vector<KvArchive::Handle> KvMover::archive_batch(std::span<const Write> batch) const {
+  try {
+    std::vector<KvArchive::Write> writes;
+    for (const Write& write : batch) writes.push_back({write.tag.tag, write.tag.previous, write.block});
+    return archive_->write(shape_, writes);
+  } catch (const std::exception&) {
+    return {};
   }
 }
 
@@ -206,25 +234,30 @@ std::optional<Error> KvMover::write_batch(std::span<const Write> writes) {
     }
     batch->commit();
     counters_.bytes_written.add(bytes);
-  } catch (const Error& error) {
+    batches_.add(writes.front().serial, writes.back().serial, bytes / writes.size());
+  } catch (const std::exception&) {
+    const Error error = caught_error();
     return Error(error.code(), "KV cannot be written: " + error.message());
   }
-  batches_.add(writes.front().serial, writes.back().serial, bytes / writes.size());
   return std::nullopt;
 }
 
+// What fails costs space alone, which the next start gives back.
 void KvMover::bury(std::span<const uint64_t> serials) {
-  std::vector<KvBatches::Range> ranges = batches_.bury(serials);
-  if (batches_.blocks_dead() > kDeadBlocks && batches_.blocks_dead() > batches_.blocks_live() / 2)
-    for (const KvBatches::Range& range : batches_.compact()) ranges.push_back(range);
-  for (const std::vector<BulkStore::Range>& keys : KvBatches::keys_of(ranges)) {
+  const auto or_warn = [](const auto& erase) {
     try {
-      store_->erase_ranges(keys);
-    } catch (const Error& error) {
-      // It costs space alone, which the next start gives back.
-      log_warning("kv_erase_failed reason=\"{}\"", error.message());
+      erase();
+    } catch (const std::exception&) {
+      log_warning("kv_erase_failed reason=\"{}\"", caught_error().message());
     }
-  }
+  };
+  or_warn([&] {
+    std::vector<KvBatches::Range> ranges = batches_.bury(serials);
+    if (batches_.blocks_dead() > kDeadBlocks && batches_.blocks_dead() > batches_.blocks_live() / 2)
+      for (const KvBatches::Range& range : batches_.compact()) ranges.push_back(range);
+    for (const std::vector<BulkStore::Range>& keys : KvBatches::keys_of(ranges))
+      or_warn([&] { store_->erase_ranges(keys); });
+  });
 }
 
 void KvMover::read_loop() {
@@ -238,7 +271,11 @@ void KvMover::read_loop() {
     const bool useless = part.ticket->error.has_value();
     lock.unlock();
     std::optional<Error> error;
-    if (!useless) error = read_part(part);
+    try {
+      if (!useless) error = read_part(part);
+    } catch (const std::exception&) {
+      error = caught_error();
+    }
     lock.lock();
     if (error && !part.ticket->error) part.ticket->error = std::move(error);
     const bool last = --part.ticket->left == 0;

@@ -44,7 +44,8 @@ struct KvTag {
 // they stay and are found again by their tags. One thread writes to each, several read from both. In the
 // store a block lies as kv_value.h says; blocks that wait together are written in one batch; a batch's space
 // is given back when none of it is needed any more, or when more than a third of all is dead. Called by one
-// thread; its own threads share a lock with it, because they answer.
+// thread; its own threads share a lock with it, because they answer. What they find no memory for fails; room
+// for their answers is made by the caller.
 class KvMover {
  public:
   // `shape.part_bytes`: of each layer in a block, one after the other. `name` is what errors say of the
@@ -81,7 +82,8 @@ class KvMover {
   using Ticket = std::shared_ptr<Reading>;
   // Starts reading; the targets stay until it was waited for.
   Ticket read(std::span<const KvRead> parts);
-  // kIo or kMalformed, naming block and layer, when a part is not there, short or damaged.
+  // kIo or kMalformed, naming block and layer, when a part is not there, short or damaged; kOutOfMemory when
+  // there was none to read it.
   std::optional<Error> wait(const Ticket& ticket);
 
  private:
@@ -98,11 +100,13 @@ class KvMover {
   using Lock = std::unique_lock<std::mutex>;
 
   void end();
-  static std::vector<Write> take_batch(std::deque<Write>& queue);
+  void queue(std::deque<Write>& queue, const Write& write);
+  static void take_batch(std::deque<Write>& queue, std::vector<Write>& batch);
   void write_loop();
   void archive_loop();
   void read_loop();
   std::optional<Error> write_batch(std::span<const Write> writes);
+  std::vector<KvArchive::Handle> archive_batch(std::span<const Write> batch) const;
   void bury(std::span<const uint64_t> serials);
   std::optional<Error> read_part(const Part& part) const;
 
@@ -118,7 +122,7 @@ class KvMover {
   bool stopping_ = false;
   std::deque<Write> writes_, archive_writes_;
   std::vector<uint64_t> erased_;
-  std::unordered_map<uint64_t, KvArchive::Handle> archived_;  // by serial
+  std::unordered_map<uint64_t, KvArchive::Handle> archived_;  // by serial; null while it is being written
   std::vector<Written> written_;
   size_t writes_under_way_ = 0;
   std::deque<Part> reads_;

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/caught_error.h"
 #include "base/hash.h"
 
 namespace caravan {
@@ -79,16 +80,22 @@ bool read_together(const BulkStore& store, uint64_t serial, uint32_t first_layer
 
 std::optional<KvReadFailure> read_kv(const BulkStore& store, uint64_t serial, uint32_t first_layer,
                                      std::span<const uint64_t> part_bytes, std::byte* to) {
-  std::vector<std::span<std::byte>> parts;
-  for (const uint64_t bytes : part_bytes) {
-    parts.emplace_back(to, bytes);
-    to += bytes;
+  uint32_t layer = first_layer;
+  try {
+    std::vector<std::span<std::byte>> parts;
+    for (const uint64_t bytes : part_bytes) {
+      parts.emplace_back(to, bytes);
+      to += bytes;
+    }
+    if (parts.size() > 1 && read_together(store, serial, first_layer, parts)) return std::nullopt;
+    // One by one, also to find out which it is.
+    for (const std::span<std::byte> part : parts) {
+      if (auto error = read_one(store, serial, layer, part)) return KvReadFailure{layer, std::move(*error)};
+      ++layer;
+    }
+  } catch (const std::exception&) {
+    return KvReadFailure{layer, caught_error()};
   }
-  if (parts.size() > 1 && read_together(store, serial, first_layer, parts)) return std::nullopt;
-  // One by one, also to find out which it is.
-  for (uint32_t i = 0; i < parts.size(); ++i)
-    if (auto error = read_one(store, serial, first_layer + i, parts[i]))
-      return KvReadFailure{first_layer + i, std::move(*error)};
   return std::nullopt;
 }
 

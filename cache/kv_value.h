@@ -24,7 +24,7 @@ void seal_kv(std::span<const std::byte> part, uint64_t serial, uint32_t layer, s
 // Reads the parts of consecutive layers whole, one after the other to `to`; together when there are several.
 struct KvReadFailure {
   uint32_t layer = 0;  // the first that failed
-  Error why;           // kIo or kMalformed: it is not there, short or damaged
+  Error why;  // kIo or kMalformed: it is not there, short or damaged; kOutOfMemory: there was none to read it
 };
 std::optional<KvReadFailure> read_kv(const BulkStore& store, uint64_t serial, uint32_t first_layer,
                                      std::span<const uint64_t> part_bytes, std::byte* to);

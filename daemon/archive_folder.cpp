@@ -10,6 +10,7 @@
 #include <system_error>
 #include <vector>
 
+#include "base/caught_error.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/kv_folder.h"
@@ -109,8 +110,9 @@ std::unique_ptr<KvArchive> open_archive(const ArchiveOptions& options, const Clo
       fs::remove_all(store, ignored);
       return open_in_folder(options, clock);
     }
-  } catch (const Error& error) {
-    log_warning("kv_archive_none reason=\"prompts seen before are computed again: {}\"", error.message());
+  } catch (const std::exception&) {  // a thread or memory may be refused, too
+    log_warning("kv_archive_none reason=\"prompts seen before are computed again: {}\"",
+                caught_error().message());
     return nullptr;
   }
 }

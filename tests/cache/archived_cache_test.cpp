@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <new>
 #include <thread>
 
 #include "cache/kv_value.h"
@@ -444,16 +445,20 @@ TEST(ArchivedCacheStress, AFailingDiskCostsRecomputingAndNothingElse) {
       constexpr Fault kWrites[] = {Fault::kFull, Fault::kIo};
       // What opening erases has to work.
       if (operation == Operation::kErase) return Fault::kNone;
+      // Not of the disk, but while it is used: no memory for a table, a record, a value that was read.
+      if (n / 97 % 4 == 0) throw std::bad_alloc();
       return operation == Operation::kRead ? kReads[n / 97 % 3] : kWrites[n / 97 % 2];
     };
     const Disks disks{std::make_shared<MemoryBulk>(inject), std::make_shared<MemoryBulk>(inject),
                       std::make_shared<MemoryStore>([&](MemoryStore::Operation operation, std::string_view) {
-                        return operation == MemoryStore::Operation::kPut &&
-                               mix64(seed + operations++) % 61 == 0;
+                        const uint64_t n = mix64(seed + operations++);
+                        if (operation != MemoryStore::Operation::kPut || n % 61 != 0) return false;
+                        if (n / 61 % 4 == 0) throw std::bad_alloc();
+                        return true;
                       })};
     try {
       stress(seed, disks, counts, clock, kLimit);
-    } catch (const Error&) {
+    } catch (const std::exception&) {
       ++counts.failures;  // it could not be opened
     }
     if (testing::Test::HasFailure()) FAIL() << "seed " << seed;

@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <map>
+#include <memory>
+#include <new>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -87,6 +90,74 @@ TEST(KvArchiveWriting, PromptsThatShareABatchKeepTheirRuns) {
   EXPECT_EQ(runs[3000], 9u) << "it goes on";
   EXPECT_EQ(runs[3001], 1u) << "a fork's end is short";
   EXPECT_EQ(runs[3002], 1u);
+}
+
+// Where a limit of the process refuses memory to the writing thread, to the archive's own or to a reader, it
+// costs what it was for and no more.
+TEST(KvArchiveWriting, WithoutMemoryItIsOffForAWhileAndLosesNothing) {
+  for (const bool of_records : {false, true}) {
+    std::atomic<bool> none{false};
+    ArchiveWorld world;
+    world.values = std::make_shared<MemoryBulk>([&](MemoryBulk::Operation, std::string_view) {
+      if (none && !of_records) throw std::bad_alloc();
+      return MemoryBulk::Fault::kNone;
+    });
+    world.records = std::make_shared<MemoryStore>([&](MemoryStore::Operation, std::string_view) {
+      if (none && of_records) throw std::bad_alloc();
+      return false;
+    });
+    auto archive = world.open();
+    ASSERT_EQ(taken(write_chain(*archive, 1, 4)), 4u);
+    none = true;
+    EXPECT_EQ(taken(write_chain(*archive, 5, 8, numbered_tag(4))), 0u);
+    EXPECT_EQ(archive->counters().failures.value(), 1u);
+    EXPECT_TRUE(archive->status().off);
+    world.clock.advance(std::chrono::seconds(11));
+    KvArchive::Handle block = archive->adopt(small_shape(), numbered_tag(2));
+    ASSERT_TRUE(block);
+    std::vector<std::byte> to(96);
+    const auto error = block->read(4, std::vector<uint64_t>{to.size()}, to.data());
+    ASSERT_EQ(error.has_value(), !of_records);
+    if (error) {
+      EXPECT_EQ(error->code(), ErrorCode::kOutOfMemory);
+      EXPECT_NE(error->message().find("block 02000000, layer 4"), std::string::npos) << error->message();
+    }
+    EXPECT_EQ(archive->counters().quarantined.value(), 0u) << "it is as good as it was";
+    block.reset();
+    archive.reset();  // writes what the uses are, or cannot
+    none = false;
+    archive = world.open();
+    EXPECT_EQ(found_of_chain(*archive, 1, 8), 4u);
+    EXPECT_EQ(taken(write_chain(*archive, 5, 8, numbered_tag(4))), 4u);
+    archive->settle();
+    EXPECT_EQ(world.values->bytes().count, archive->status().bytes);
+    for (uint64_t number = 1; number <= 8; ++number) EXPECT_TRUE(reads_back(*archive, numbered_tag(number)));
+  }
+}
+
+// What the archive's own thread could not note down or erase is done once it can.
+TEST(KvArchiveWriting, WhatIsDeadWhileThereIsNoMemoryIsErasedLater) {
+  std::atomic<bool> none{false};
+  std::atomic<uint64_t> asked{0};
+  ArchiveWorld world(Bytes{40 * kBlock});
+  world.records = std::make_shared<MemoryStore>([&](MemoryStore::Operation what, std::string_view key) {
+    if (none && key != "meta" && what == MemoryStore::Operation::kErase && ++asked > 0)
+      throw std::bad_alloc();
+    return false;
+  });
+  auto archive = world.open();
+  for (uint64_t batch = 0; batch < 15; ++batch) write_chain(*archive, 100 * batch, 100 * batch + 1);
+  none = true;
+  write_chain(*archive, 5000, 5001);  // evicts
+  archive->settle();
+  EXPECT_GT(asked, 0u);
+  const uint64_t before = world.values->bytes().count;
+  EXPECT_GT(before, kBlock * archive->status().blocks);
+  none = false;
+  archive.reset();  // which asks once more
+  EXPECT_LT(world.values->bytes().count, before);
+  archive = world.open();
+  EXPECT_EQ(world.values->bytes().count, kBlock * archive->status().blocks);
 }
 
 }  // namespace
