@@ -329,10 +329,11 @@ void KvArchive::write_batch(const KvArchiveShape& shape, std::span<const Write> 
     if (chosen.empty()) return;
     {
       Lock lock(mutex_);
-      if (!may_write(lock, disk_bytes(shape) * chosen.size())) {
-        counters_.refused.add(chosen.size());
-        return;
-      }
+      const size_t count = may_write(lock, disk_bytes(shape), chosen.size());
+      counters_.refused.add(chosen.size() - count);
+      chosen.resize(count);
+      if (chosen.empty()) return;
+      spend(lock, disk_bytes(shape) * count);
     }
     const uint64_t first = next_serial_;
     next_serial_ += chosen.size();
@@ -389,15 +390,16 @@ void KvArchive::spend(Lock& lock, uint64_t bytes) {
   write_meta();
 }
 
-bool KvArchive::may_write(Lock& lock, uint64_t bytes) {
-  if (!day_.fits(bytes)) return false;
-  if (!make_room(lock, bytes)) return false;
+// How many of the blocks that are offered may be written: the first ones, so that a sequence is there without
+// its end rather than not at all.
+size_t KvArchive::may_write(Lock& lock, uint64_t block_bytes, size_t offered) {
+  size_t count = offered;
+  while (count > 0 && !day_.fits(count * block_bytes)) --count;
   if (options_.disk_has_room) {
     const Unlocked unlocked(lock);
-    if (!options_.disk_has_room(Bytes{bytes})) return false;
+    while (count > 0 && !options_.disk_has_room(Bytes{count * block_bytes})) --count;
   }
-  spend(lock, bytes);
-  return true;
+  return count > 0 ? make_room(lock, block_bytes, count) : 0;
 }
 
 bool KvArchive::evict() {
@@ -415,19 +417,24 @@ void KvArchive::evict_down_to(uint64_t bytes, size_t blocks) {
   }
 }
 
-bool KvArchive::make_room(Lock& lock, uint64_t bytes) {
+// For as many as there can be room for. What is evicted makes room for some of them.
+size_t KvArchive::make_room(Lock& lock, uint64_t block_bytes, size_t offered) {
   const uint64_t most = most_live(options_);
-  if (bytes > most) return false;
-  evict_down_to(most - bytes, options_.most_blocks - 1);
+  const size_t most_blocks = options_.most_blocks;
+  if (block_bytes > most) return 0;
+  evict_down_to(most - std::min(most, block_bytes * offered), most_blocks - std::min(most_blocks, offered));
   if (has_dirt()) to_clean_.notify_all();
-  crowded_ = index_.bytes() + bytes > most || index_.size() >= options_.most_blocks;
-  if (crowded_) return false;
-  const auto fits = [&] {
-    return batches_.bytes_live() + batches_.bytes_dead() + erasing_bytes_ + bytes + batch_room(options_) <=
-           options_.limit.count;
+  const auto room = [](uint64_t limit, uint64_t used) { return limit - std::min(limit, used); };
+  const size_t count =
+      std::min({offered, room(most, index_.bytes()) / block_bytes, room(most_blocks, index_.size())});
+  crowded_ = count < offered;
+  if (count == 0) return 0;
+  const auto on_disk = [&] {
+    const uint64_t used = batches_.bytes_live() + batches_.bytes_dead() + erasing_bytes_;
+    return room(options_.limit.count, used + batch_room(options_)) / block_bytes;
   };
-  cleaned_.wait_for(lock, kPatience, [&] { return fits() || cannot_clean_; });
-  return fits();
+  cleaned_.wait_for(lock, kPatience, [&] { return on_disk() >= count || cannot_clean_; });
+  return std::min(count, on_disk());
 }
 
 void KvArchive::store(const KvArchiveShape& shape, std::span<const Write> writes,

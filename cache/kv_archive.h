@@ -139,7 +139,6 @@ class KvArchive {
   void open();
   void open_meta();
   void write_meta();
-  void put_record(uint64_t first);
   Handle make_handle(const BlockTag& tag, std::vector<uint64_t> serials);
   void unpin(const Block& block);
   std::optional<KvReadFailure> read_timed(uint64_t serial, uint32_t first_layer,
@@ -155,8 +154,8 @@ class KvArchive {
   std::vector<size_t> choose(const KvArchiveShape& shape, std::span<const Write> writes,
                              std::span<Handle> handles, std::vector<Handle>& before);
   void spend(Lock& lock, uint64_t bytes);
-  bool may_write(Lock& lock, uint64_t bytes);
-  bool make_room(Lock& lock, uint64_t bytes);
+  size_t may_write(Lock& lock, uint64_t block_bytes, size_t offered);
+  size_t make_room(Lock& lock, uint64_t block_bytes, size_t offered);
   bool evict();
   void evict_down_to(uint64_t bytes, size_t blocks);
   void store(const KvArchiveShape& shape, std::span<const Write> writes, std::span<const size_t> chosen,

@@ -9,10 +9,12 @@
 #include <map>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/random.h"
 #include "tests/cache/archive_support.h"
 
 namespace caravan {
@@ -42,7 +44,7 @@ TEST(KvArchiveWriting, AClockThatWasAheadOnceEndsNothing) {
     }
     for (uint64_t today = 1; today <= 3; ++today) {
       EXPECT_EQ(taken(write_chain(*archive, 100 * today, 100 * today + 7)), 8u) << today;
-      EXPECT_EQ(taken(write_chain(*archive, 100 * today + 50, 100 * today + 57)), 0u) << "of one day";
+      EXPECT_EQ(taken(write_chain(*archive, 100 * today + 50, 100 * today + 57)), 2u) << "of one day, ten";
       world.clock.advance(std::chrono::hours(24));
     }
   }
@@ -158,6 +160,56 @@ TEST(KvArchiveWriting, WhatIsDeadWhileThereIsNoMemoryIsErasedLater) {
   EXPECT_LT(world.values->bytes().count, before);
   archive = world.open();
   EXPECT_EQ(world.values->bytes().count, kBlock * archive->status().blocks);
+}
+
+// Some blocks are in use and others are not; of what is offered, as much is taken as has room beside the
+// former, and no more of the latter go than that needs.
+TEST(KvArchiveWriting, AsMuchIsTakenAsHasRoom) {
+  uint64_t in_part = 0, whole = 0, none = 0;
+  for (uint64_t seed = 1; seed <= 150; ++seed) {
+    SeededRandom random(seed);
+    ArchiveWorld world(Bytes{(90 + random.below(110)) * kBlock});
+    uint64_t most = world.limit.count / 4 * 3 / kBlock;
+    if (random.below(3) == 0) most = world.most_blocks = 20 + random.below(40);
+    const auto archive = world.open();
+    const uint64_t used = random.below(2) > 0 ? most - random.below(20) : random.below(most);
+    const uint64_t unused = random.below(most - used + 1);
+    const auto in_use = write_chain(*archive, 1, used);
+    ASSERT_EQ(taken(in_use), used) << "seed " << seed;
+    for (uint64_t i = 0; i < unused; ++i) ASSERT_EQ(taken(write_chain(*archive, 1000 + i, 1000 + i)), 1u);
+    const uint64_t offered = 1 + random.below(24);
+    const auto handles = write_chain(*archive, 5000, 5000 + offered - 1);
+    const uint64_t expected = std::min(offered, most - used);
+    EXPECT_EQ(taken(handles), expected) << "seed " << seed << ": " << used << " of " << most << " in use";
+    for (uint64_t i = 0; i < offered; ++i) EXPECT_EQ(handles[i] != nullptr, i < expected) << "the first ones";
+    EXPECT_EQ(archive->crowded(), expected < offered);
+    EXPECT_GE(archive->counters().refused.value(), offered - expected);
+    const uint64_t free = most - used - unused;
+    EXPECT_EQ(archive->counters().evicted.value(), expected - std::min(expected, free)) << "seed " << seed;
+    EXPECT_EQ(found_of_chain(*archive, 1, used), used);
+    archive->settle();
+    EXPECT_LE(world.values->bytes().count, world.limit.count);
+    (expected == offered ? whole : expected == 0 ? none : in_part) += 1;
+  }
+  EXPECT_GT(whole, 20u);
+  EXPECT_GT(in_part, 20u);
+  EXPECT_GT(none, 0u);
+}
+
+TEST(KvArchiveWriting, AsMuchIsTakenAsADayOrADiskHasRoomFor) {
+  ArchiveWorld world;
+  auto archive = world.open(Bytes{10 * kBlock});
+  EXPECT_EQ(taken(write_chain(*archive, 1, 16)), 10u);
+  EXPECT_EQ(found_of_chain(*archive, 1, 16), 10u);
+  EXPECT_FALSE(archive->crowded()) << "letting go of others would not help";
+  archive.reset();
+  KvArchiveOptions options{world.limit, std::nullopt, {}, "the archive"};
+  options.disk_has_room = [&](Bytes bytes) { return world.values->bytes() + bytes <= Bytes{15 * kBlock}; };
+  archive = std::make_unique<KvArchive>(world.values, world.records, world.clock, options);
+  EXPECT_EQ(taken(write_chain(*archive, 11, 18, numbered_tag(10))), 5u);
+  EXPECT_EQ(taken(write_chain(*archive, 16, 18, numbered_tag(15))), 0u);
+  EXPECT_FALSE(archive->crowded());
+  for (uint64_t number = 1; number <= 15; ++number) EXPECT_TRUE(reads_back(*archive, numbered_tag(number)));
 }
 
 }  // namespace
