@@ -151,7 +151,8 @@ void KvFrames::take_frame(uint32_t block) {
 }
 
 void KvFrames::start_writes(uint32_t wanted, bool partial) {
-  move(store_ ? residency_.start_writes(wanted, partial) : residency_.start_archiving(wanted));
+  const uint32_t under_way = std::min(wanted, residency_.writes_under_way());
+  move(store_ ? residency_.start_writes(wanted, partial) : residency_.start_archiving(wanted - under_way));
 }
 
 void KvFrames::move(const std::vector<KvResidency::Write>& writes) {

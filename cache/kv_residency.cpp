@@ -162,7 +162,7 @@ uint64_t KvResidency::adopt(uint32_t index) {
 
 std::vector<KvResidency::Write> KvResidency::start_archiving(size_t most) {
   std::vector<Write> writes;
-  for (auto at = wishes_.begin(); at != wishes_.end() && writes_.size() < most;) {
+  for (auto at = wishes_.begin(); at != wishes_.end() && writes.size() < most;) {
     const uint32_t index = (at++)->second;
     if (blocks_[index].pins == 0) writes.push_back(start_write(index));
   }

@@ -63,8 +63,8 @@ class KvResidency {
   void wish(uint32_t block);
   // It is in the archive already, under the serial that is returned; one without content has it from there.
   uint64_t adopt(uint32_t block);
-  // Blocks to be archived, in the order of the wishes, while fewer than `most` are being written. Each has to
-  // be answered by written(); one that is refused is not wished for until wish_again().
+  // Blocks to be archived, in the order of the wishes, so many at most, whatever else is being written. Each
+  // has to be answered by written(); one that is refused is not wished for until wish_again().
   std::vector<Write> start_archiving(size_t most);
 
   // Blocks in frames that no step has used for `idle_steps` do without their copies in the archive: garbage.

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <vector>
@@ -71,6 +72,25 @@ TEST(KvResidency, AFrameIsReusedOnlyOnceItsBlockIsWritten) {
   EXPECT_EQ(residency.take_garbage(), std::vector<uint64_t>{writes[0].serial});
 }
 
+TEST(KvResidency, WhatIsToBeArchivedIsWrittenBesideWhatIsSpilled) {
+  KvResidency residency(40);
+  for (uint32_t block = 0; block < 40; ++block) {
+    residency.add(block);
+    residency.use(block, block);
+    ASSERT_NE(residency.take_frame(block), kNone);
+    residency.change(block);
+    residency.set_full(block, true);
+    if (block % 2 == 1) residency.wish(block);
+  }
+  const auto writes = residency.start_writes(20, true);
+  EXPECT_EQ(writes.size(), 20u);
+  const auto archived = [](const auto& write) { return (write.serial & KvResidency::kArchived) != 0; };
+  EXPECT_EQ(std::count_if(writes.begin(), writes.end(), archived), 10);
+  EXPECT_TRUE(residency.start_writes(20, true).empty()) << "they are on their way";
+  EXPECT_EQ(residency.start_archiving(6).size(), 6u);
+  EXPECT_EQ(residency.start_archiving(6).size(), 4u) << "the last ones";
+}
+
 // Random calls against a model of what every frame and every serial on disk holds: at no time may a block's
 // content be found neither in its frame nor on disk, and what is told as garbage is no block's.
 class Stress {
@@ -99,7 +119,7 @@ class Stress {
   void act() {
     const auto block = static_cast<uint32_t>(random_.below(kBlocks));
     const bool used = contents_.count(block) > 0;
-    switch (random_.below(8)) {
+    switch (random_.below(10)) {
       case 0:
         if (used) return;
         residency_.add(block);
@@ -123,6 +143,11 @@ class Stress {
         if (residency_.pins(block) > 0) return residency_.unpin(block);
         if (residency_.resident(block)) residency_.pin(block);
         return;
+      case 6:
+        if (used && full_.count(block) > 0) residency_.wish(block);
+        return;
+      case 7:
+        return archive();
       default:
         if (used) bring(block);
     }
@@ -145,18 +170,46 @@ class Stress {
     if (random_.below(2) == 0 || residency_.writing(block)) return;
     residency_.change(block);
     contents_[block] = in_frame_[residency_.frame(block)] = ++last_content_;
-    residency_.set_full(block, random_.below(2) == 0);
+    const bool full = random_.below(2) == 0;
+    residency_.set_full(block, full);
+    full ? void(full_.insert(block)) : void(full_.erase(block));
     collect();
   }
 
   void drop(uint32_t block) {
     residency_.drop(block);
+    full_.erase(block);
     collect();
   }
 
+  void archive() {
+    if (random_.below(3) == 0) residency_.wish_again(random_.below(20));
+    if (random_.below(3) == 0) residency_.let_go(random_.below(20));
+    collect();
+    const size_t most = random_.below(4);
+    const std::vector<KvResidency::Write> writes = residency_.start_archiving(most);
+    ASSERT_LE(writes.size(), most);
+    started(writes);
+  }
+
+  // As many as are wanted beside the frames that can be had, or will be, if there are so many.
   void start_writes(bool partial) {
-    for (const KvResidency::Write& write :
-         residency_.start_writes(static_cast<uint32_t>(random_.below(6)), partial)) {
+    const auto wanted = static_cast<uint32_t>(random_.below(8));
+    size_t had = residency_.frames_free() + under_way_.size(), dirty = 0;
+    for (const auto& [block, content] : contents_) {
+      if (residency_.frame(block) == kNone || residency_.pins(block) > 0 || residency_.writing(block))
+        continue;
+      const bool clean = content == 0 || residency_.serial(block) != 0;
+      had += clean;
+      dirty += !clean && (partial || full_.count(block) > 0);
+    }
+    const std::vector<KvResidency::Write> writes = residency_.start_writes(wanted, partial);
+    ASSERT_EQ(writes.size(), had < wanted ? std::min(wanted - had, dirty) : 0);
+    started(writes);
+  }
+
+  void started(const std::vector<KvResidency::Write>& writes) {
+    for (const KvResidency::Write& write : writes) {
       ASSERT_EQ(in_frame_[write.frame], contents_.at(write.block));
       ASSERT_FALSE(frame_busy_[write.frame]);
       frame_busy_[write.frame] = true;
@@ -205,6 +258,7 @@ class Stress {
   SeededRandom random_;
   KvResidency residency_;
   std::map<uint32_t, uint64_t> contents_;  // of blocks in use; 0: none yet
+  std::set<uint32_t> full_;
   std::vector<uint64_t> in_frame_;
   std::vector<bool> frame_busy_;
   std::map<uint64_t, std::pair<uint32_t, uint64_t>> under_way_;
