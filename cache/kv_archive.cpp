@@ -104,12 +104,15 @@ void KvArchive::open_meta() {
 void KvArchive::write_meta() {
   const std::lock_guard writing(meta_mutex_);
   std::string meta(kVersion);
+  KvDayBudget::Record day;
   {
     const Lock lock(mutex_);
-    meta += fmt::format("\n{} {} {} {}", index_.clock(), day_.record().day, day_.record().bytes,
-                        rate_.ns_per_byte);
+    day = day_.record();
+    meta += fmt::format("\n{} {} {} {}", index_.clock(), day.day, day.bytes, rate_.ns_per_byte);
   }
   records_->put(kMetaKey, meta);
+  const Lock lock(mutex_);
+  day_.recorded(day);
 }
 
 // What is on disk and in no record was never acknowledged, or was being erased.
@@ -324,6 +327,7 @@ void KvArchive::write_batch(const KvArchiveShape& shape, std::span<const Write> 
                             std::span<Handle> handles) {
   std::vector<Handle> before;  // what the new blocks continue stays meanwhile
   std::vector<size_t> chosen;
+  uint64_t kept_bytes = 0;  // spent, and not given to the store
   try {
     chosen = choose(shape, writes, handles, before);
     if (chosen.empty()) return;
@@ -334,10 +338,11 @@ void KvArchive::write_batch(const KvArchiveShape& shape, std::span<const Write> 
       chosen.resize(count);
       if (chosen.empty()) return;
       spend(lock, disk_bytes(shape) * count);
+      kept_bytes = disk_bytes(shape) * count;
     }
     const uint64_t first = next_serial_;
     next_serial_ += chosen.size();
-    store(shape, writes, chosen, first);
+    store(shape, writes, chosen, first, kept_bytes);
     {
       const Lock lock(mutex_);
       for (size_t i = 0; i < chosen.size(); ++i)
@@ -346,6 +351,10 @@ void KvArchive::write_batch(const KvArchiveShape& shape, std::span<const Write> 
     worked();
   } catch (const std::exception&) {
     counters_.refused.add(chosen.size());
+    {
+      const Lock lock(mutex_);
+      day_.correct(kept_bytes, 0);
+    }
     failed(caught_error());
   }
 }
@@ -385,9 +394,10 @@ std::vector<size_t> KvArchive::choose(const KvArchiveShape& shape, std::span<con
 
 // Of the day's budget, before they are written.
 void KvArchive::spend(Lock& lock, uint64_t bytes) {
-  if (day_.spend(bytes)) return;
-  const Unlocked unlocked(lock);
-  write_meta();
+  while (!day_.spend(bytes)) {
+    const Unlocked unlocked(lock);
+    write_meta();
+  }
 }
 
 // How many of the blocks that are offered may be written: the first ones, so that a sequence is there without
@@ -438,13 +448,14 @@ size_t KvArchive::make_room(Lock& lock, uint64_t block_bytes, size_t offered) {
 }
 
 void KvArchive::store(const KvArchiveShape& shape, std::span<const Write> writes,
-                      std::span<const size_t> chosen, uint64_t first) {
+                      std::span<const size_t> chosen, uint64_t first, uint64_t& kept_bytes) {
   std::vector<std::byte> value;
   const auto batch = values_->begin();
   for (size_t i = 0; i < chosen.size(); ++i) {
     const std::byte* part = writes[chosen[i]].block;
     for (uint32_t layer = 0; layer < shape.layers(); ++layer) {
       seal_kv({part, shape.part_bytes[layer]}, first + i, shape.first_layer + layer, value);
+      kept_bytes -= value.size();
       batch->add(kv_key(first + i, shape.first_layer + layer), value);
       part += shape.part_bytes[layer];
     }
@@ -496,6 +507,22 @@ void KvArchive::add(const ArchivedBlock& block) {
 bool KvArchive::crowded() const {
   const Lock lock(mutex_);
   return crowded_;
+}
+
+uint64_t KvArchive::rooms_made() const {
+  const Lock lock(mutex_);
+  return rooms_made_;
+}
+
+bool KvArchive::room_comes(uint64_t since) const {
+  const Lock lock(mutex_);
+  return rooms_made_ != since || !is_settled();
+}
+
+bool KvArchive::wait_for_room(uint64_t since, Duration most) {
+  Lock lock(mutex_);
+  cleaned_.wait_for(lock, most, [&] { return rooms_made_ != since || is_settled(); });
+  return rooms_made_ != since;
 }
 
 KvArchive::Status KvArchive::status() const {

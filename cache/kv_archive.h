@@ -111,6 +111,12 @@ class KvArchive {
   // What was offered last found no room, because all that is left is in use: of what can do without its copy
   // here, the handles should go.
   bool crowded() const;
+  // How often something was erased, after which what found no room may find it.
+  uint64_t rooms_made() const;
+  // It was since, or is being erased.
+  bool room_comes(uint64_t since) const;
+  // Waits for it, for so long at most; false when it was in vain.
+  bool wait_for_room(uint64_t since, Duration most);
   Bytes limit() const { return options_.limit; }
   const KvArchiveCounters& counters() const { return counters_; }
   // Waits until what is to be erased is erased, or cannot be.
@@ -159,11 +165,12 @@ class KvArchive {
   bool evict();
   void evict_down_to(uint64_t bytes, size_t blocks);
   void store(const KvArchiveShape& shape, std::span<const Write> writes, std::span<const size_t> chosen,
-             uint64_t first);
+             uint64_t first, uint64_t& kept_bytes);
 
   void keep_house();
   bool may_cut_out() const;
   bool has_dirt() const;
+  bool is_settled() const { return (!has_dirt() || cannot_clean_) && !cleaning_; }
   void not_kept(Lock& lock, const Error& error);
   bool clean_up(Lock& lock);
   void write_records(Lock& lock, const std::set<uint64_t>& touched);
@@ -190,7 +197,7 @@ class KvArchive {
   std::set<uint64_t> used_records_;           // whose counts of uses changed
   std::vector<uint64_t> dead_;                // serials out of the index, on disk
   std::vector<KvBatches::Range> orphans_;     // written, without a record
-  uint64_t erasing_bytes_ = 0;
+  uint64_t erasing_bytes_ = 0, rooms_made_ = 0;
   uint64_t next_serial_ = 1;
   KvDayBudget day_;
   Rate rate_;

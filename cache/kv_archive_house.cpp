@@ -46,7 +46,7 @@ void KvArchive::keep_house() {
       // What was not put back costs space alone, which the next start gives back.
       not_kept(lock, caught_error());
     }
-    erasing_bytes_ = 0;
+    if (std::exchange(erasing_bytes_, 0) > 0) ++rooms_made_;
     cannot_clean_ = !done;
     cleaning_ = false;
     cleaned_.notify_all();
@@ -163,7 +163,7 @@ KvArchive::Erased KvArchive::erase(std::span<const KvBatches::Range> ranges) {
 void KvArchive::settle() {
   Lock lock(mutex_);
   to_clean_.notify_all();
-  cleaned_.wait(lock, [&] { return (!has_dirt() || cannot_clean_) && !cleaning_; });
+  cleaned_.wait(lock, [&] { return is_settled(); });
 }
 
 }  // namespace caravan

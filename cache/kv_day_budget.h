@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 
@@ -22,10 +23,16 @@ class KvDayBudget {
     int64_t day = 0;
     uint64_t bytes = 0;  // at most so many were written
   };
+  // That is to be on disk.
   Record record() const { return {day_, promised_}; }
+  // As it was found there.
   void set(const Record& record) {
     day_ = record.day;
-    written_ = promised_ = record.bytes;
+    written_ = promised_ = recorded_ = std::min(record.bytes, UINT64_MAX / 2);
+  }
+  // It is there now.
+  void recorded(const Record& record) {
+    if (record.day == day_) recorded_ = record.bytes;
   }
   // For a process that ends in order: the record is then exact.
   void settle() { promised_ = written_; }
@@ -35,13 +42,15 @@ class KvDayBudget {
     const uint64_t written = today() != day_ ? 0 : written_;
     return bytes <= limit_->count && written <= limit_->count - bytes;
   }
-  // False: the record has to be written before the bytes are.
+  // False: nothing was spent, because the record on disk does not cover it. Ask again when it is written.
   bool spend(uint64_t bytes) {
     if (today() != day_) set({today(), 0});
+    if (written_ + bytes > recorded_) {
+      promised_ = std::max(promised_, written_ + bytes + ahead_bytes_);
+      return false;
+    }
     written_ += bytes;
-    if (written_ <= promised_) return true;
-    promised_ = written_ + ahead_bytes_;
-    return false;
+    return true;
   }
   // So many were spent, and so many written.
   void correct(uint64_t spent, uint64_t written) {
@@ -57,7 +66,7 @@ class KvDayBudget {
   const std::optional<Bytes> limit_;
   const uint64_t ahead_bytes_;
   int64_t day_ = 0;
-  uint64_t written_ = 0, promised_ = 0;
+  uint64_t written_ = 0, promised_ = 0, recorded_ = 0;
 };
 
 }  // namespace caravan

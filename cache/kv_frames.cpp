@@ -199,6 +199,8 @@ void KvFrames::leave_archive(uint64_t crowded_steps) {
     erase_garbage();
     room_changed_ |= count > 0;
   }
+  if (const uint64_t made = archive_->rooms_made(); std::exchange(rooms_made_, made) != made)
+    room_changed_ = true;
   // What was refused is offered again when all answers are here and something has changed since, so that
   // there is an end to it.
   if (!refused_ || !room_changed_ || archiving_ > 0) return;
@@ -223,16 +225,18 @@ bool KvFrames::archive_on() {
   note_written();
   leave_archive(0);
   start_archiving();
-  return archiving_ > 0;
+  return archiving_ > 0 || (refused_ && archive_->room_comes(rooms_made_));
 }
 
 void KvFrames::finish_archiving(Duration most) {
   if (!archive_) return;
   const Time end = clock_->now() + most;
   for (;;) {
-    archive_on();
+    const bool more = archive_on();
     const Time now = clock_->now();
-    if (archiving_ == 0 || now >= end || !mover_->wait_written(end - now)) return;
+    if (!more || now >= end) return;
+    const Duration left = end - now;
+    if (archiving_ > 0 ? !mover_->wait_written(left) : !archive_->wait_for_room(rooms_made_, left)) return;
   }
 }
 

@@ -83,7 +83,8 @@ class KvFrames {
   // Takes note of what was written, and writes on: for the archive, and so that frames can be had without
   // waiting.
   void write_behind();
-  // Between steps: goes on writing for the archive. False: there is nothing to write, for the time being.
+  // Between steps: goes on writing for the archive. False: there is nothing to write, for the time being, nor
+  // is room being made for what was refused.
   bool archive_on();
   // Waits until what is on its way to the archive, or is to be, is there or was refused; for so long at most.
   void finish_archiving(Duration most);
@@ -141,6 +142,7 @@ class KvFrames {
   size_t archiving_ = 0;              // writes under way to the archive
   // Since what was refused was offered last: more was refused; something was taken, or made room.
   bool refused_ = false, room_changed_ = false;
+  uint64_t rooms_made_ = 0;  // by the archive, as was noted last
   uint64_t steps_ = 0;
   const Clock* clock_ = nullptr;    // with a mover
   std::unique_ptr<KvMover> mover_;  // last: its threads end before what they touch

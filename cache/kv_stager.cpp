@@ -41,11 +41,13 @@ void KvStager::add_part(const std::vector<uint32_t>* blocks, uint32_t first_posi
 void KvStager::start() {
   cursor_layer_ = 0;
   cursor_part_ = cursor_missing_ = 0;
-  for (Part& part : parts_) find_missing(part);
+  bool spare = true;
+  for (Part& part : parts_) find_missing(part, spare);
   read_ahead();
 }
 
-void KvStager::find_missing(Part& part) {
+// `spare`: whether there may be frames to spare. One refusal says that there are none: each look is at all.
+void KvStager::find_missing(Part& part, bool& spare) {
   uint32_t first = UINT32_MAX;
   for (const KvLayerShape& layer : frames_.layers())
     first = std::min(first, first_block_in_reach(layer, part.first_position));
@@ -53,7 +55,10 @@ void KvStager::find_missing(Part& part) {
     const uint32_t block = (*part.blocks)[place];
     if (frames_.resident(block)) continue;
     // One that another part reads into a frame already is read beside it.
-    part.missing.push_back({place, !frames_.has_frame(block) && frames_.take_spare(block)});
+    const bool beside = frames_.has_frame(block);
+    const bool to_stay = spare && !beside && frames_.take_spare(block);
+    spare = to_stay || (spare && beside);
+    part.missing.push_back({place, to_stay});
   }
 }
 
@@ -138,6 +143,8 @@ KvStager::Reach KvStager::reach(size_t part, uint32_t layer, uint32_t piece, uin
   }
   const Place place{layer, part, piece};
   while (!jobs_.empty() && jobs_.front().place < place) drop_front();
+  // Of blocks that this layer does not reach, and that came to stay; nothing more is read for the part then.
+  if (parts_[part].error) throw Error(*parts_[part].error);
   read_ahead();
   uint32_t last = std::min(parts_[part].last_position / limits::kMixPiecePositions + 1, piece + most);
   if (jobs_.empty() || jobs_.front().place.layer != layer || jobs_.front().place.part != part)

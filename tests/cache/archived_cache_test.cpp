@@ -217,6 +217,38 @@ TEST_P(ArchivedCache, AProcessThatEndsWritesWhatWaits) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(600));
 }
 
+// The archive's own thread makes room more slowly than a batch waits for it, and no step comes any more.
+TEST_P(ArchivedCache, WhatFoundNoRoomIsOfferedAgainOnceThereIsSomeThoughTheProcessIdles) {
+  for (const bool ends : {false, true}) {
+    std::atomic<bool> slow{false};
+    values_ = std::make_shared<MemoryBulk>([&](Operation what, std::string_view) {
+      if (what == Operation::kErase && slow.exchange(false))
+        std::this_thread::sleep_for(std::chrono::milliseconds(400));
+      return Fault::kNone;
+    });
+    records_ = std::make_shared<MemoryStore>();
+    const uint64_t block = KvCache::block_bytes(kLayers, KvType::kF32).count + 3 * kKvSealBytes;
+    KvArchive archive(values_, records_, clock_, options(Bytes{40 * block}));
+    const auto one = tale(archive, 200);
+    one->open(1);
+    one->run({{1, 28 * kPositions}});
+    one->cache().finish_archiving(std::chrono::seconds(20));
+    ASSERT_EQ(one->archived(one->sequences().at(1)), 28u);
+    one->close(1);
+    slow = true;
+    one->open(2);
+    one->run({{2, 20 * kPositions}});
+    if (ends) {
+      one->cache().finish_archiving(std::chrono::seconds(20));
+    } else {
+      while (one->cache().archive_on()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    EXPECT_GT(archive.counters().refused.value(), 0u);
+    EXPECT_EQ(one->archived(one->sequences().at(2)), 20u) << ends;
+    EXPECT_FALSE(one->cache().archive_on()) << "there is an end to it";
+  }
+}
+
 // Steps without rows until so many blocks of the sequence can be found, or for a while.
 uint32_t archived_after_a_while(Tale& tale, uint64_t sequence, uint32_t blocks) {
   for (int i = 0; i < 400 && tale.archived(tale.sequences().at(sequence)) < blocks; ++i) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -210,6 +211,69 @@ TEST(KvArchiveWriting, AsMuchIsTakenAsADayOrADiskHasRoomFor) {
   EXPECT_EQ(taken(write_chain(*archive, 16, 18, numbered_tag(15))), 0u);
   EXPECT_FALSE(archive->crowded());
   for (uint64_t number = 1; number <= 15; ++number) EXPECT_TRUE(reads_back(*archive, numbered_tag(number)));
+}
+
+// Whatever fails: what goes to disk is on record before, so that a kill at that moment cannot stretch the
+// day.
+TEST(KvArchiveWriting, ADaysBytesAreOnRecordBeforeTheyAreWritten) {
+  uint64_t refused_records = 0, commits = 0, rewritten = 0;
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    std::atomic<uint64_t> asked{0}, added{0}, committed{0};
+    std::atomic<bool> ahead{false};
+    ArchiveWorld world(Bytes{48 * kBlock});
+    const auto fails = [&](uint64_t one_of) { return mix64(seed * 1000003 + asked++) % one_of == 0; };
+    world.records = std::make_shared<MemoryStore>([&](MemoryStore::Operation what, std::string_view key) {
+      const bool refused = key == "meta" && what == MemoryStore::Operation::kPut && asked > 0 && fails(3);
+      refused_records += refused;
+      return refused;
+    });
+    world.values = std::make_shared<MemoryBulk>([&](MemoryBulk::Operation what, std::string_view) {
+      if (what == MemoryBulk::Operation::kAdd) ++added;
+      if (what != MemoryBulk::Operation::kCommit) return MemoryBulk::Fault::kNone;
+      const uint64_t bytes = added.exchange(0) / 3 * kBlock;
+      const std::string meta = world.records->get("meta").value();
+      unsigned long long on_record = 0;
+      std::sscanf(meta.c_str() + meta.find('\n'), "%*f %*d %llu", &on_record);
+      // What cutting out the dead writes again is told when it is done.
+      if (committed + bytes + world.values->rewritten().count > on_record) ahead = true;
+      if (fails(9)) return MemoryBulk::Fault::kIo;
+      committed += bytes;
+      ++commits;
+      return MemoryBulk::Fault::kNone;
+    });
+    const auto archive = world.open(Bytes{400 * kBlock});
+    asked = 1;
+    SeededRandom random(seed);
+    for (uint64_t i = 1; i <= 60; ++i) {
+      write_chain(*archive, 100 * i, 100 * i + random.below(6));
+      // Beginnings outlive their ends, so that parts of batches die.
+      for (uint64_t use = 0; use < 8; ++use) archive->adopt(small_shape(), numbered_tag(100 * i));
+      if (archive->status().off) world.clock.advance(std::chrono::seconds(60));
+      if (random.below(4) == 0) archive->settle();
+    }
+    EXPECT_FALSE(ahead) << "seed " << seed;
+    EXPECT_LE(committed + world.values->rewritten().count, 400 * kBlock);
+    rewritten += world.values->rewritten().count;
+  }
+  EXPECT_GT(refused_records, 50u);
+  EXPECT_GT(commits, 500u);
+  EXPECT_GT(rewritten, 0u) << "two spend of one day";
+}
+
+TEST(KvArchiveWriting, WhatTheStoreWasNotGivenIsNotOfTheDaysBytes) {
+  std::atomic<bool> broken{true};
+  ArchiveWorld world;
+  world.values = std::make_shared<MemoryBulk>([&](MemoryBulk::Operation what, std::string_view) {
+    return broken && what == MemoryBulk::Operation::kAdd ? MemoryBulk::Fault::kIo : MemoryBulk::Fault::kNone;
+  });
+  const auto archive = world.open(Bytes{11 * kBlock});
+  for (uint64_t attempt = 0; attempt < 5; ++attempt) {
+    EXPECT_EQ(taken(write_chain(*archive, 1, 10)), 0u);
+    world.clock.advance(std::chrono::minutes(4));
+  }
+  EXPECT_EQ(archive->counters().failures.value(), 5u) << "each was tried";
+  broken = false;
+  EXPECT_EQ(taken(write_chain(*archive, 1, 10)), 9u) << "a first value of each attempt may have been written";
 }
 
 }  // namespace
