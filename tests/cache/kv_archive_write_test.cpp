@@ -17,6 +17,7 @@
 
 #include "base/random.h"
 #include "tests/cache/archive_support.h"
+#include "tests/support/sanitized.h"
 
 namespace caravan {
 namespace {
@@ -167,7 +168,7 @@ TEST(KvArchiveWriting, WhatIsDeadWhileThereIsNoMemoryIsErasedLater) {
 // former, and no more of the latter go than that needs.
 TEST(KvArchiveWriting, AsMuchIsTakenAsHasRoom) {
   uint64_t in_part = 0, whole = 0, none = 0;
-  for (uint64_t seed = 1; seed <= 150; ++seed) {
+  for (uint64_t seed = 1; seed <= fewer(150); ++seed) {
     SeededRandom random(seed);
     ArchiveWorld world(Bytes{(90 + random.below(110)) * kBlock});
     uint64_t most = world.limit.count / 4 * 3 / kBlock;
@@ -192,8 +193,8 @@ TEST(KvArchiveWriting, AsMuchIsTakenAsHasRoom) {
     EXPECT_LE(world.values->bytes().count, world.limit.count);
     (expected == offered ? whole : expected == 0 ? none : in_part) += 1;
   }
-  EXPECT_GT(whole, 20u);
-  EXPECT_GT(in_part, 20u);
+  EXPECT_GT(whole, fewer(20));
+  EXPECT_GT(in_part, fewer(20));
   EXPECT_GT(none, 0u);
 }
 
@@ -217,7 +218,7 @@ TEST(KvArchiveWriting, AsMuchIsTakenAsADayOrADiskHasRoomFor) {
 // day.
 TEST(KvArchiveWriting, ADaysBytesAreOnRecordBeforeTheyAreWritten) {
   uint64_t refused_records = 0, commits = 0, rewritten = 0;
-  for (uint64_t seed = 1; seed <= 40; ++seed) {
+  for (uint64_t seed = 1; seed <= fewer(40); ++seed) {
     std::atomic<uint64_t> asked{0}, added{0}, committed{0};
     std::atomic<bool> ahead{false};
     ArchiveWorld world(Bytes{48 * kBlock});
@@ -255,8 +256,8 @@ TEST(KvArchiveWriting, ADaysBytesAreOnRecordBeforeTheyAreWritten) {
     EXPECT_LE(committed + world.values->rewritten().count, 400 * kBlock);
     rewritten += world.values->rewritten().count;
   }
-  EXPECT_GT(refused_records, 50u);
-  EXPECT_GT(commits, 500u);
+  EXPECT_GT(refused_records, fewer(50));
+  EXPECT_GT(commits, fewer(500));
   EXPECT_GT(rewritten, 0u) << "two spend of one day";
 }
 
