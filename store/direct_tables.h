@@ -53,7 +53,7 @@ class DirectTables {
   const std::unique_ptr<Buffers> buffers_;
   mutable std::mutex mutex_;                                                         // readers are several
   mutable std::map<std::string, std::shared_ptr<const Table>, std::less<>> tables_;  // by smallest key
-  uint64_t forgotten_ = 0;                                                           // times
+  std::atomic<uint64_t> forgotten_{0};                                               // times
 };
 
 }  // namespace caravan
