@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <set>
 #include <utility>
 
 #include "base/caught_error.h"
@@ -146,6 +147,7 @@ std::vector<PageId> Pager::add(std::vector<PageSpec> specs) {
     ids.push_back(PageId{next});
   }
   settle(lock, std::move(pages), limit_);
+  if (mapped_) let_go_of_left();
   return ids;
 }
 
@@ -176,7 +178,11 @@ void Pager::drop_gone(Lock& lock) {
       arena_.give_back(std::exchange(pages_[page].buffer, nullptr), pages_[page].buffer_bytes);
   }
   std::vector<Page> pages = pages_;
-  for (uint32_t page : gone_) pages[page] = {};
+  for (uint32_t page : gone_) {
+    if (mapped_)
+      for (const Extent& extent : pages[page].spec.extents) left_.push_back(extent);
+    pages[page] = {};
+  }
   settle(lock, std::move(pages), limit_);
   gone_.clear();
 }
@@ -258,10 +264,22 @@ void Pager::map_pages() {
   }
 }
 
+void Pager::let_go_of(const Extent& extent) const {
+  if (source_ && source_->file_path(extent.file)) let_go(source_->mapped(extent));
+}
+
 void Pager::unmap_pages() {
   for (const Page& page : pages_)
-    for (const Extent& extent : page.spec.extents)
-      if (source_->file_path(extent.file)) let_go(source_->mapped(extent));
+    for (const Extent& extent : page.spec.extents) let_go_of(extent);
+  for (const Extent& extent : std::exchange(left_, {})) let_go_of(extent);
+}
+
+void Pager::let_go_of_left() {
+  std::set<std::pair<uint32_t, uint64_t>> there;
+  for (const Page& page : pages_)
+    for (const Extent& extent : page.spec.extents) there.emplace(extent.file, extent.offset);
+  for (const Extent& extent : std::exchange(left_, {}))
+    if (there.count({extent.file, extent.offset}) == 0) let_go_of(extent);
 }
 
 // Carries out what the residency decides. Under the lock.

@@ -153,6 +153,8 @@ class Pager {
   void empty_arena(Lock& lock);
   void map_pages();
   void unmap_pages();
+  void let_go_of(const Extent& extent) const;
+  void let_go_of_left();
   void pump();
   void start_read(uint32_t index);
   void take_done(uint64_t job, std::optional<Error> error);
@@ -170,6 +172,9 @@ class Pager {
   std::vector<Page> pages_;
   std::vector<uint32_t> gone_;  // removed, and still among them
   bool mapped_ = true;
+  // Of mapped pages that went. They may come again at once, as when a ring is cut anew, and a fault for each
+  // of their memory pages is dear: what was touched of them is let go when others have come instead.
+  std::vector<Extent> left_;
   Residency residency_;
   Arena arena_;
   bool stopping_ = false;

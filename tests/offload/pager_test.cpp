@@ -31,6 +31,13 @@ std::vector<PageSpec> pages_of(const std::vector<uint64_t>& sizes) {
   return pages;
 }
 
+std::string pattern_file(const std::string& path, size_t size) {
+  const std::vector<std::byte> bytes = pattern(size);
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  return path;
+}
+
 class PagerTest : public testing::Test {
  protected:
   std::unique_ptr<Pager> make(std::shared_ptr<const Source> source, PagerOptions options = {}) {
@@ -97,10 +104,7 @@ TEST_F(PagerTest, StreamsWhatDoesNotFit) {
   const auto pages = pages_of(sizes);
   const uint64_t total = std::accumulate(sizes.begin(), sizes.end(), uint64_t{0});
   const test::TemporaryFolder folder;
-  const std::string path = folder.path() + "/weights";
-  const std::vector<std::byte> bytes = pattern(total);
-  std::ofstream(path, std::ios::binary)
-      .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  const std::string path = pattern_file(folder.path() + "/weights", total);
   const std::vector<std::shared_ptr<const Source>> sources = {
       std::make_shared<FileSource>(std::vector<std::string>{path}), source_of(total)};
   for (const auto& source : sources)
@@ -147,6 +151,40 @@ TEST_F(PagerTest, PagesComeAndGo) {
   EXPECT_TRUE(pager->mapped());
   expect_pass(*pager, second, {pages.begin() + 3, pages.end()});
   EXPECT_EQ(pager->add({pages[0]})[0], first[0]) << "an empty place is used again";
+}
+
+// Bytes of files that lie in this process's memory.
+uint64_t resident_of_files() {
+  std::ifstream status("/proc/self/status");
+  std::string key;
+  uint64_t kib = 0;
+  while (status >> key)
+    if (key == "RssFile:") status >> kib;
+  return kib << 10;
+}
+
+// Memory that no budget knows any more: of pages that were mapped and went, as a layer that is measured does.
+TEST_F(PagerTest, MappedPagesThatWentLeaveTheMemoryWhenOthersCome) {
+  constexpr uint64_t kPage = 8 << 20, kSlack = 1 << 20;
+  const test::TemporaryFolder folder;
+  const auto pages = pages_of({kPage, kPage, kPage, kPage});
+  const auto source = std::make_shared<FileSource>(
+      std::vector<std::string>{pattern_file(folder.path() + "/weights", 4 * kPage)});
+  const auto read = [](Pager& pager) { pager.preload([](uint64_t) { return true; }); };
+  for (const bool streamed : {true, false}) {
+    const auto pager = make(source, {.limit = Bytes{streamed ? 7 * kPage / 2 : 4 * kPage}});
+    const uint64_t before = resident_of_files();
+    const auto first = pager->add({pages[0], pages[1]});
+    read(*pager);
+    ASSERT_GE(resident_of_files(), before + 2 * kPage - kSlack);
+    pager->remove(first);
+    pager->add(streamed ? pages : std::vector<PageSpec>(pages.begin() + 1, pages.begin() + 3));
+    ASSERT_EQ(pager->mapped(), !streamed);
+    const uint64_t kept = streamed ? 0 : kPage;
+    EXPECT_LE(resident_of_files(), before + kept + kSlack) << "what nobody has any more";
+    EXPECT_GE(resident_of_files() + kSlack, before + kept) << "what has come again stays";
+    source->let_go();
+  }
 }
 
 // A chosen page is read when it is asked for, and one that is often asked for stays through a scan.
