@@ -39,7 +39,7 @@ uint64_t measuring_bytes(const Manifest& manifest, const ModelSpec& spec, const 
   stage.span = first;
   stage.context = Engine::kMeasuredRows;
   stage.max_rows = options.max_rows;
-  return backend_scratch(spec, options).count + Stage::scratch_bytes(spec, stage).count +
+  return engine_scratch(spec, options).count + Stage::scratch_bytes(spec, stage).count +
          pager.least_bytes(ModelWeights::page_specs(manifest, spec, first)) +
          KvCache::block_bytes(kv_layers(spec, first), options.kv_type).count;
 }
@@ -116,11 +116,11 @@ BudgetNeeds budget_needs(const Manifest& manifest, const ModelSpec& spec, const 
   stage.context = context;
   stage.max_rows = options.max_rows;
   BudgetNeeds needs;
-  needs.beside_kv = backend_scratch(spec, options).count + Stage::scratch_bytes(spec, stage).count +
+  needs.beside_kv = engine_scratch(spec, options).count + Stage::scratch_bytes(spec, stage).count +
                     pager.least_bytes(std::move(pages));
   if (part.ends) needs.beside_kv += (text_memory(manifest) + LocalHeadRunner::scratch_bytes(spec)).count;
   needs.beginning =
-      part.measured ? measuring_bytes(manifest, spec, options, pager) : backend_scratch(spec, options).count;
+      part.measured ? measuring_bytes(manifest, spec, options, pager) : engine_scratch(spec, options).count;
   needs.kv = kv_needs(kv_layers(spec, part.layers), context, options.kv_type, options.archive.on());
   return needs;
 }

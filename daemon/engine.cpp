@@ -44,6 +44,10 @@ CpuBackendOptions backend_options(const ModelSpec& spec, const EngineOptions& op
   return backend;
 }
 
+Bytes rows_bytes(const ModelSpec& spec, const EngineOptions& options) {
+  return {2 * uint64_t{options.max_rows} * spec.width * sizeof(float)};
+}
+
 // A line of /proc/meminfo; a guess where there is none.
 Bytes memory_line(const std::string& name) {
   std::ifstream in("/proc/meminfo");
@@ -58,8 +62,8 @@ Bytes memory_line(const std::string& name) {
 
 }  // namespace
 
-Bytes backend_scratch(const ModelSpec& spec, const EngineOptions& options) {
-  return CpuBackend::scratch_bytes(backend_options(spec, options));
+Bytes engine_scratch(const ModelSpec& spec, const EngineOptions& options) {
+  return CpuBackend::scratch_bytes(backend_options(spec, options)) + rows_bytes(spec, options);
 }
 
 Engine::Engine(Manifest manifest, const EngineOptions& options)
@@ -74,6 +78,7 @@ Engine::Engine(Manifest manifest, const EngineOptions& options)
   if (manifest_.tokenizer_made)
     text_ = budget_.reserve(MemoryTag::kScratch, manifest_.tokenizer_made->memory);
   auto backend = std::make_unique<CpuBackend>(backend_options(spec_, options), budget_);
+  rows_ = budget_.reserve(MemoryTag::kScratch, rows_bytes(spec_, options));
   isa_name_ = backend->isa_name();
   counters_ = &backend->counters();
   backend_ = std::move(backend);

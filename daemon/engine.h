@@ -53,8 +53,9 @@ struct alignas(8) KvRoom {  // aligned so that every compiler stores it as one w
 // The share of a budget that no reservation reaches: what allocators and the kernel take beside it.
 inline constexpr uint64_t kHeadroomShare = 32;
 
-// What an engine reserves for its back end.
-Bytes backend_scratch(const ModelSpec& spec, const EngineOptions& options);
+// What an engine reserves for its back end, and for the rows of a step: as they come and as a stage computes
+// with them.
+Bytes engine_scratch(const ModelSpec& spec, const EngineOptions& options);
 
 // Bytes read of a total, while weights are touched for the first time.
 using LoadProgress = std::function<void(uint64_t bytes, uint64_t total)>;
@@ -152,6 +153,7 @@ class Engine : private KvNeighbour {
   std::atomic<KvArchive*> archive_{nullptr};
   Budget budget_;
   Reservation text_;  // the tokenizer's, which was made of the manifest
+  Reservation rows_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Pager> pager_;

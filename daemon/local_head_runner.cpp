@@ -27,6 +27,7 @@ LocalHeadRunner::LocalHeadRunner(Engine& engine, ComputeThread& thread, const Lo
   const uint32_t last = engine.spec().unit_count();
   embed_ = engine.host({0, 1}, 1, {}, progress);
   output_ = engine.host({last - 1, last}, 1, {}, progress);
+  rows_.resize(size_t{kRowsAtOnce} * engine.spec().width);
   logits_.resize(size_t{kRowsAtOnce} * engine.spec().vocabulary);
 }
 
@@ -45,10 +46,13 @@ EmbedDone LocalHeadRunner::embed_now(const EmbedJob& job) {
   try {
     const uint32_t width = engine_.spec().width;
     const auto count = static_cast<uint32_t>(job.tokens.size());
-    rows_.resize(size_t{count} * width);
-    embed_.stage->embed(job.tokens, rows_.data());
-    auto bytes = std::make_shared<std::vector<std::byte>>(count * encoded_row_bytes(job.codec, width));
-    encode_rows(job.codec, rows_.data(), count, width, bytes->data());
+    const size_t row_bytes = encoded_row_bytes(job.codec, width);
+    auto bytes = std::make_shared<std::vector<std::byte>>(count * row_bytes);
+    for (uint32_t first = 0; first < count; first += kRowsAtOnce) {
+      const uint32_t rows = std::min(kRowsAtOnce, count - first);
+      embed_.stage->embed(std::span(job.tokens).subspan(first, rows), rows_.data());
+      encode_rows(job.codec, rows_.data(), rows, width, bytes->data() + first * row_bytes);
+    }
     done.rows = {job.codec, width, count, std::move(bytes)};
   } catch (const std::exception&) {
     done.error = caught_error().message();
@@ -65,11 +69,15 @@ OutputDone LocalHeadRunner::output_now(const OutputJob& job) {
       fail(ErrorCode::kMalformed, "{} rows of width {} came back for {} of width {}", count, job.rows.width,
            job.asked.size(), width);
     if (count == 0) return done;
-    rows_.resize(size_t{count} * width);
-    decode_rows(job.rows.codec, *job.rows.bytes, count, width, rows_.data());
+    const size_t row_bytes = encoded_row_bytes(job.rows.codec, width);
+    if (job.rows.bytes->size() != count * row_bytes)
+      fail(ErrorCode::kMalformed, "{} bytes came back for {} rows of {}", job.rows.bytes->size(), count,
+           row_bytes);
     for (uint32_t first = 0; first < count; first += kRowsAtOnce) {
       const uint32_t rows = std::min(kRowsAtOnce, count - first);
-      output_.stage->output(rows_.data() + size_t{first} * width, rows, logits_.data());
+      decode_rows(job.rows.codec, std::span(*job.rows.bytes).subspan(first * row_bytes, rows * row_bytes),
+                  rows, width, rows_.data());
+      output_.stage->output(rows_.data(), rows, logits_.data());
       for (uint32_t i = 0; i < rows; ++i)
         done.results.push_back(
             finish_row(job.asked[first + i], std::span(logits_).subspan(size_t{i} * vocabulary, vocabulary)));

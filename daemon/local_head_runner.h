@@ -19,20 +19,20 @@ class LocalHeadRunner final : public HeadRunner {
   using Post = std::function<void(Event)>;
   // Binds and reads the two units' weights in the calling thread, before the compute thread has work. All
   // outlive the runner, and the compute thread is joined before it goes.
-  // The logits' memory is reserved in the engine's budget.
+  // The memory of logits and rows is reserved in the engine's budget.
   LocalHeadRunner(Engine& engine, ComputeThread& thread, const LoadProgress& progress, Post post);
   ~LocalHeadRunner() override;
   // What it reserves.
   static Bytes scratch_bytes(const ModelSpec& spec) {
-    return {uint64_t{kRowsAtOnce} * spec.vocabulary * sizeof(float)};
+    return {uint64_t{kRowsAtOnce} * (spec.vocabulary + spec.width) * sizeof(float)};
   }
 
   void embed(EmbedJob job) override;
   void output(OutputJob job) override;
 
  private:
-  // Rows whose logits are computed together: enough to share the matrix, few enough to keep a large
-  // vocabulary's logits small.
+  // Rows that are embedded, or whose logits are computed, together: enough to share the matrix, few enough to
+  // keep a large vocabulary's logits small.
   static constexpr uint32_t kRowsAtOnce = 16;
 
   // Everything below runs on the compute thread.
@@ -46,7 +46,7 @@ class LocalHeadRunner final : public HeadRunner {
   const Post post_;
   const Reservation reserved_;
   Engine::Hosted embed_, output_;
-  std::vector<float> rows_;    // [rows, width]
+  std::vector<float> rows_;    // [kRowsAtOnce, width]
   std::vector<float> logits_;  // [kRowsAtOnce, vocabulary]
   SamplerScratch scratch_;
   std::string no_numbers_;  // why a row had none; found once

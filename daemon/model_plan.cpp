@@ -66,7 +66,7 @@ class Builder {
     stage.context = options_.context;
     stage.max_rows = options_.engine.max_rows;
     input.scratch_bytes =
-        (backend_scratch(spec_, options_.engine) + Stage::scratch_bytes(spec_, stage)).count +
+        (engine_scratch(spec_, options_.engine) + Stage::scratch_bytes(spec_, stage)).count +
         (archived ? staging : 0);
     // Of the head, which keeps the first unit.
     if (span.first == 0)
