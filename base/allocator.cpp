@@ -2,14 +2,25 @@
 
 #include <malloc.h>
 
+#include <algorithm>
+
 namespace caravan {
 
-void keep_freed_memory() {
+namespace {
+
+constexpr uint64_t kMostKept = 32u << 20, kLeastKept = 2u << 20, kShareKept = 32;
+
+}  // namespace
+
+void keep_freed_memory(Bytes budget) {
 #ifdef __GLIBC__
-  mallopt(M_TRIM_THRESHOLD, 32 << 20);
-  mallopt(M_TOP_PAD, 16 << 20);
+  const auto kept = static_cast<int>(std::clamp(budget.count / kShareKept, kLeastKept, kMostKept));
+  mallopt(M_TRIM_THRESHOLD, kept);
+  mallopt(M_TOP_PAD, kept / 2);
   // The default grows by itself only as long as none of these is set.
   mallopt(M_MMAP_THRESHOLD, 4 << 20);
+#else
+  (void)budget;
 #endif
 }
 

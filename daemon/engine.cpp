@@ -73,6 +73,7 @@ Engine::Engine(Manifest manifest, const EngineOptions& options)
       weights_id_(caravan::weights_id(manifest_)),
       budget_("--ram", {options.memory.count - options.memory.count / kHeadroomShare}),
       device_(std::make_unique<CpuDevice>()) {
+  keep_freed_memory(options.memory);
   // Before anything is allocated by the spec's sizes, and before a ring forms that could only fail.
   check_weights(manifest_, spec_);
   if (manifest_.tokenizer_made)
