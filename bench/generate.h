@@ -31,7 +31,8 @@ struct ModelShape {
 // Unknown, start and end, and the bytes.
 inline constexpr uint32_t kLeastGeneratedVocabulary = 3 + 256;
 
-// "tiny", "deep" (many small layers), "0.2b", "1.1b" (TinyLlama), "8b" (Llama 3), "30b-a3b" (Qwen 3 MoE).
+// "tiny", "deep" (many small layers), "wide" (few large ones, with large KV), "0.2b", "1.1b" (TinyLlama),
+// "8b" (Llama 3), "30b-a3b" (Qwen 3 MoE).
 std::optional<ModelShape> model_shape(std::string_view name);
 std::vector<std::string_view> model_shape_names();
 // Bytes of all weights.
