@@ -364,6 +364,7 @@ std::vector<size_t> KvArchive::choose(const KvArchiveShape& shape, std::span<con
                                       std::span<Handle> handles, std::vector<Handle>& before) {
   std::vector<size_t> chosen;
   std::set<BlockTag> together;
+  before.reserve(writes.size());  // a handle that found no room would go under the lock, which it takes
   const Lock lock(mutex_);
   const auto cover = [&](const BlockTag& tag) {
     return index_.cover(tag, shape.lineage, shape.first_layer, shape.layers());
@@ -460,7 +461,6 @@ void KvArchive::store(const KvArchiveShape& shape, std::span<const Write> writes
       part += shape.part_bytes[layer];
     }
   }
-  batch->commit();
   const uint64_t last = first + chosen.size() - 1, bytes = disk_bytes(shape);
   std::vector<ArchivedBlock> blocks;
   {
@@ -474,6 +474,7 @@ void KvArchive::store(const KvArchiveShape& shape, std::span<const Write> writes
     }
     index_.set_runs(blocks);
   }
+  batch->commit();
   try {
     records_->put(archived_key(first), encode_archived(last, blocks));
   } catch (const std::exception&) {

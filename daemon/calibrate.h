@@ -68,8 +68,9 @@ Calibration load_or_measure(const Clock& clock, const std::string& state_folder,
                             bool force, const std::function<Measurements()>& measure);
 
 // Says on standard error what is measured, on a terminal in one line that is gone at the end; throws
-// kCancelled once `interruption` came, so that scratch files go. And the note.
-CalibrationProgress calibration_progress(Interruption* interruption = nullptr);
+// kCancelled once `interruption` came (or, `until_eof`, standard input closed), so that scratch files go. And
+// the note.
+CalibrationProgress calibration_progress(Interruption& interruption, bool until_eof = false);
 void print_note(const Calibration& calibration);
 
 // What is kept, as JSON text; nothing when the text is damaged, and an empty key when it is of another

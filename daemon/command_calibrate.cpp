@@ -1,4 +1,7 @@
 // calibrate: what this machine does a second, measured once and kept in the state folder.
+#include <poll.h>
+#include <unistd.h>
+
 #include <cstdio>
 #include <string>
 
@@ -46,12 +49,17 @@ void print_table(const Calibration& calibration) {
               machine.store.compute_while_reading * 100, machine.store.read_while_computing * 100);
 }
 
+bool input_is_closed() {
+  pollfd input{STDIN_FILENO, POLLIN, 0};
+  return ::poll(&input, 1, 0) > 0 && (input.revents & (POLLHUP | POLLERR | POLLNVAL)) != 0;
+}
+
 }  // namespace
 
-CalibrationProgress calibration_progress(Interruption* interruption) {
+CalibrationProgress calibration_progress(Interruption& interruption, bool until_eof) {
   const bool terminal = standard_error_is_terminal();
-  return [terminal, interruption](const std::string& what) {
-    if (interruption && interruption->came()) fail(ErrorCode::kCancelled, "interrupted");
+  return [terminal, until_eof, &interruption](const std::string& what) {
+    if (interruption.came() || (until_eof && input_is_closed())) fail(ErrorCode::kCancelled, "interrupted");
     if (what.empty() && terminal)
       std::fprintf(stderr, "\r\033[K");
     else if (!what.empty())
@@ -73,7 +81,7 @@ int command_calibrate(const CommandLine& line) {
   // Who names a file wants its disk measured, whatever is kept.
   const Calibration calibration =
       load_or_measure(clock, state_folder(line.config), options, line.force || !line.model.empty(),
-                      calibration_progress(&interruption));
+                      calibration_progress(interruption, line.until_eof));
   print_note(calibration);
   if (line.json) {
     std::printf("%s", calibration_text(calibration).c_str());

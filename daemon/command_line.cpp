@@ -340,6 +340,7 @@ class Parser {
                           "a file whose disk is measured, again if need be (default: the state folder's)");
     calibrate->add_flag("--force", line_.force, "measure again what is kept already");
     calibrate->add_flag("--json", line_.json, "print one object instead of the table");
+    calibrate->add_flag("--until-eof", line_.until_eof, "end when standard input closes")->group("");
     add_isa(calibrate);
     add_state(calibrate);
 

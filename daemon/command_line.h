@@ -44,7 +44,7 @@ struct CommandLine {
   bool json = false;
   uint32_t peers = 0;  // run (0: in this process), demo
 
-  bool until_eof = false;      // join, serve: end when standard input closes
+  bool until_eof = false;      // join, serve, calibrate: end when standard input closes
   uint32_t sharers = 1;        // join: processes of this kind on the machine
   std::string archive_folder;  // join: in place of the one in the state folder
 

@@ -22,7 +22,7 @@ int command_plan(const CommandLine& line) {
   const ModelSpec spec = read_spec(manifest);
   const SystemClock clock;
   const ModelPlan made = plan_model(clock, line.config, manifest, spec, state_folder_to_read(line.config),
-                                    line.sequences, calibration_progress(&interruption));
+                                    line.sequences, calibration_progress(interruption));
   print_note(made.calibration);
   const std::optional<Prediction> peer =
       with_another_peer(manifest, spec, made.calibration.measurements, made.options);

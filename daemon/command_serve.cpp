@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "daemon/api_access.h"
 #include "daemon/calibrate.h"
 #include "daemon/child_process.h"
@@ -87,9 +88,24 @@ std::string too_small_alone(const Config& config, const Manifest& manifest) {
 // Measuring takes hundreds of MiB, which are not to be this process's: its memory has a bound.
 void calibrate_apart(const Config& config, const std::string& state) {
   if (kept_calibration(state, calibration_key(config.isa))) return;
-  ChildProcess child("calibrate", own_program(), {"calibrate", "--state", state, "--isa", config.isa},
+  ChildProcess child("calibrate", own_program(),
+                     {"calibrate", "--until-eof", "--state", state, "--isa", config.isa},
                      ChildProcess::Output::kNowhere);
   while (!child.ended()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  if (!kept_calibration(state, calibration_key(config.isa)))
+    fail(ErrorCode::kUnavailable, "measuring this machine {}, and nothing of it was kept", *child.ended());
+}
+
+std::optional<Forecast> measured_forecast(const Clock& clock, const Config& config,
+                                          const Manifest& manifest) {
+  const std::string state = state_folder(config);
+  try {
+    calibrate_apart(config, state);
+  } catch (const Error& error) {
+    log_warning("no_forecast reason=\"{}\"", error.message());
+    return std::nullopt;
+  }
+  return forecast_of(clock, config, manifest, read_spec(manifest), state, {});
 }
 
 }  // namespace
@@ -143,10 +159,7 @@ int command_serve(const CommandLine& line) {
   const std::string alone = too_small_alone(line.config, manifest);
   // While nothing answers yet: it takes seconds, in which a signal ends the process at once.
   std::optional<Forecast> forecast;
-  if (line.config.calibrate) calibrate_apart(line.config, state_folder(line.config));
-  if (line.config.calibrate)
-    forecast = forecast_of(clock, line.config, manifest, read_spec(manifest), state_folder(line.config),
-                           calibration_progress());
+  if (line.config.calibrate && alone.empty()) forecast = measured_forecast(clock, line.config, manifest);
   std::optional<ServeProcess> started;
   try {
     started.emplace(loop, clock, random, line.config, std::move(manifest), open, std::move(stores),

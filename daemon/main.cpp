@@ -1,3 +1,6 @@
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -57,12 +60,22 @@ int dispatch(const CommandLine& line) {
   return 2;
 }
 
+// Stores and what is read of their tables have files open by the hundred, connections come on top, and the
+// limit that shells set is for programs that select().
+void allow_many_files() {
+  struct rlimit files {};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = std::max(files.rlim_cur, std::min<rlim_t>(files.rlim_max, 16384));
+  (void)::setrlimit(RLIMIT_NOFILE, &files);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   // Writes to what has gone fail instead, so that temporary folders and children go with the process.
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);  // likewise over a limit of a file's size
+  allow_many_files();
   caravan::explain_lost_mappings();
   caravan::keep_freed_memory();
   try {

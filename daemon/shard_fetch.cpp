@@ -15,8 +15,16 @@ namespace caravan {
 
 namespace {
 
-// On disk besides, while groups come: files of what is not whole, and tables on their way in.
-constexpr uintmax_t kOnTheWayBytes = 192u << 20;
+// On disk besides, while groups come: files of what is not whole or not acknowledged, and tables on their way
+// in. At the least.
+constexpr uint64_t kOnTheWayBytes = 192u << 20;
+constexpr uint64_t kGroupsOnTheWay = 4;  // of the largest
+
+uint64_t on_the_way_bytes(const ModelRecord& record) {
+  uint64_t largest = 0;
+  for (const WeightGroup& group : record.manifest.groups) largest = std::max(largest, group.bytes().count);
+  return std::max(kOnTheWayBytes, kGroupsOnTheWay * largest);
+}
 
 ShardFetcherOptions fetcher_options(const ShardFetch::Options& options) {
   ShardFetcherOptions out;
@@ -113,7 +121,9 @@ uint64_t ShardFetch::room_bytes() const {
     more = std::min(more, *options_.disk_limit - std::min(*options_.disk_limit, store_->bytes().count));
   std::error_code error;
   const auto space = std::filesystem::space(options_.folder, error);
-  if (!error) more = std::min<uint64_t>(more, space.available - std::min(space.available, kOnTheWayBytes));
+  if (!error)
+    more = std::min<uint64_t>(
+        more, space.available - std::min<uint64_t>(space.available, on_the_way_bytes(*record_)));
   return here + more;
 }
 
@@ -162,9 +172,12 @@ std::vector<WantedShard> ShardFetch::look(std::vector<WantedShard> shards, bool 
   log_info("to_fetch bytes={} of={}", needed, total);
   std::error_code error;
   const auto space = std::filesystem::space(options_.folder, error);
-  if (!error && needed > space.available)
-    fail(ErrorCode::kOutOfMemory, "{} of weights are to be fetched, and the disk of {} has {} left",
-         to_string(Bytes{needed}), store_->name(), to_string(Bytes{space.available}));
+  const uint64_t beside = needed > 0 && record_ ? on_the_way_bytes(*record_) : 0;
+  if (!error && needed + std::min(beside, needed) > space.available)
+    fail(ErrorCode::kOutOfMemory,
+         "{} of weights are to be fetched, {} are on their way meanwhile, and the disk of {} has {} left",
+         to_string(Bytes{needed}), to_string(Bytes{std::min(beside, needed)}), store_->name(),
+         to_string(Bytes{space.available}));
   if (options_.disk_limit && needed > 0 && store_->bytes().count + needed > *options_.disk_limit)
     fail(ErrorCode::kOutOfMemory, "{} of weights are to be fetched; {} has {} of the {} that --disk allows",
          to_string(Bytes{needed}), store_->name(), to_string(store_->bytes()),

@@ -221,7 +221,13 @@ void Pager::settle(Lock& lock, std::vector<Page> pages, Bytes limit) {
     buffer_bytes += page.buffer_bytes;
   }
   const bool map = can_map(pages) && bytes <= limit.count;
-  if (!map) (void)plan_residency(costs(pages), limit.count);
+  std::vector<PageCost> prices = costs(pages);
+  if (!map) (void)plan_residency(prices, limit.count);
+  // What may be refused comes before anything has changed.
+  if (!map && !reader_) {
+    const auto done = [this](uint64_t job, std::optional<Error> error) { take_done(job, std::move(error)); };
+    reader_ = make_page_reader(source_, done, options_.reader);
+  }
   reserve(Bytes{map ? bytes : std::min(limit.count, buffer_bytes)});
   if (map != mapped_ && !mapped_) {
     empty_arena(lock);
@@ -232,11 +238,7 @@ void Pager::settle(Lock& lock, std::vector<Page> pages, Bytes limit) {
   limit_ = limit;
   mapped_ = map;
   if (map) return map_pages();
-  if (!reader_) {
-    const auto done = [this](uint64_t job, std::optional<Error> error) { take_done(job, std::move(error)); };
-    reader_ = make_page_reader(source_, done, options_.reader);
-  }
-  residency_.set_pages(costs(pages_), limit.count);
+  residency_.set_pages(std::move(prices), limit.count);
   arena_.set_limit(limit.count);
   pump();
   // What is being read cannot be taken back before it is there.

@@ -171,8 +171,8 @@ void IncomingGroups::keep_only(const std::set<Hash256>& wanted) {
 
 void IncomingGroups::remove_files(const std::function<bool(const std::string& name)>& which) const {
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder_, error))
-    if (which(entry.path().filename().string())) remove_file(entry.path().string());
+  for (std::filesystem::directory_iterator at(folder_, error), end; !error && at != end; at.increment(error))
+    if (which(at->path().filename().string())) remove_file(at->path().string());
 }
 
 }  // namespace caravan

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/copy.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "shards/store_chunk.h"
@@ -209,7 +210,7 @@ void ShardStore::read_chunk(const Hash256& group, const Place& place, uint32_t c
     std::memcpy(&sum, value.data(), sizeof sum);
     problem = "its checksum is wrong";
     if (sum != chunk_sum(group, chunk, bytes)) return;
-    std::memcpy(out.data(), bytes.data() + skip, out.size());
+    copy_past_caches(bytes.subspan(skip, out.size()), out);
     problem.clear();
   };
   try {

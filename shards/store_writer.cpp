@@ -1,9 +1,12 @@
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <exception>
 #include <future>
 #include <system_error>
 #include <utility>
 
+#include "base/caught_error.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -55,8 +58,8 @@ ShardStore::Writer::Writer(ShardStore& store) : store_(store) {
 ShardStore::Writer::~Writer() {
   try {
     end_commit();
-  } catch (const Error& error) {
-    log_warning("{}", error.message());  // its groups are not there, and were not acknowledged
+  } catch (const std::exception&) {
+    log_warning("{}", caught_error().message());  // its groups are not there, and were not acknowledged
   }
   if (!batch_) return;
   batch_.reset();
@@ -155,14 +158,23 @@ void ShardStore::Writer::begin_commit() {
   };
   try {
     commit->done = std::async(std::launch::async, work);
-    commit_ = std::move(commit);
   } catch (const std::system_error&) {
-    work();  // no thread is to be had
+    commit->done = std::async(std::launch::deferred, work);  // no thread is to be had
   }
+  commit_ = std::move(commit);
+  if (commit_->done.wait_for(std::chrono::seconds(0)) == std::future_status::deferred) end_commit();
 }
 
 void ShardStore::Writer::end_commit() {
-  if (const auto commit = std::exchange(commit_, nullptr)) commit->done.get();
+  const auto commit = std::exchange(commit_, nullptr);
+  if (!commit) return;
+  try {
+    commit->done.get();
+  } catch (const std::exception&) {
+    const Error error = caught_error();
+    // No group of now has the wrong bytes by this.
+    throw Error(error.code() == ErrorCode::kMalformed ? ErrorCode::kIo : error.code(), error.message());
+  }
 }
 
 void ShardStore::Writer::flush() {

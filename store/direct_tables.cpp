@@ -180,6 +180,7 @@ class DirectTables::Table {
   Table(const Table&) = delete;
   Table& operator=(const Table&) = delete;
 
+  bool is_open() const { return descriptor_ >= 0; }
   const std::string& first() const { return places_.front().key; }
   bool may_have(std::string_view key) const { return first() <= key && key <= places_.back().key; }
 
@@ -269,6 +270,7 @@ void DirectTables::learn(const rocksdb::Slice& key) const {
     std::vector<Place> places = decode_places(note->second);
     if (places.empty()) continue;
     const auto table = std::make_shared<const Table>(path, std::move(places));
+    if (!table->is_open()) continue;
     const std::lock_guard lock(mutex_);
     if (forgotten != forgotten_) return;  // what was found may be gone
     if (tables_.size() >= kMostTables) tables_.clear();

@@ -172,4 +172,18 @@ else
   echo "not here: a file of $(cat "$work/bytes") bytes, so the huge model is left out"
 fi
 rm -rf "$huge"
+
+# --- Ctrl-C while the store is measured, which has a scratch folder by then ---
+# A shell without job control has its background processes ignore SIGINT: SIGTERM is taken the same way.
+"$program" calibrate --state "$work/ended" >/dev/null 2>"$work/ended.err" &
+measuring=$!
+scratch_is_there() { compgen -G "$work/ended/calibrate-*" >/dev/null; }
+wait_for 30 "a scratch folder" scratch_is_there
+kill -TERM "$measuring"
+status=0
+wait "$measuring" || status=$?
+[ "$status" = 130 ] || give_up "calibrate ended with $status: $(cat "$work/ended.err")"
+grep -q interrupted "$work/ended.err" || give_up "calibrate does not say that it was interrupted: $(cat "$work/ended.err")"
+[ -z "$(ls "$work/ended")" ] || give_up "a calibration that was ended leaves $(ls "$work/ended")"
+pass "a calibration that is ended leaves nothing"
 echo "$passed checks of calibrate and plan passed"
