@@ -143,6 +143,7 @@ wait_for 30 "the ring without the peer" is_ready "$work/head"
 ask_generated >/dev/null || true
 serve_stays_within $((64 * 1024)) "a head whose ring changed" "$head"
 kill -9 "$head"
+wait "$head" 2>/dev/null || true # its lock goes with it
 pass "a server, a head and a peer stay within --ram and what is stated beside it, while the ring changes"
 
 serve_generated cut --no-calibrate --archive 0

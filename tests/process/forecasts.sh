@@ -13,6 +13,7 @@ status() { "$program" status --json --state "$work/head"; }
 serve_generated unmeasured --no-calibrate
 [ ! -e "$work/head/calibration.json" ] || give_up "--no-calibrate measured"
 kill -9 "$head"
+wait "$head" 2>/dev/null || true # its lock goes with it
 serve_generated first
 grep -q "measuring this machine: disk" "$work/first.err" || give_up "the first start measures nothing: $(cat "$work/first.err")"
 [ -s "$work/head/calibration.json" ] || give_up "the first start keeps no measurements"
@@ -25,8 +26,10 @@ done
 "$program" status --state "$work/head" | grep -q "one request alone: a token [0-9.]* m\?s measured, [0-9.]* m\?s expected" ||
   give_up "the table does not set one beside the other: $("$program" status --state "$work/head")"
 kill -9 "$head"
+wait "$head" 2>/dev/null || true # its lock goes with it
 serve_generated second
 ! grep -q measuring "$work/second.err" || give_up "the second start measures again"
 kill -9 "$head"
+wait "$head" 2>/dev/null || true # its lock goes with it
 pass "serve measures the machine at its first start, and status sets the expected beside the measured"
 echo "$passed checks of forecasts passed"
