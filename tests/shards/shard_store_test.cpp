@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <mutex>
 #include <optional>
 #include <set>
 
@@ -220,7 +221,9 @@ TEST_F(StoreTest, AnImportThatFailedResumes) {
     import(other);
     const Manifest original = read_manifest(write(random_model(random), "model" + std::to_string(i)));
     uint64_t countdown = 1 + random.below(12);
+    std::mutex mutex;  // a full table is committed beside the next one
     inject_ = [&](MemoryBulk::Operation operation, std::string_view) {
+      const std::lock_guard lock(mutex);
       if (operation == MemoryBulk::Operation::kRead || --countdown > 0) return Fault::kNone;
       return random.below(2) ? Fault::kFull : Fault::kIo;
     };
