@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <new>
 
 #include "base/check.h"
 #include "base/hash.h"
@@ -131,7 +132,11 @@ void KvArchiveIndex::place(Entry& entry) {
   entry.priority.reset();
   if (entry.pins > 0 || nodes_.at({entry.block.tag, entry.block.lineage}).successors > 0) return;
   entry.priority = priority(entry.block);
-  leaving_.insert({*entry.priority, entry.block.serial});
+  try {
+    leaving_.insert({*entry.priority, entry.block.serial});
+  } catch (const std::bad_alloc&) {
+    entry.priority.reset();  // handles come here as they go: it stays until it is placed again
+  }
 }
 
 void KvArchiveIndex::place_all(const Key& key) {
