@@ -1,9 +1,7 @@
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <exception>
 #include <future>
-#include <system_error>
 #include <utility>
 
 #include "base/caught_error.h"
@@ -156,13 +154,9 @@ void ShardStore::Writer::begin_commit() {
     what.batch->commit();
     store.acknowledge(what.number, what.segment);
   };
-  try {
-    commit->done = std::async(std::launch::async, work);
-  } catch (const std::system_error&) {
-    commit->done = std::async(std::launch::deferred, work);  // no thread is to be had
-  }
+  // Where no thread is to be had, it is done by whoever waits for it.
+  commit->done = std::async(std::launch::async | std::launch::deferred, work);
   commit_ = std::move(commit);
-  if (commit_->done.wait_for(std::chrono::seconds(0)) == std::future_status::deferred) end_commit();
 }
 
 void ShardStore::Writer::end_commit() {

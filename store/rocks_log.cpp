@@ -53,8 +53,7 @@ void write_to_log(RocksStore::State& state, rocksdb::WriteBatch& batch) {
   if (state.log_is_torn)
     fail(ErrorCode::kIo,
          "the store {} takes no more from this process, because the disk refused what was written before; "
-         "what "
-         "it held is kept: make room, and start again",
+         "what it held is kept: make room, and start again",
          state.path);
   require_room(state.path);
   rocksdb::WriteOptions synced;
