@@ -15,6 +15,7 @@ namespace {
 
 constexpr Duration kTellInterval = std::chrono::milliseconds(250);
 constexpr Duration kLogInterval = std::chrono::seconds(5);
+constexpr size_t kKeptFragments = 4 * limits::kMaxShardRangeBytes / limits::kFragmentBytes;
 
 }  // namespace
 
@@ -25,7 +26,8 @@ ShardService::ShardService(EventLoop& loop, const Clock& clock, std::shared_ptr<
       store_(std::move(store)),
       manifest_(manifest),
       reopen_(std::move(reopen)),
-      link_(link) {}
+      link_(link),
+      buffers_(kKeptFragments) {}
 
 ShardService::~ShardService() {
   is_ending_ = true;
@@ -101,14 +103,14 @@ void ShardService::hash_now() {
   }
 }
 
-ShardRead ShardService::read_now(const ReadShard& what) const {
+ShardRead ShardService::read_now(const ReadShard& what) {
   ShardRead event{what, {}, ""};
   try {
     for (uint64_t offset = what.offset; offset < what.offset + what.length;) {
       const auto count = std::min<uint64_t>(limits::kFragmentBytes, what.offset + what.length - offset);
-      std::vector<std::byte> bytes(count);
-      read_content_of(what.group, offset, bytes);
-      event.parts.push_back(std::make_shared<const std::vector<std::byte>>(std::move(bytes)));
+      auto bytes = buffers_.take(count);
+      read_content_of(what.group, offset, *bytes);
+      event.parts.push_back(std::move(bytes));
       offset += count;
     }
   } catch (const Error& error) {

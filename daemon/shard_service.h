@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "daemon/compute_thread.h"
 #include "daemon/event_loop.h"
+#include "daemon/spare_buffers.h"
 #include "peers/link.h"
 #include "peers/shard_server.h"
 #include "shards/manifest.h"
@@ -45,7 +46,7 @@ class ShardService {
   void settle();
   // On the thread.
   void hash_now();
-  ShardRead read_now(const ReadShard& what) const;
+  ShardRead read_now(const ReadShard& what);
   void read_content_of(const Hash256& group, uint64_t offset, std::span<std::byte> out) const;
 
   EventLoop& loop_;
@@ -55,7 +56,8 @@ class ShardService {
   const Reopen reopen_;
   Link& link_;
   ShardServer server_;
-  Index index_;  // of the thread
+  Index index_;           // of the thread
+  SpareBuffers buffers_;  // fragments
   std::atomic<bool> is_ending_{false};
   ComputeThread thread_;  // last: joined before what it uses goes
 };

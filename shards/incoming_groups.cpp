@@ -80,7 +80,7 @@ uint64_t IncomingGroups::have(const Hash256& group, uint64_t bytes) {
 
 IncomingGroups::State IncomingGroups::append(const Hash256& group, uint64_t bytes, uint64_t offset,
                                              std::span<const std::span<const std::byte>> parts) {
-  if (offset == 0) take_spare(group);
+  if (offset == 0) begin(group, bytes);
   {
     PartFile file = PartFile::make(path_of(group), group);
     if (file.have() < offset)
@@ -88,12 +88,37 @@ IncomingGroups::State IncomingGroups::append(const Hash256& group, uint64_t byte
     for (const auto& part : parts) {
       CHECK(part.size() <= bytes - offset);
       file.write(offset, part);
+      pass(group, offset, part);
       offset += part.size();
       written_bytes_ += part.size();
     }
     file.note_have();
   }
   return offset < bytes ? State::kPart : finish(group, bytes);
+}
+
+// After an error but a wrong hash the writer is of no more use.
+void IncomingGroups::use_writer(const std::function<void(ShardStore::Writer&)>& what) {
+  try {
+    if (!writer_) writer_.emplace(*store_);
+    what(*writer_);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kMalformed) forget_writer();
+    throw;
+  }
+}
+
+void IncomingGroups::begin(const Hash256& group, uint64_t bytes) {
+  take_spare(group);
+  use_writer([&](ShardStore::Writer& writer) { writer.begin(group, bytes); });
+  passing_ = group;
+  passed_bytes_ = 0;
+}
+
+void IncomingGroups::pass(const Hash256& group, uint64_t offset, std::span<const std::byte> bytes) {
+  if (passing_ != group || offset != passed_bytes_) return;
+  use_writer([&](ShardStore::Writer& writer) { writer.append(bytes); });
+  passed_bytes_ += bytes.size();
 }
 
 // The file of a group that is stored becomes the next one's.
@@ -107,20 +132,17 @@ void IncomingGroups::take_spare(const Hash256& group) {
 
 // The store's writer hashes what it is given, and adds nothing that has another hash.
 IncomingGroups::State IncomingGroups::finish(const Hash256& group, uint64_t bytes) {
-  if (!writer_) writer_.emplace(*store_);
-  const auto file = PartFile::open(path_of(group), group);
-  if (!file) fail(ErrorCode::kIo, "{}: it is gone", path_of(group));
-  const auto content = [&](uint64_t offset, std::span<std::byte> out) { file->read(offset, out); };
+  const bool has_passed = passing_ == group && passed_bytes_ == bytes;
+  passing_.reset();
   try {
-    if (damaged_.count(group))
-      writer_->replace(group, bytes, content);
-    else
-      writer_->add(group, bytes, {}, content);
+    use_writer([&](ShardStore::Writer& writer) {
+      if (has_passed)
+        writer.end();
+      else
+        add_file(writer, group, bytes);
+    });
   } catch (const Error& error) {
-    if (error.code() != ErrorCode::kMalformed) {
-      forget_writer();
-      throw;
-    }
+    if (error.code() != ErrorCode::kMalformed) throw;
     log_warning("group_refused reason=\"{}\" then=\"it is fetched again\"", error.message());
     remove_file(path_of(group));
     return State::kWrong;
@@ -130,14 +152,21 @@ IncomingGroups::State IncomingGroups::finish(const Hash256& group, uint64_t byte
   return State::kWhole;
 }
 
+// Of a group that did not come in one go.
+void IncomingGroups::add_file(ShardStore::Writer& writer, const Hash256& group, uint64_t bytes) {
+  const auto file = PartFile::open(path_of(group), group);
+  if (!file) fail(ErrorCode::kIo, "{}: it is gone", path_of(group));
+  const auto content = [&](uint64_t offset, std::span<std::byte> out) { file->read(offset, out); };
+  if (damaged_.count(group))
+    writer.replace(group, bytes, content);
+  else
+    writer.add(group, bytes, {}, content);
+}
+
 void IncomingGroups::flush() {
   if (!writer_) return;
-  try {
-    writer_->flush();
-  } catch (const Error&) {
-    forget_writer();
-    throw;
-  }
+  passing_.reset();
+  use_writer([](ShardStore::Writer& writer) { writer.flush(); });
   writer_.reset();
   for (const Hash256& group : finished_) damaged_.erase(group);
   remove_stored();
@@ -146,6 +175,7 @@ void IncomingGroups::flush() {
 
 // What the store did not take of that which it was given has files, which the next have() adds.
 void IncomingGroups::forget_writer() {
+  passing_.reset();
   writer_.reset();
   remove_stored();
   finished_.clear();

@@ -51,7 +51,11 @@ class IncomingGroups {
  private:
   std::string path_of(const Hash256& group) const;
   bool is_stored(const Hash256& group) const;
+  void use_writer(const std::function<void(ShardStore::Writer&)>& what);
+  void begin(const Hash256& group, uint64_t bytes);
+  void pass(const Hash256& group, uint64_t offset, std::span<const std::byte> bytes);
   State finish(const Hash256& group, uint64_t bytes);
+  void add_file(ShardStore::Writer& writer, const Hash256& group, uint64_t bytes);
   void forget_writer();
   void remove_stored();
   void take_spare(const Hash256& group);
@@ -60,6 +64,10 @@ class IncomingGroups {
   const std::shared_ptr<ShardStore> store_;
   const std::string folder_;
   std::optional<ShardStore::Writer> writer_;
+  // The group whose bytes go into the writer as they come, and how many did: the last that began. Of others
+  // the files are read when they are whole.
+  std::optional<Hash256> passing_;
+  uint64_t passed_bytes_ = 0;
   std::vector<Hash256> finished_;    // whose files go when the store has acknowledged them
   std::set<Hash256> damaged_;        // in the store
   std::vector<std::string> spares_;  // files of groups that are stored, to be written over

@@ -148,13 +148,18 @@ class ShardStore::Writer {
                const std::function<void(uint64_t bytes)>& advance = nullptr);
   // The same for a group whose stored bytes are damaged: the next flush puts these in their place.
   void replace(const Hash256& group, uint64_t bytes, const Content& content);
+  // The same for content that comes by and by: all its bytes in their order, then end(), which throws
+  // kMalformed. Any other group, and flush(), give up one that was begun.
+  void begin(const Hash256& group, uint64_t bytes);
+  void append(std::span<const std::byte> bytes);
+  uint64_t end();
   // Whether the group is there or will be with the next flush.
   bool has(const Hash256& group) const;
   void flush();
 
  private:
   friend class ShardStore;
-  class Chunks;
+  class Adding;
   // A full table on its way to the disk.
   struct Commit {
     std::unique_ptr<BulkStore::Batch> batch;
@@ -171,12 +176,14 @@ class ShardStore::Writer {
   // Whether or not the group is there. Returns its own bytes.
   uint64_t write(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared,
                  const Content& content, const std::function<void(uint64_t bytes)>& advance);
+  void start(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared);
 
   ShardStore& store_;
   std::unique_ptr<BulkStore::Batch> batch_;
   uint64_t number_ = 0;
   uint32_t next_ordinal_ = 0;
   Segment segment_;
+  std::unique_ptr<Adding> adding_;  // into the batch
   std::unique_ptr<Commit> commit_;
 };
 

@@ -13,21 +13,35 @@
 
 namespace caravan {
 
-// Cuts a group's own bytes into chunks and adds them to the batch.
-class ShardStore::Writer::Chunks {
+// A group being added: its own bytes go into the batch in chunks, all of them through the hash.
+class ShardStore::Writer::Adding {
  public:
-  Chunks(BulkStore::Batch& batch, const Hash256& group, uint64_t segment, uint32_t ordinal)
-      : batch_(batch), group_(group), segment_(segment), ordinal_(ordinal) {
+  Adding(BulkStore::Batch& batch, const Hash256& group, Place place)
+      : batch_(batch), group_(group), place_(std::move(place)) {
     value_.resize(kChunkHeaderBytes + limits::kShardChunkBytes);
   }
-  // The rest of the chunk, to be filled from its beginning.
+  uint64_t passed() const { return passed_; }
+  uint64_t left() const { return place_.bytes - passed_; }
+  const std::vector<SharedPiece>& shared() const { return place_.shared; }
+  // Where the next bytes go: to the end of their chunk at most.
   std::span<std::byte> room() { return std::span(value_).subspan(filled_); }
-  void fill(size_t bytes) {
+  // The first `bytes` of the room have come. What is another group's is only hashed.
+  void pass(size_t bytes, bool own = true) {
+    CHECK(bytes <= left());
+    hash_.update(room().first(bytes));
+    passed_ += bytes;
+    if (!own) return;
     filled_ += bytes;
     if (filled_ == value_.size()) put();
   }
-  void finish() {
+  // Throws kMalformed when the bytes have another hash than the group.
+  std::pair<Hash256, Place> finish() {
+    CHECK(left() == 0u);
     if (filled_ > kChunkHeaderBytes) put();
+    const Hash256 found = hash_.finish();
+    if (found != group_)
+      fail(ErrorCode::kMalformed, "the bytes of group {} hash to {}", to_string(group_), to_string(found));
+    return {group_, std::move(place_)};
   }
 
  private:
@@ -35,15 +49,16 @@ class ShardStore::Writer::Chunks {
     const auto value = std::span(value_).first(filled_);
     const uint64_t sum = chunk_sum(group_, chunk_, value.subspan(kChunkHeaderBytes));
     std::memcpy(value.data(), &sum, sizeof sum);
-    batch_.add(chunk_key(segment_, ordinal_, chunk_), value);
+    batch_.add(chunk_key(place_.segment, place_.ordinal, chunk_), value);
     ++chunk_;
     filled_ = kChunkHeaderBytes;
   }
 
   BulkStore::Batch& batch_;
   const Hash256 group_;
-  const uint64_t segment_;
-  const uint32_t ordinal_;
+  Place place_;
+  Sha256 hash_;
+  uint64_t passed_ = 0;  // bytes of the group
   uint32_t chunk_ = 0;
   std::vector<std::byte> value_;
   size_t filled_ = kChunkHeaderBytes;
@@ -107,6 +122,27 @@ void ShardStore::Writer::replace(const Hash256& group, uint64_t bytes, const Con
 
 uint64_t ShardStore::Writer::write(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared,
                                    const Content& content, const std::function<void(uint64_t)>& advance) {
+  start(group, bytes, std::move(shared));
+  const auto pass = [&](uint64_t end, bool own) {
+    while (adding_->passed() < end) {
+      const auto room = adding_->room();
+      const auto part = room.first(std::min<uint64_t>(room.size(), end - adding_->passed()));
+      content(adding_->passed(), part);
+      adding_->pass(part.size(), own);
+      if (advance) advance(part.size());
+    }
+  };
+  for (const SharedPiece& piece : adding_->shared()) {
+    CHECK(piece.offset >= adding_->passed());
+    pass(piece.offset, true);
+    pass(piece.offset + piece.length, false);
+  }
+  pass(bytes, true);
+  return end();
+}
+
+void ShardStore::Writer::start(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared) {
+  adding_.reset();
   begin_segment();
   Place place;
   place.segment = number_;
@@ -114,33 +150,28 @@ uint64_t ShardStore::Writer::write(const Hash256& group, uint64_t bytes, std::ve
   place.bytes = bytes;
   place.shared = std::move(shared);
   std::erase_if(place.shared, [this](const SharedPiece& piece) { return !holds(piece); });
-  const uint64_t own_bytes = place.own_bytes();
-  segment_.own_bytes += own_bytes;
-  Chunks chunks(*batch_, group, number_, place.ordinal);
-  Sha256 hash;
-  uint64_t offset = 0;
-  // Up to `end`; of shared pieces the bytes are only hashed.
-  const auto pass = [&](uint64_t end, bool own) {
-    while (offset < end) {
-      const auto room = chunks.room();
-      const auto part = room.first(std::min<uint64_t>(room.size(), end - offset));
-      content(offset, part);
-      hash.update(part);
-      if (own) chunks.fill(part.size());
-      offset += part.size();
-      if (advance) advance(part.size());
-    }
-  };
-  for (const SharedPiece& piece : place.shared) {
-    CHECK(piece.offset >= offset);
-    pass(piece.offset, true);
-    pass(piece.offset + piece.length, false);
+  segment_.own_bytes += place.own_bytes();
+  adding_ = std::make_unique<Adding>(*batch_, group, std::move(place));
+}
+
+void ShardStore::Writer::begin(const Hash256& group, uint64_t bytes) {
+  start(group, bytes, {});
+}
+
+void ShardStore::Writer::append(std::span<const std::byte> bytes) {
+  CHECK(adding_ != nullptr);
+  while (!bytes.empty()) {
+    const auto part = bytes.first(std::min(bytes.size(), adding_->room().size()));
+    std::memcpy(adding_->room().data(), part.data(), part.size());
+    adding_->pass(part.size());
+    bytes = bytes.subspan(part.size());
   }
-  pass(bytes, true);
-  chunks.finish();
-  const Hash256 found = hash.finish();
-  if (found != group)
-    fail(ErrorCode::kMalformed, "the bytes of group {} hash to {}", to_string(group), to_string(found));
+}
+
+uint64_t ShardStore::Writer::end() {
+  CHECK(adding_ != nullptr);
+  auto [group, place] = std::exchange(adding_, nullptr)->finish();
+  const uint64_t own_bytes = place.own_bytes();
   segment_.groups.emplace_back(group, std::move(place));
   if (segment_.own_bytes >= store_.options_.table_bytes) begin_commit();
   return own_bytes;
@@ -172,6 +203,7 @@ void ShardStore::Writer::end_commit() {
 }
 
 void ShardStore::Writer::flush() {
+  adding_.reset();
   if (batch_) begin_commit();
   end_commit();
 }

@@ -101,6 +101,30 @@ TEST_F(IncomingTest, GoesOnAtTheNextByteAfterARestart) {
   EXPECT_GT(restarts, 20u);
 }
 
+TEST_F(IncomingTest, GroupsThatComeAtOnceAreEachWhole) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SeededRandom random(500 + seed);
+    std::vector<Content> contents;
+    for (size_t i = 0; i < 4; ++i)
+      contents.push_back(content_of(seed * 100 + i + 50, 1 + random.below(2'500'000)));
+    std::vector<uint64_t> at(contents.size());
+    for (size_t left = contents.size(); left > 0;) {
+      const size_t i = random.below(contents.size());
+      const Content& content = contents[i];
+      if (at[i] == content.size()) continue;
+      const uint64_t part = std::min<uint64_t>(content.size() - at[i], 1 + random.below(600'000));
+      const State state = append(content, sha256(content), at[i], part);
+      at[i] += part;
+      ASSERT_EQ(state, at[i] == content.size() ? State::kWhole : State::kPart);
+      if (at[i] == content.size()) --left;
+      if (random.below(8) == 0) incoming_->flush();
+    }
+    incoming_->flush();
+    for (const Content& content : contents) EXPECT_EQ(stored(sha256(content)), content) << "seed " << seed;
+    EXPECT_EQ(files(), 0u);
+  }
+}
+
 TEST_F(IncomingTest, AWrongHashIsThrownAwayAndTheOthersStay) {
   const Content good = content_of(1, 100'000), bad = content_of(2, 5000);
   append(good, sha256(good), 0, good.size());
