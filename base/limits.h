@@ -57,7 +57,7 @@ inline constexpr uint32_t kMaxEndpoints = 8;             // of one peer
 inline constexpr size_t kMaxTicketBytes = 4096;          // the text of a ticket
 inline constexpr size_t kMaxOpenTickets = 1024;          // of one head
 inline constexpr size_t kFragmentBytes = 64u << 10;      // rows in one ZeroMQ frame
-inline constexpr size_t kMaxZmqFrameBytes = 128u << 10;  // libzmq refuses more before it allocates
+inline constexpr size_t kMaxZmqFrameBytes = 320u << 10;  // libzmq refuses more before it allocates
 inline constexpr size_t kLinkWindowBytes = 8u << 20;     // sent to one neighbour and not yet taken by it
 inline constexpr size_t kMaxQueuedBytes = 256u << 20;    // towards one neighbour, beyond one message
 
@@ -75,6 +75,7 @@ inline constexpr size_t kMaxPathBytes = 4096;
 
 // Groups on the wire.
 inline constexpr size_t kMaxShardRangeBytes = 1u << 20;  // of one request
+inline constexpr size_t kShardPartBytes = 256u << 10;    // of a range, in one frame
 inline constexpr size_t kShardWindowBytes = 16u << 20;   // asked for by a fetching peer, not yet kept
 inline constexpr size_t kMaxShardBytesOwed = 16u << 20;  // asked for by one peer, not yet given to its link
 inline constexpr uint32_t kMaxShardReads = 8;            // of a head's disk at a time
@@ -107,7 +108,7 @@ inline constexpr size_t kMaxTemplateMemoryBytes = 256u << 20;  // of texts and l
 static_assert(kMixPiecePositions % kKvBlockPositions == 0);
 static_assert(kMaxRangesPerStep <= kMaxRowsPerStep);
 static_assert(size_t{kMaxRowsPerStep} * kMaxRowBytes <= kMaxFrameBytes, "a whole f32 step fits one frame");
-static_assert(kMaxShardRangeBytes % kFragmentBytes == 0);
+static_assert(kMaxShardRangeBytes % kShardPartBytes == 0);
 static_assert(kShardWindowBytes <= kMaxShardBytesOwed);
 static_assert(kMaxShardBytesOwed / kFragmentBytes < kMaxQueuedMessages,
               "a link takes what one peer may ask for");

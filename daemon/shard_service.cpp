@@ -15,7 +15,7 @@ namespace {
 
 constexpr Duration kTellInterval = std::chrono::milliseconds(250);
 constexpr Duration kLogInterval = std::chrono::seconds(5);
-constexpr size_t kKeptFragments = 4 * limits::kMaxShardRangeBytes / limits::kFragmentBytes;
+constexpr size_t kKeptParts = 4 * limits::kMaxShardRangeBytes / limits::kShardPartBytes;
 
 }  // namespace
 
@@ -27,7 +27,7 @@ ShardService::ShardService(EventLoop& loop, const Clock& clock, std::shared_ptr<
       manifest_(manifest),
       reopen_(std::move(reopen)),
       link_(link),
-      buffers_(kKeptFragments) {}
+      buffers_(kKeptParts) {}
 
 ShardService::~ShardService() {
   is_ending_ = true;
@@ -107,7 +107,7 @@ ShardRead ShardService::read_now(const ReadShard& what) {
   ShardRead event{what, {}, ""};
   try {
     for (uint64_t offset = what.offset; offset < what.offset + what.length;) {
-      const auto count = std::min<uint64_t>(limits::kFragmentBytes, what.offset + what.length - offset);
+      const auto count = std::min<uint64_t>(limits::kShardPartBytes, what.offset + what.length - offset);
       auto bytes = buffers_.take(count);
       read_content_of(what.group, offset, *bytes);
       event.parts.push_back(std::move(bytes));

@@ -57,7 +57,7 @@ class ShardService {
   Link& link_;
   ShardServer server_;
   Index index_;           // of the thread
-  SpareBuffers buffers_;  // fragments
+  SpareBuffers buffers_;  // parts of ranges
   std::atomic<bool> is_ending_{false};
   ComputeThread thread_;  // last: joined before what it uses goes
 };

@@ -17,10 +17,16 @@ size_t frame_cost(size_t first_bytes, size_t second_bytes) {
   return kFlat + first_bytes + second_bytes;
 }
 
-constexpr size_t kMaxFrameCost = 256 + kEnvelopeBytes + limits::kMaxHeaderBytes + limits::kFragmentBytes;
+constexpr size_t kMaxFrameCost = 256 + kEnvelopeBytes + limits::kMaxHeaderBytes +
+                                 std::max(limits::kFragmentBytes, limits::kShardPartBytes);
 static_assert(limits::kLinkWindowBytes >= 16 * kMaxFrameCost, "several frames are under way");
 static_assert(limits::kMaxZmqFrameBytes > kEnvelopeBytes + limits::kMaxHeaderBytes);
-static_assert(limits::kMaxZmqFrameBytes > limits::kFragmentBytes);
+static_assert(limits::kMaxZmqFrameBytes > std::max(limits::kFragmentBytes, limits::kShardPartBytes));
+
+// How many bytes of rows go in the frame of their message.
+size_t most_whole(bool is_ordered) {
+  return is_ordered ? limits::kFragmentBytes : limits::kShardPartBytes;
+}
 
 // Rows are given room as they come, not as they are announced; up to here at once.
 constexpr size_t kFirstRoomBytes = 4u << 20;
@@ -41,7 +47,7 @@ Session::Turn Session::turn_of(const Message& message) {
 
 void Session::send(Frames frames, Turn turn, size_t queue_bytes) {
   // What has no order comes whole.
-  if (turn != Turn::kInOrder) CHECK((frames.rows ? frames.rows->size() : 0) <= limits::kFragmentBytes);
+  if (turn != Turn::kInOrder) CHECK((frames.rows ? frames.rows->size() : 0) <= most_whole(false));
   Queued message{turn == Turn::kInOrder ? next_order_++ : 0, std::move(frames), queue_bytes};
   waiting_bytes_ += queue_bytes;
   auto& queue = turn == Turn::kFirst ? first_ : turn == Turn::kLast ? last_ : backlog_;
@@ -50,7 +56,7 @@ void Session::send(Frames frames, Turn turn, size_t queue_bytes) {
 
 Session::Frame Session::first_frame(Queued& message, Turn turn) {
   const size_t rows = message.frames.rows ? message.frames.rows->size() : 0;
-  const bool is_bulk = rows > limits::kFragmentBytes;
+  const bool is_bulk = rows > most_whole(turn == Turn::kInOrder);
   Frame frame;
   frame.lane = is_bulk || turn == Turn::kLast ? Lane::kBulk : Lane::kDecode;
   frame.first = pack({FrameKind::kMessage, Lane::kDecode, message.order, rows}, message.frames.header);
@@ -120,7 +126,7 @@ void Session::receive(Lane lane, const Unpacked& first, std::span<const std::byt
     fail(ErrorCode::kLimit, "{} bytes are under way, the window is {}", owed_, limits::kLinkWindowBytes);
   if (envelope.kind == FrameKind::kFragment) return add_fragment(lane, first, second, cost, messages);
   CHECK(envelope.kind == FrameKind::kMessage);
-  if (envelope.amount > limits::kFragmentBytes) {
+  if (envelope.amount > most_whole(envelope.number != 0)) {
     if (!second.empty()) fail(ErrorCode::kMalformed, "rows beside a message that announces fragments");
     return begin_assembly(lane, first, cost);
   }

@@ -34,7 +34,7 @@ using ShardServerAction = std::variant<SendMessage, HashModel, ReadShard>;
 
 struct ShardRead {
   ReadShard what;
-  std::vector<SharedBytes> parts;  // limits::kFragmentBytes each, the last one perhaps less
+  std::vector<SharedBytes> parts;  // limits::kShardPartBytes each, the last one perhaps less
   std::string error;               // why there are none; else empty
 };
 

@@ -333,7 +333,7 @@ ShardRequest read(wire::ShardRequest::Reader in) {
 }
 
 ShardBytes read(wire::ShardBytes::Reader in) {
-  check_range(in.getOffset(), in.getLength(), limits::kFragmentBytes);
+  check_range(in.getOffset(), in.getLength(), limits::kShardPartBytes);
   return {blob<Hash256>(in.getGroup(), "a group's hash"), in.getOffset(), nullptr};
 }
 

@@ -231,7 +231,7 @@ struct Writer {
     auto out = root.initShardBytes();
     out.setGroup(data(shard.group));
     out.setOffset(shard.offset);
-    out.setLength(checked_count(shard.byte_count(), limits::kFragmentBytes, "bytes of a group"));
+    out.setLength(checked_count(shard.byte_count(), limits::kShardPartBytes, "bytes of a group"));
   }
   void operator()(const ShardRefused& refused) {
     auto out = root.initShardRefused();

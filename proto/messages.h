@@ -19,7 +19,7 @@
 namespace caravan {
 
 // Raised whenever a peer of the version before could misread a message.
-inline constexpr uint32_t kProtocolVersion = 2;
+inline constexpr uint32_t kProtocolVersion = 3;
 
 using SharedBytes = std::shared_ptr<const std::vector<std::byte>>;
 
@@ -276,7 +276,7 @@ struct ShardRequest {
 struct ShardBytes {
   Hash256 group;
   uint64_t offset = 0;
-  SharedBytes bytes;  // 1 to limits::kFragmentBytes, in a frame of their own
+  SharedBytes bytes;  // 1 to limits::kShardPartBytes, in a frame of their own
 
   size_t byte_count() const { return bytes ? bytes->size() : 0; }
 };

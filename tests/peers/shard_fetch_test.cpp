@@ -201,8 +201,8 @@ class World {
   void read(const ReadShard& what) {
     ShardRead event{what, {}, ""};
     const Content& content = model_.of(what.group);
-    for (uint64_t at = what.offset; at < what.offset + what.length; at += limits::kFragmentBytes) {
-      const auto count = std::min<uint64_t>(limits::kFragmentBytes, what.offset + what.length - at);
+    for (uint64_t at = what.offset; at < what.offset + what.length; at += limits::kShardPartBytes) {
+      const auto count = std::min<uint64_t>(limits::kShardPartBytes, what.offset + what.length - at);
       event.parts.push_back(
           std::make_shared<const Content>(content.begin() + static_cast<std::ptrdiff_t>(at),
                                           content.begin() + static_cast<std::ptrdiff_t>(at + count)));

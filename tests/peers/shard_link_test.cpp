@@ -136,7 +136,7 @@ class Fetching {
         ShardRead event{*read, {}, ""};
         const Content& content = *contents_.at(read->group);
         for (uint64_t at = read->offset; at < read->offset + read->length;) {
-          const auto count = std::min<uint64_t>(limits::kFragmentBytes, read->offset + read->length - at);
+          const auto count = std::min<uint64_t>(limits::kShardPartBytes, read->offset + read->length - at);
           const auto first = content.begin() + static_cast<std::ptrdiff_t>(at);
           event.parts.push_back(
               std::make_shared<const Content>(first, first + static_cast<std::ptrdiff_t>(count)));
