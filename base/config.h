@@ -24,7 +24,7 @@ struct Config {
   uint32_t threads = 0;  // default: the cores
   std::string isa = "auto";
   bool exact = false;     // f32 activations
-  bool calibrate = true;  // serve measures the machine at its first start
+  bool calibrate = true;  // serve and join measure the machine at their first start
   std::string kv_type = "f32";
   uint32_t context = 0;  // default: the model's, at most 4096
   std::string ram;       // budget of this peer, "4GiB" or "50%"; default: three quarters of what is free

@@ -73,6 +73,10 @@ inline constexpr uint64_t kMaxGroupBytes = 64ull << 30;
 inline constexpr size_t kMaxModelRecordBytes = 512u << 20;
 inline constexpr size_t kMaxPathBytes = 4096;
 
+// What a stage expects to take, on the wire.
+inline constexpr uint32_t kForecastTokens = 9;    // places of a context, both its ends among them
+inline constexpr uint32_t kForecastPrompts = 10;  // steps of 1, 2, 4 ... rows
+
 // Groups on the wire.
 inline constexpr size_t kMaxShardRangeBytes = 1u << 20;  // of one request
 inline constexpr size_t kShardPartBytes = 256u << 10;    // of a range, in one frame
@@ -109,6 +113,7 @@ static_assert(kMixPiecePositions % kKvBlockPositions == 0);
 static_assert(kMaxRangesPerStep <= kMaxRowsPerStep);
 static_assert(size_t{kMaxRowsPerStep} * kMaxRowBytes <= kMaxFrameBytes, "a whole f32 step fits one frame");
 static_assert(kMaxShardRangeBytes % kShardPartBytes == 0);
+static_assert(1u << (kForecastPrompts - 1) == kMaxRowsPerStep);
 static_assert(kShardWindowBytes <= kMaxShardBytesOwed);
 static_assert(kMaxShardBytesOwed / kFragmentBytes < kMaxQueuedMessages,
               "a link takes what one peer may ask for");

@@ -104,12 +104,11 @@ class Server {
  private:
   static std::vector<std::string> arguments(const PagesBenchOptions& options, const std::string& state,
                                             uint32_t context) {
-    std::vector<std::string> list = {"serve",         child_model(options.model),
-                                     "--state",       state,
-                                     "--api",         "127.0.0.1:0",
-                                     "--listen",      "127.0.0.1:0",
-                                     "--context",     std::to_string(context),
-                                     "--no-calibrate"};
+    std::vector<std::string> list = {"serve",     child_model(options.model),
+                                     "--state",   state,
+                                     "--api",     "127.0.0.1:0",
+                                     "--listen",  "127.0.0.1:0",
+                                     "--context", std::to_string(context)};
     Config config = options.config;
     // A context beyond what the model was trained for is no news here.
     if (config.log_level == "warning") config.log_level = "error";

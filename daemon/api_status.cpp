@@ -67,6 +67,8 @@ void each_field(Status& status, Field field) {
   field("expected_token_ms", status.expected_token_ms);
   field("prompt_token_ms", status.prompt_token_ms);
   field("expected_prompt_token_ms", status.expected_prompt_token_ms);
+  field("links_ms", status.links_ms);
+  field("no_forecast_of", status.no_forecast_of);
   field("wire_bytes", status.wire_bytes);
   field("kv_bytes_written", status.kv_bytes_written);
   field("kv_bytes_read", status.kv_bytes_read);
@@ -142,9 +144,16 @@ std::string beside(double measured_ms, double expected_ms) {
 
 std::string alone_line(const ServiceStatus& status) {
   if (status.token_ms <= 0 && status.prompt_token_ms <= 0) return "";
-  return fmt::format("one request alone: a token {}; a prompt's token {}\n",
-                     beside(status.token_ms, status.expected_token_ms),
-                     beside(status.prompt_token_ms, status.expected_prompt_token_ms));
+  std::string text = fmt::format("one request alone: a token {}; a prompt's token {}\n",
+                                 beside(status.token_ms, status.expected_token_ms),
+                                 beside(status.prompt_token_ms, status.expected_prompt_token_ms));
+  if (!status.no_forecast_of.empty())
+    text += fmt::format("  nothing is expected, as this was not measured: {}\n", status.no_forecast_of);
+  else if (status.links_ms > 0)
+    text +=
+        fmt::format("  of the token {} on links, as measured; a prompt's links are not in what is expected\n",
+                    seconds_text(status.links_ms * 1e-3));
+  return text;
 }
 
 }  // namespace

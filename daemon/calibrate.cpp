@@ -208,6 +208,13 @@ std::optional<Calibration> kept_calibration(const std::string& state_folder, con
   return kept;
 }
 
+void lend_calibration(const std::string& state_folder, const std::string& to_folder) {
+  std::error_code ignored;
+  std::filesystem::create_directories(to_folder, ignored);
+  std::filesystem::copy_file(state_folder + "/" + kFile, to_folder + "/" + kFile,
+                             std::filesystem::copy_options::overwrite_existing, ignored);
+}
+
 Calibration load_or_measure(const Clock& clock, const std::string& state_folder, const CalibrationKey& key,
                             bool force, const std::function<Measurements()>& measure) {
   const std::string path = state_folder + "/" + kFile;

@@ -56,6 +56,10 @@ Measurements measure_machine(const Clock& clock, const std::string& state_folder
 // What is kept in the state folder, if it is of this key.
 std::optional<Calibration> kept_calibration(const std::string& state_folder, const CalibrationKey& key);
 
+// For a process on this machine with a state folder of its own: a copy of what is kept, if anything is and
+// can be copied.
+void lend_calibration(const std::string& state_folder, const std::string& to_folder);
+
 // The measurements kept in the state folder, if they are this machine's and build's; else measures and keeps
 // them (a folder that cannot be written only costs the next start the same seconds). `force` measures in any
 // case. One process at a time measures in a folder.

@@ -15,9 +15,9 @@ std::string child_model(const std::string& model) {
 
 std::vector<std::string> child_flags(const Config& config) {
   // An imported model is in the store of this process, not in the child's.
-  std::vector<std::string> flags = {"--until-eof", "--library",    state_folder(config),
-                                    "--kv-type",   config.kv_type, "--isa",
-                                    config.isa,    "--log",        config.log_level};
+  std::vector<std::string> flags = {"--until-eof",    "--library",     state_folder(config), "--kv-type",
+                                    config.kv_type,   "--isa",         config.isa,           "--log",
+                                    config.log_level, "--no-calibrate"};
   if (config.exact) flags.push_back("--exact");
   if (config.threads > 0) flags.insert(flags.end(), {"--threads", std::to_string(config.threads)});
   for (const auto& [flag, value] : {std::pair{"--ram", &config.ram},

@@ -35,7 +35,8 @@ constexpr Examples kExamples[] = {
      "  caravan invite --minutes 5 --state DIR                 for the head that runs with --state DIR"},
     {"demo",
      "  caravan demo                                           three peers and the model that ships\n"
-     "  caravan demo MODEL --peers 2 --api 127.0.0.1:0         another model, any free port"},
+     "  caravan demo MODEL --peers 2 --api 127.0.0.1:0         another model, any free port\n"
+     "Measures nothing: status tells what was expected once `caravan calibrate` has run."},
     {"status",
      "  caravan status                                         the head of the default state folder\n"
      "  caravan status --json --state DIR                      everything, for scripts\n"
@@ -63,7 +64,9 @@ constexpr Examples kExamples[] = {
     {"calibrate",
      "  caravan calibrate                                      seconds, once; then what is kept\n"
      "  caravan calibrate MODEL                                again, with the disk that holds MODEL\n"
-     "  caravan calibrate --json --state DIR"},
+     "  caravan calibrate --json --state DIR\n"
+     "serve and join do it at their first start, plan where it must; demo goes by what is kept, run has no\n"
+     "use for it."},
     {"plan",
      "  caravan plan MODEL --ram 2GiB --context 8k             what stays, what is streamed, how fast\n"
      "  caravan plan MODEL --ram 50% --kv-type f16 --sequences 4\n"

@@ -255,6 +255,13 @@ class Parser {
     add_ring(sub);
   }
 
+  void add_calibrate(CLI::App* sub) {
+    sub->add_flag_callback(
+        "--no-calibrate", [this] { overrides_.push_back([](Config& c) { c.calibrate = false; }); },
+        "do not measure this machine at the first start (seconds; the head's status then lacks what was "
+        "expected)");
+  }
+
   void add_serve() {
     CLI::App* sub =
         command("serve", "Serve a model: the API, the scheduler, and the layers that no peer takes",
@@ -263,9 +270,7 @@ class Parser {
     flag<std::string>(sub, "--listen",
                       "HOST:PORT where peers connect (default 0.0.0.0:7420; strangers get nothing there)",
                       [](Config& c, const std::string& v) { c.listen = v; });
-    sub->add_flag_callback(
-        "--no-calibrate", [this] { overrides_.push_back([](Config& c) { c.calibrate = false; }); },
-        "do not measure this machine at the first start (seconds; status then lacks what was expected)");
+    add_calibrate(sub);
     add_child(sub);
     add_api(sub);
     add_engine(sub);
@@ -284,6 +289,7 @@ class Parser {
     flag<std::string>(sub, "--listen",
                       "HOST:PORT where neighbours connect (default: an address they can reach, free port)",
                       [](Config& c, const std::string& v) { c.listen = v; });
+    add_calibrate(sub);
     add_child(sub);
     sub->add_option("--sharers", line_.sharers, "processes of this kind on the machine")
         ->check(integer(1, limits::kMaxPeers))

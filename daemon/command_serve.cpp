@@ -13,13 +13,12 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/api_access.h"
-#include "daemon/calibrate.h"
+#include "daemon/calibrate_apart.h"
 #include "daemon/child_process.h"
 #include "daemon/commands.h"
 #include "daemon/defaults.h"
 #include "daemon/demo_tale.h"
 #include "daemon/end_within.h"
-#include "daemon/forecast.h"
 #include "daemon/load_report.h"
 #include "daemon/local_ring.h"
 #include "daemon/model_library.h"
@@ -85,27 +84,16 @@ std::string too_small_alone(const Config& config, const Manifest& manifest) {
   return small_budgets({config, manifest, spec, options, context_of(config, spec), 0});
 }
 
-// Measuring takes hundreds of MiB, which are not to be this process's: its memory has a bound.
-void calibrate_apart(const Config& config, const std::string& state) {
-  if (kept_calibration(state, calibration_key(config.isa))) return;
-  ChildProcess child("calibrate", own_program(),
-                     {"calibrate", "--until-eof", "--state", state, "--isa", config.isa},
-                     ChildProcess::Output::kNowhere);
-  while (!child.ended()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  if (!kept_calibration(state, calibration_key(config.isa)))
-    fail(ErrorCode::kUnavailable, "measuring this machine {}, and nothing of it was kept", *child.ended());
-}
-
-std::optional<Forecast> measured_forecast(const Clock& clock, const Config& config,
-                                          const Manifest& manifest) {
+void measure_machine_once(const Config& config) {
   const std::string state = state_folder(config);
   try {
-    calibrate_apart(config, state);
+    std::optional<ChildProcess> child = calibrate_apart(config, state);
+    if (!child) return;
+    while (!child->ended()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    check_calibrated(config, state, *child);
   } catch (const Error& error) {
     log_warning("no_forecast reason=\"{}\"", error.message());
-    return std::nullopt;
   }
-  return forecast_of(clock, config, manifest, read_spec(manifest), state, {});
 }
 
 }  // namespace
@@ -158,8 +146,7 @@ int command_serve(const CommandLine& line) {
   StateStores stores = open_state_stores(state_folder(line.config), false);
   const std::string alone = too_small_alone(line.config, manifest);
   // While nothing answers yet: it takes seconds, in which a signal ends the process at once.
-  std::optional<Forecast> forecast;
-  if (line.config.calibrate && alone.empty()) forecast = measured_forecast(clock, line.config, manifest);
+  if (line.config.calibrate) measure_machine_once(line.config);
   std::optional<ServeProcess> started;
   try {
     started.emplace(loop, clock, random, line.config, std::move(manifest), open, std::move(stores),
@@ -170,7 +157,6 @@ int command_serve(const CommandLine& line) {
     throw Error(error.code(), small.empty() ? error.message() : small);
   }
   ServeProcess& serve = *started;
-  serve.head().service().set_forecast(std::move(forecast));
   serve.head().driver().on_change([&, told = false]() mutable {
     if (told || !serve.head().driver().node().head()->ready()) return;
     told = true;

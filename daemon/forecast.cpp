@@ -1,10 +1,14 @@
 #include "daemon/forecast.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "base/log.h"
+#include "daemon/calibrate.h"
+#include "daemon/defaults.h"
 #include "daemon/model_plan.h"
 #include "offload/planner.h"
 
@@ -12,54 +16,93 @@ namespace caravan {
 
 namespace {
 
-// Between which the border between weights and KV moves little.
-constexpr uint32_t kParts = 8;
+// Between two of them the border between weights and KV moves little.
+constexpr uint32_t kParts = limits::kForecastTokens - 1;
+
+uint64_t nanoseconds(double seconds) {
+  return static_cast<uint64_t>(std::max(seconds, 0.0) * 1e9 + 0.5);
+}
+
+double between(uint64_t before, uint64_t after, double part) {
+  return static_cast<double>(before) + part * (static_cast<double>(after) - static_cast<double>(before));
+}
+
+// What each row does besides, a pass does once: between two numbers of rows time grows in a straight line.
+double step_seconds(const StageForecast& stage, uint32_t rows) {
+  const auto before =
+      std::min<uint32_t>(std::bit_width(std::max(rows, 1u)) - 1, limits::kForecastPrompts - 2);
+  const double part = static_cast<double>(std::max(rows, 1u)) / (1u << before) - 1;
+  return between(stage.prompt_ns[before], stage.prompt_ns[before + 1], part) * 1e-9;
+}
 
 }  // namespace
 
-Forecast::Forecast(PlanInput input) : input_(std::move(input)) {
-  input_.sequences = 1;
-  first_ = std::min(input_.context, kLeastKvBlocks * input_.block_positions);
-  start_seconds_ = plan_pages(input_).decode_start.seconds_a_token();
-  for (uint32_t i = 0; i <= kParts; ++i)
-    token_.push_back(
-        seconds_at(first_ + static_cast<uint32_t>(uint64_t{input_.context - first_} * i / kParts)));
-}
-
-double Forecast::seconds_at(uint32_t context) const {
-  PlanInput input = input_;
-  input.context = context;
-  return plan_pages(input).decode.seconds_a_token();
-}
-
-// Attention reads what lies before a token, and weights give way to it: between two points the time grows in
-// a straight line.
-double Forecast::token_seconds(double position) const {
-  if (position < first_) return start_seconds_ + position / first_ * (token_[0] - start_seconds_);
-  const double part = std::max(1.0, (input_.context - first_) / double{kParts});
-  const double at = std::clamp((position - first_) / part, 0.0, double{kParts});
-  const auto before = std::min(static_cast<size_t>(at), token_.size() - 2);
-  return token_[before] + (at - static_cast<double>(before)) * (token_[before + 1] - token_[before]);
-}
-
-double Forecast::prompt_token_seconds(uint32_t rows) const {
-  PlanInput input = input_;
-  input.prompt_rows = std::clamp(rows, 1u, input_.prompt_rows);
-  input.context = std::min(input_.context, std::max(first_, input.prompt_rows));
-  return plan_pages(input).prompt.seconds_a_token();
-}
-
-std::optional<Forecast> forecast_of(const Clock& clock, const Config& config, const Manifest& manifest,
-                                    const ModelSpec& spec, const std::string& state_folder,
-                                    const CalibrationProgress& progress) {
-  try {
-    ModelPlan made = plan_model(clock, config, manifest, spec, state_folder, 1, progress);
-    return Forecast(std::move(made.pages.input));
-  } catch (const Error& error) {
-    // Peers may hold what this machine cannot; and a disk that cannot be measured still serves.
-    log_info("no_forecast reason=\"{}\"", error.message());
-    return std::nullopt;
+StageForecast forecast_pages(PlanInput input) {
+  input.sequences = 1;
+  const uint32_t context = input.context;
+  StageForecast forecast;
+  forecast.token_ns.push_back(nanoseconds(plan_pages(input).decode_start.seconds));
+  for (uint32_t i = 1; i <= kParts; ++i) {
+    input.context = std::max(1u, static_cast<uint32_t>(uint64_t{context} * i / kParts));
+    forecast.token_ns.push_back(nanoseconds(plan_pages(input).decode.seconds));
   }
+  for (uint32_t i = 0; i < limits::kForecastPrompts; ++i) {
+    input.prompt_rows = 1u << i;
+    input.context = std::min(context, std::max(input.prompt_rows, kLeastKvBlocks * input.block_positions));
+    forecast.prompt_ns.push_back(nanoseconds(plan_pages(input).prompt.seconds));
+  }
+  return forecast;
+}
+
+StageForecast forecast_part(const Config& config, const Engine& engine, const ForecastPart& part) {
+  try {
+    const auto kept = kept_calibration(state_folder_to_read(config), calibration_key(config.isa));
+    if (!kept) fail(ErrorCode::kNotFound, "this machine was not measured: caravan calibrate");
+    ModelPlanOptions options;
+    options.engine = engine.options();
+    options.engine.kv_type = part.kv_type;
+    options.budgets.ram = options.engine.memory.count;
+    if (const auto kv = options.engine.kv_memory) options.budgets.kv_ram = kv->count;
+    options.budgets.headroom_divisor = kHeadroomShare;
+    options.context = part.context;
+    options.ends = part.ends;
+    return forecast_pages(
+        model_pages(engine.manifest(), engine.spec(), part.layers, kept->measurements, options).input);
+  } catch (const Error& error) {
+    log_info("no_forecast reason=\"{}\"", error.message());
+    return {};
+  }
+}
+
+std::string RingForecast::lacking() const {
+  std::string peers;
+  for (const Stage& stage : stages)
+    if (!stage.forecast.known()) peers += (peers.empty() ? "" : ", ") + stage.peer;
+  return peers;
+}
+
+// Attention reads what lies before a token, and weights give way to it: between two places the time grows in
+// a straight line.
+double RingForecast::token_seconds(double position) const {
+  const double at = std::clamp(position * kParts / std::max(1u, context), 0.0, double{kParts});
+  const auto before = std::min(static_cast<size_t>(at), size_t{kParts - 1});
+  double sum_ns = 0;
+  for (const auto& [peer, forecast] : stages)
+    sum_ns +=
+        between(forecast.token_ns[before], forecast.token_ns[before + 1], at - static_cast<double>(before));
+  return sum_ns * 1e-9;
+}
+
+double RingForecast::prompt_token_seconds(uint32_t tokens, uint32_t rows) const {
+  rows = std::clamp(rows, 1u, std::max(tokens, 1u));
+  double once = 0, slowest = 0;
+  for (const auto& [peer, forecast] : stages) {
+    const double seconds = step_seconds(forecast, rows);
+    once += seconds;
+    slowest = std::max(slowest, seconds);
+  }
+  const double steps = static_cast<double>(std::max(tokens, 1u)) / rows;
+  return (once + (steps - 1) * slowest) / (steps * rows);
 }
 
 }  // namespace caravan

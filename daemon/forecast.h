@@ -1,41 +1,49 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <string>
 #include <vector>
 
-#include "base/clock.h"
 #include "base/config.h"
-#include "daemon/calibrate.h"
-#include "model/spec.h"
+#include "base/unit_span.h"
+#include "compute/backend.h"
+#include "daemon/engine.h"
 #include "offload/plan.h"
-#include "shards/manifest.h"
+#include "proto/messages.h"
 
 namespace caravan {
 
-// What the planner expects of one sequence that runs alone on this machine, with every layer in this process.
-class Forecast {
- public:
-  // Throws as plan_pages.
-  explicit Forecast(PlanInput input);
+// What the planner expects of these pages. Throws as plan_pages.
+StageForecast forecast_pages(PlanInput input);
 
-  // Of a generated token behind so many positions.
-  double token_seconds(double position) const;
-  // Of each token of a prompt that is computed in steps of `rows`.
-  double prompt_token_seconds(uint32_t rows) const;
-
- private:
-  double seconds_at(uint32_t context) const;
-  PlanInput input_;
-  uint32_t first_ = 0;         // positions that KV always has room for
-  std::vector<double> token_;  // seconds, at even distances from first_ to the whole context
-  double start_seconds_ = 0;   // of the first token
+// Some layers in a process, and with `ends` the head's two units.
+struct ForecastPart {
+  UnitSpan layers;
+  bool ends = false;
+  uint32_t context = 0;
+  KvType kv_type = KvType::kF32;
 };
+// By the measurements that are kept of this machine. Nothing without any, or without a plan; a log line says
+// why.
+StageForecast forecast_part(const Config& config, const Engine& engine, const ForecastPart& part);
 
-// For a model under a configuration. Measures the machine where that has not been done yet and `measure`
-// allows it. Nothing when there are no measurements, or no plan of all layers here; a log line says why.
-std::optional<Forecast> forecast_of(const Clock& clock, const Config& config, const Manifest& manifest,
-                                    const ModelSpec& spec, const std::string& state_folder,
-                                    const CalibrationProgress& progress);
+// What is expected of a whole ring, the head's two units among its stages. Links are not in it.
+struct RingForecast {
+  struct Stage {
+    std::string peer;
+    StageForecast forecast;
+  };
+  std::vector<Stage> stages;
+  uint32_t context = 0;
+
+  // Peers without a forecast, separated by commas. With any there is none of the ring, and what follows is
+  // not to be asked.
+  std::string lacking() const;
+  // Of a generated token behind so many positions: it passes one stage after the other.
+  double token_seconds(double position) const;
+  // Of each token of a prompt that comes in steps of `rows`, one behind the other: the slowest stage sets
+  // the pace, as if no two stages shared a machine.
+  double prompt_token_seconds(uint32_t tokens, uint32_t rows) const;
+};
 
 }  // namespace caravan

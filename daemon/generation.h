@@ -108,10 +108,14 @@ struct ServiceStatus {
   uint64_t prompt_tokens = 0, generated_tokens = 0;  // since the start
   uint64_t reused_tokens = 0;                        // of prompts, beside those: not computed again
   double prefill_tokens_per_second = 0, decode_tokens_per_second = 0;  // over the last minute
-  // Of one sequence alone, when every layer is in this process: the last that was measured, and what was
-  // expected of this machine at the same place. 0: not measured yet, or no forecast.
+  // Of one sequence alone: the last that was measured of this ring, and what its stages expected at the same
+  // place. 0: not measured yet, or no forecast.
   double token_ms = 0, expected_token_ms = 0;                // of a generated token
   double prompt_token_ms = 0, expected_prompt_token_ms = 0;  // of each token of a prompt
+  // Of a token's time, what it was on its way between processes: as measured, and part of what is expected
+  // (but not of a prompt's).
+  double links_ms = 0;
+  std::string no_forecast_of;  // peers that expect nothing of their stages, so that nothing is of the ring
   uint64_t wire_bytes = 0;
   // Of the layers in this process: KV that went to disk and came back, and the time that computing waited.
   uint64_t kv_bytes_written = 0, kv_bytes_read = 0;

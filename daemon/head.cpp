@@ -270,10 +270,13 @@ uint32_t Head::window() const {
   return static_cast<uint32_t>(std::min<double>(std::max(stages, measured) + 2, limits::kMaxStepsInFlight));
 }
 
-// Smaller pieces than a KV block would cost more in passes over the weights than they bring.
 uint32_t Head::prompt_rows() const {
-  const auto stages = static_cast<uint32_t>(ring_.assignment()->route.size());
-  if (pipeline_->prompts_in_flight() >= stages) return 0;
+  return pipeline_->prompts_in_flight() >= ring_.assignment()->route.size() ? 0 : piece_rows();
+}
+
+// Smaller pieces than a KV block would cost more in passes over the weights than they bring.
+uint32_t Head::piece_rows() const {
+  const auto stages = static_cast<uint32_t>(ring_.assignment() ? ring_.assignment()->route.size() : 1);
   const uint32_t share = (options_.chunk_rows + stages - 1) / stages;
   return std::max(share, std::min(options_.chunk_rows, limits::kKvBlockPositions));
 }
@@ -322,7 +325,7 @@ void Head::start_canary(Time now) {
   const auto& assign = *ring_.assignment();
   pipeline_.emplace(assign.ring, assign.epoch, assign.route.front().peer, assign.codec);
   totals_.assign(assign.route.size(), {});
-  way_ns_ = 0;
+  way_ns_ = links_ns_ = 0;
   const SequenceId sequence{0};  // requests have theirs from 1
   StepPlan row;
   row.operations.push_back({OperationKind::kOpen, sequence, 1, {}, 0});
@@ -371,7 +374,7 @@ void Head::count(const Pipeline::Finished& finished, Time now) {
     token_rate_.add(1, now);
   }
   PeerKey before = options_.ring.self;
-  double queued_ns = 0;
+  double queued_ns = 0, computed_ns = 0;
   for (const StageCounters& counters : finished.counters) {
     if (counters.stage >= route.size()) continue;
     const RouteStage& stage = route[counters.stage];
@@ -384,6 +387,7 @@ void Head::count(const Pipeline::Finished& finished, Time now) {
     if (counters.stage + 1 == route.size() && stage.peer != options_.ring.self)
       wire_bytes_ += counters.bytes_out;
     queued_ns += static_cast<double>(counters.queue_ns);
+    computed_ns += static_cast<double>(counters.compute_ns);
     if (counters.rows == 0) continue;
     const auto compute_ns = static_cast<double>(counters.compute_ns);
     blend_into(totals.layer_ns, compute_ns / counters.rows / stage.span.count());
@@ -391,7 +395,11 @@ void Head::count(const Pipeline::Finished& finished, Time now) {
     if (is_of_prompts(finished.plan)) blend_into(totals.prompt_ns, compute_ns / counters.rows);
   }
   if (finished.plan.tokens.empty() || finished.canary) return;
-  blend_into(way_ns_, std::max(1.0, static_cast<double>(finished.travelled.count()) - queued_ns));
+  const double way_ns = std::max(1.0, static_cast<double>(finished.travelled.count()) - queued_ns);
+  blend_into(way_ns_, way_ns);
+  const bool is_here = route.size() == 1 && route.front().peer == options_.ring.self;
+  if (!is_here && finished.plan.tokens.size() == 1 && finished.plan.prompt_rows == 0)
+    blend_into(links_ns_, std::max(1.0, way_ns - computed_ns));
 }
 
 // --- Archives ---

@@ -75,6 +75,11 @@ class Head {
   const Ring& ring() const { return ring_; }
   const Scheduler& scheduler() const { return scheduler_; }
   const Membership& members() const { return members_; }
+  // Rows of a prompt that go round as one step.
+  uint32_t piece_rows() const;
+  // Of a lone generated token on its way round the ring: what no stage computed or kept waiting. A moving
+  // mean; 0: not measured, or the ring never leaves this process.
+  double links_seconds() const { return links_ns_ * 1e-9; }
   size_t steps_in_flight() const { return pipeline_ ? pipeline_->in_flight() : 0; }
 
  private:
@@ -136,6 +141,7 @@ class Head {
   std::vector<HeadAction> actions_;
   std::vector<StageTotals> totals_;  // by stage
   double way_ns_ = 0;                // round the ring without waiting in queues: a moving mean
+  double links_ns_ = 0;
   RateMeter prompt_rate_, token_rate_;
   uint64_t prompt_tokens_ = 0, generated_tokens_ = 0, wire_bytes_ = 0;
 };

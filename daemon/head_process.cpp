@@ -7,6 +7,7 @@
 #include "daemon/archive_folder.h"
 #include "daemon/archive_key.h"
 #include "daemon/defaults.h"
+#include "daemon/forecast.h"
 #include "daemon/version.h"
 
 namespace caravan {
@@ -76,7 +77,12 @@ HeadProcess::HeadProcess(EventLoop& loop, const Clock& clock, Random& random, co
       });
   if (options_.host_layers)
     stage_runner_ = std::make_unique<LocalStageRunner>(
-        *engine_, *thread_, clock, progress, [this](LocalStageRunner::Event event) {
+        *engine_, *thread_, clock, progress,
+        [this, config](const StagePlan& plan) {
+          return forecast_part(config, *engine_,
+                               {plan.span, true, plan.context, static_cast<KvType>(plan.kv_type)});
+        },
+        [this](LocalStageRunner::Event event) {
           std::visit([this](auto&& done) { driver_->post(std::move(done)); }, std::move(event));
         });
   const ArchiveOptions& archive = engine_->options().archive;
@@ -94,7 +100,9 @@ HeadProcess::HeadProcess(EventLoop& loop, const Clock& clock, Random& random, co
   service.kv = &engine_->kv_counters();
   service.kv_archive = [this] { return engine_->archive(); };
   service.memory = [this] { return engine_->memory(); };
-  service.prompt_rows = std::min(config.prefill_rows, engine_->options().max_rows);
+  service.self_name = options_.self_name;
+  if (options_.link)
+    service.own_units = forecast_part(config, *engine_, {{1, 1}, true, context_, engine_->options().kv_type});
   service_ = std::make_unique<HeadService>(*driver_, clock, std::move(service));
 }
 

@@ -171,7 +171,10 @@ void HeadService::finish(RequestId request, Generation& generation, FinishReason
 
 void HeadService::measure(const Generation& generation) {
   const Usage& usage = generation.usage;
-  if (!generation.alone) return;
+  const auto& assign = driver_.node().head()->ring().assignment();
+  if (!generation.alone || !assign) return;
+  // Another cut takes other times.
+  if (alone_.epoch != assign->epoch) alone_ = {.epoch = assign->epoch};
   if (usage.completion_tokens > kMeasuredTokens) {
     alone_.token_ms = generation.tokens_ms / (usage.completion_tokens - 1);
     alone_.token_position = usage.prompt_tokens + usage.completion_tokens / 2.0;
@@ -183,15 +186,33 @@ void HeadService::measure(const Generation& generation) {
   }
 }
 
+RingForecast HeadService::ring_forecast() const {
+  const Ring& ring = driver_.node().head()->ring();
+  const auto& route = ring.assignment()->route;
+  RingForecast forecast;
+  forecast.context = options_.context;
+  // Layers in this process are forecast together with the head's units.
+  if (!ring.own_stage()) forecast.stages.push_back({options_.self_name, options_.own_units});
+  for (uint32_t stage = 0; stage < route.size(); ++stage)
+    forecast.stages.push_back({route[stage].name, ring.stage_forecast(stage)});
+  return forecast;
+}
+
 void HeadService::set_beside(ServiceStatus& status) const {
-  if (!all_here(status)) return;
+  const Head& head = *driver_.node().head();
+  const auto& assign = head.ring().assignment();
+  if (!head.ready() || assign->epoch != alone_.epoch) return;
   status.token_ms = alone_.token_ms;
   status.prompt_token_ms = alone_.prompt_token_ms;
-  if (!forecast_) return;
-  if (alone_.token_ms > 0) status.expected_token_ms = forecast_->token_seconds(alone_.token_position) * 1e3;
+  const RingForecast forecast = ring_forecast();
+  status.no_forecast_of = forecast.lacking();
+  if (!status.no_forecast_of.empty()) return;
+  status.links_ms = head.links_seconds() * 1e3;
+  if (alone_.token_ms > 0)
+    status.expected_token_ms = forecast.token_seconds(alone_.token_position) * 1e3 + status.links_ms;
   if (alone_.prompt_token_ms > 0)
     status.expected_prompt_token_ms =
-        forecast_->prompt_token_seconds(std::min(options_.prompt_rows, alone_.prompt_tokens)) * 1e3;
+        forecast.prompt_token_seconds(alone_.prompt_tokens, head.piece_rows()) * 1e3;
 }
 
 ServiceStatus HeadService::status() const {

@@ -30,8 +30,9 @@ class HeadService final : public GenerationService {
     const KvCounters* kv = nullptr;                     // of the process; outlives the service
     std::function<const KvArchive*()> kv_archive = {};  // of the process, once it is there; may be empty
     std::function<MemoryStatus()> memory = {};          // of the process; may be empty
-    uint32_t prompt_rows = 1;                           // of a prompt's step
-    bool opening = false;  // texts begin with their prompt's end, so no space is dropped
+    std::string self_name = {};                         // of the head among peers
+    StageForecast own_units = {};  // of the head's two units, where no layers are hosted beside them
+    bool opening = false;          // texts begin with their prompt's end, so no space is dropped
   };
   HeadService(NodeDriver& driver, const Clock& clock, Options options);
   ~HeadService() override;
@@ -39,8 +40,6 @@ class HeadService final : public GenerationService {
   RequestId start(std::vector<TokenId> prompt, GenerationOptions options, Callback callback) override;
   void cancel(RequestId request) override;
   ServiceStatus status() const override;
-  // For status(): of every layer in this process.
-  void set_forecast(std::optional<Forecast> forecast) { forecast_ = std::move(forecast); }
 
   // Hears of the prompt's logits, position by position, of the request that is started next.
   using LogitsCallback = std::function<void(uint32_t position, std::span<const float> logits)>;
@@ -54,20 +53,21 @@ class HeadService final : public GenerationService {
   // Takes note of a request that ran alone.
   void measure(const Generation& generation);
   void set_beside(ServiceStatus& status) const;
+  RingForecast ring_forecast() const;
 
   NodeDriver& driver_;
   const Clock& clock_;
   const Options options_;
   const int64_t started_unix_;
   LogitsCallback logits_callback_;
-  // Of requests that ran alone, the last of each.
+  // Of requests that ran alone in a ring's epoch, the last of each.
   struct Alone {
+    EpochId epoch;
     double token_ms = 0, token_position = 0;
     double prompt_token_ms = 0;
     uint32_t prompt_tokens = 0;
   };
   Alone alone_;
-  std::optional<Forecast> forecast_;
   std::map<RequestId, std::shared_ptr<Generation>> generations_;
 };
 

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "daemon/calibrate.h"
 #include "daemon/child_flags.h"
 #include "daemon/defaults.h"
 #include "daemon/link_options.h"
@@ -108,6 +109,8 @@ void LocalRing::start() {
 
 void LocalRing::start_child(uint32_t index) {
   const std::string name = "peer-" + std::to_string(index + 1);
+  const std::string state = folder_->path() + "/" + name;
+  lend_calibration(state_folder(config_), state);
   const EngineOptions& engine = head_->engine().options();
   Config config = config_;
   config.threads = engine.threads;
@@ -116,7 +119,7 @@ void LocalRing::start_child(uint32_t index) {
   if (config.log_level == "warning") config.log_level = "error";
   std::vector<std::string> arguments = {"join",           "-",
                                         "--model",        model_,
-                                        "--state",        folder_->path() + "/" + name,
+                                        "--state",        state,
                                         "--name",         name,
                                         "--listen",       "127.0.0.1:0",
                                         "--peer-timeout", std::to_string(config_.peer_timeout_s),

@@ -12,11 +12,12 @@
 namespace caravan {
 
 LocalStageRunner::LocalStageRunner(Engine& engine, ComputeThread& thread, const Clock& clock,
-                                   LoadProgress progress, Post post)
+                                   LoadProgress progress, Forecaster forecast, Post post)
     : engine_(engine),
       thread_(thread),
       clock_(clock),
       progress_(std::move(progress)),
+      forecast_(std::move(forecast)),
       post_(std::move(post)) {
   thread_.when_idle([this] { return prepared_ && prepared_->hosted.stage->sequences().archive_on(); });
 }
@@ -84,6 +85,7 @@ void LocalStageRunner::prepare_now(const StagePlan& plan) {
         Prepared{plan, engine_.host(plan.span, plan.context, kv, progress_, kv_type, plan.lineage)});
     rows_.resize(size_t{engine_.options().max_rows} * engine_.spec().width);
     event.kv_blocks = kv.blocks;
+    event.forecast = forecast_(plan);
   } catch (const std::exception&) {
     event.error = caught_error().message();
   }

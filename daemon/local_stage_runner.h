@@ -20,9 +20,11 @@ class LocalStageRunner final : public StageRunner {
  public:
   using Event = std::variant<StagePrepared, UnitsFetched, StepDone>;
   using Post = std::function<void(Event)>;
+  // What is expected of a stage; called on the compute thread.
+  using Forecaster = std::function<StageForecast(const StagePlan&)>;
   // All outlive the runner, and the compute thread is joined before it goes.
   LocalStageRunner(Engine& engine, ComputeThread& thread, const Clock& clock, LoadProgress progress,
-                   Post post);
+                   Forecaster forecast, Post post);
   ~LocalStageRunner() override;
 
   void prepare(const StagePlan& plan) override;
@@ -51,6 +53,7 @@ class LocalStageRunner final : public StageRunner {
   ComputeThread& thread_;
   const Clock& clock_;
   const LoadProgress progress_;
+  const Forecaster forecast_;
   const Post post_;
   std::optional<StagePlan> plan_;  // given last; of the control thread
   std::optional<Prepared> prepared_;

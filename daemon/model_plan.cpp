@@ -51,7 +51,11 @@ class Builder {
     input.prompt_rows = options_.engine.max_rows;
     input.wire_bytes = options_.wire_bytes;
     input.block_positions = limits::kKvBlockPositions;
-    for (uint32_t unit = span.first; unit < span.last; ++unit) add_unit(unit);
+    const bool heads = span.first == 0 || options_.ends;
+    const uint32_t end = spec_.unit_count();
+    for (uint32_t unit = 0; unit < end; ++unit)
+      if ((unit >= span.first && unit < span.last) || (options_.ends && (unit == 0 || unit + 1 == end)))
+        add_unit(unit);
     input.block_bytes = KvCache::block_bytes(state_, options_.engine.kv_type).count;
     const uint64_t staging = KvCache::staging_bytes(state_, options_.engine.kv_type).count;
     input.may_spill =
@@ -69,8 +73,7 @@ class Builder {
         (engine_scratch(spec_, options_.engine) + Stage::scratch_bytes(spec_, stage)).count +
         (archived ? staging : 0);
     // Of the head, which keeps the first unit.
-    if (span.first == 0)
-      input.scratch_bytes += (text_memory(manifest_) + LocalHeadRunner::scratch_bytes(spec_)).count;
+    if (heads) input.scratch_bytes += (text_memory(manifest_) + LocalHeadRunner::scratch_bytes(spec_)).count;
     return std::move(pages_);
   }
 

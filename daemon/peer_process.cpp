@@ -8,7 +8,9 @@
 #include "base/log.h"
 #include "daemon/addresses.h"
 #include "daemon/archive_folder.h"
+#include "daemon/calibrate_apart.h"
 #include "daemon/defaults.h"
+#include "daemon/forecast.h"
 #include "daemon/head_process.h"
 #include "daemon/link_options.h"
 #include "daemon/model_library.h"
@@ -17,6 +19,12 @@
 #include "shards/store_source.h"
 
 namespace caravan {
+
+namespace {
+
+constexpr Duration kCalibrationInterval = std::chrono::milliseconds(20);
+
+}  // namespace
 
 PeerProcess::PeerProcess(EventLoop& loop, const Clock& clock, Random& random, const Config& config,
                          std::optional<Manifest> manifest, Ticket ticket, Options options,
@@ -53,6 +61,7 @@ PeerProcess::PeerProcess(EventLoop& loop, const Clock& clock, Random& random, co
 }
 
 PeerProcess::~PeerProcess() {
+  if (calibration_timer_) loop_.cancel(*calibration_timer_);
   if (driver_) driver_->stop();
   if (stage_runner_) stage_runner_->finish_archiving(saving_);
   link_.reset();
@@ -72,7 +81,12 @@ void PeerProcess::host(Manifest manifest, const Hash256& model) {
   engine_ = std::make_unique<Engine>(std::move(manifest), engine);
   thread_ = std::make_unique<ComputeThread>();
   stage_runner_ = std::make_unique<LocalStageRunner>(
-      *engine_, *thread_, clock_, progress_, [this](LocalStageRunner::Event event) {
+      *engine_, *thread_, clock_, progress_,
+      [this](const StagePlan& plan) {
+        return forecast_part(config_, *engine_,
+                             {plan.span, false, plan.context, static_cast<KvType>(plan.kv_type)});
+      },
+      [this](LocalStageRunner::Event event) {
         std::visit(
             [this](auto&& done) {
               if (fetching_runner_ && !done.error.empty()) loop_.post([this] { fetching_runner_->failed(); });
@@ -120,7 +134,7 @@ void PeerProcess::make_link(const Config& config, const KeyPair& keys) {
 
 void PeerProcess::start() {
   if (!pins_->find(ticket_.head)) return link_->enrol(ticket_);
-  fetch_ ? fetch_manifest() : greet();
+  fetch_ ? fetch_manifest() : measure();
 }
 
 void PeerProcess::on_enrolled(const PeerKey& head, const std::string& reason) {
@@ -130,7 +144,7 @@ void PeerProcess::on_enrolled(const PeerKey& head, const std::string& reason) {
     return;
   }
   pins_->pin(head, "head");
-  fetch_ ? fetch_manifest() : greet();
+  fetch_ ? fetch_manifest() : measure();
 }
 
 void PeerProcess::fetch_manifest() {
@@ -143,9 +157,7 @@ void PeerProcess::fetch_manifest() {
       if (!std::exchange(told_, true)) ended_(error);
       return;
     }
-    greet();
-    // The connection stands already.
-    if (head_is_up_) driver_->post(LinkEvent(LinkUp{ticket_.head}));
+    measure();
   });
 }
 
@@ -159,6 +171,29 @@ void PeerProcess::tell_hashing() {
   if (std::exchange(part_, part) != part) options_.tell(part);
 }
 
+// Once nothing here and no head refuses this peer, and before the head counts on it.
+void PeerProcess::measure() {
+  try {
+    if (config_.calibrate)
+      if (std::optional<ChildProcess> child = calibrate_apart(config_, state_folder(config_)))
+        calibration_.emplace(std::move(*child));
+  } catch (const Error& error) {
+    log_warning("no_forecast reason=\"{}\"", error.message());
+  }
+  await_measurements();
+}
+
+void PeerProcess::await_measurements() {
+  calibration_timer_.reset();
+  if (calibration_ && !calibration_->ended()) {
+    calibration_timer_ = loop_.after(kCalibrationInterval, [this] { await_measurements(); });
+    return;
+  }
+  if (calibration_) check_calibrated(config_, state_folder(config_), *calibration_);
+  calibration_.reset();
+  greet();
+}
+
 void PeerProcess::greet() {
   driver_->on_change([this] {
     check_refused();
@@ -167,6 +202,8 @@ void PeerProcess::greet() {
   StageRunner* runner = stage_runner_.get();
   if (fetching_runner_) runner = fetching_runner_.get();
   driver_->start({link_.get(), runner, nullptr});
+  // Of a peer that fetched the manifest, the connection stands already.
+  if (head_is_up_) driver_->post(LinkEvent(LinkUp{ticket_.head}));
 }
 
 void PeerProcess::on_link(LinkEvent event) {

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/config.h"
 #include "base/random.h"
+#include "daemon/child_process.h"
 #include "daemon/compute_thread.h"
 #include "daemon/engine.h"
 #include "daemon/event_loop.h"
@@ -52,6 +53,8 @@ class PeerProcess {
   // Makes engine, runners and control objects. `model`: its fingerprint.
   void host(Manifest manifest, const Hash256& model);
   void fetch_manifest();
+  void measure();
+  void await_measurements();
   void greet();
   void tell_hashing();
   void check_refused();
@@ -76,6 +79,8 @@ class PeerProcess {
   std::unique_ptr<FetchingStageRunner> fetching_runner_;
   std::unique_ptr<ComputeThread> thread_;
   std::unique_ptr<NodeDriver> driver_;
+  std::optional<ChildProcess> calibration_;
+  std::optional<TimerId> calibration_timer_;
   bool head_is_up_ = false;
   bool told_ = false;
   std::string part_;  // as it was told last

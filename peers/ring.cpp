@@ -175,7 +175,7 @@ bool Ring::on(const PeerKey& from, const Contract& contract) {
 bool Ring::on(const PeerKey& from, const Ready& ready) {
   const auto stage = stage_of(from);
   if (!stage || !is_current(ready.ring, ready.epoch)) return false;
-  stages_[*stage] = {true, ready.kv_blocks};
+  stages_[*stage] = {true, ready.kv_blocks, ready.forecast};
   agree_if_complete();
   return true;
 }

@@ -97,7 +97,10 @@ class Ring {
     return assign_ && assign_->ring == ring && assign_->epoch == epoch;
   }
   std::optional<uint32_t> stage_of(const PeerKey& peer) const;
+  // The stage in the head's own process.
+  std::optional<uint32_t> own_stage() const { return stage_of(options_.self); }
   bool stage_ready(uint32_t stage) const { return stages_[stage].ready; }
+  const StageForecast& stage_forecast(uint32_t stage) const { return stages_[stage].forecast; }
   // Of the stage that has the fewest.
   uint64_t kv_blocks() const;
   // "edge 1, from a to b".
@@ -109,6 +112,7 @@ class Ring {
   struct Stage {
     bool ready = false;
     uint64_t kv_blocks = 0;
+    StageForecast forecast;
   };
   struct Edge {
     bool agreed = false;  // the stage's hash came and is equal

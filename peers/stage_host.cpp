@@ -255,6 +255,7 @@ void StageHost::on(const StagePrepared& event, Time) {
   if (!event.error.empty()) return give_up(assign_->stage, event.error);
   prepared_ = true;
   kv_blocks_ = kv_blocks_free_ = event.kv_blocks;
+  forecast_ = event.forecast;
   become_ready_if_agreed();
 }
 
@@ -262,7 +263,7 @@ void StageHost::become_ready_if_agreed() {
   if (state_ != State::kForming || !prepared_ || !upstream_.agreed || !downstream_.agreed) return;
   state_ = State::kReady;
   was_ready_ = true;
-  send(options_.head, Ready{assign_->ring, assign_->epoch, kv_blocks_});
+  send(options_.head, Ready{assign_->ring, assign_->epoch, kv_blocks_, forecast_});
 }
 
 void StageHost::handle(const Release& release) {
@@ -296,6 +297,7 @@ void StageHost::leave_ring() {
   last_accepted_ = last_finished_ = {};
   prepared_ = false;
   kv_blocks_ = kv_blocks_free_ = 0;
+  forecast_ = {};
   upstream_ = downstream_ = {};
   if (serves() || state_ == State::kFailed) state_ = State::kIdle;
 }

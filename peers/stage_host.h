@@ -167,6 +167,7 @@ class StageHost {
   Time next_contract_{}, contract_deadline_{};
   bool prepared_ = false;
   uint64_t kv_blocks_ = 0, kv_blocks_free_ = 0;
+  StageForecast forecast_;
   std::optional<SequenceTable> sequences_;
   std::deque<Step> in_flight_;  // given to the runner, without their rows
   StepId last_accepted_, last_finished_;

@@ -33,6 +33,7 @@ struct StagePrepared {
   EpochId epoch;
   uint64_t kv_blocks = 0;
   std::string error;  // empty: it worked
+  StageForecast forecast = {};
 };
 // Weights to have, for a plan that may follow; a later wish takes the place of an earlier one.
 struct FetchUnits {

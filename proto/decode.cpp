@@ -197,9 +197,23 @@ Contract read(wire::Contract::Reader in) {
   return out;
 }
 
+// All of it, or none.
+std::vector<uint64_t> forecast(capnp::List<uint64_t>::Reader list, uint32_t count, const char* what) {
+  if (list.size() != 0 && list.size() != count)
+    fail(ErrorCode::kMalformed, "{} {} instead of {}", list.size(), what, count);
+  std::vector<uint64_t> out;
+  out.reserve(list.size());
+  for (const uint64_t one : list) out.push_back(one);
+  return out;
+}
+
 Ready read(wire::Ready::Reader in) {
   Ready out = of_epoch<Ready>(in);
   out.kv_blocks = in.getKvBlocks();
+  out.forecast.token_ns = forecast(in.getTokenNs(), limits::kForecastTokens, "expected times of tokens");
+  out.forecast.prompt_ns = forecast(in.getPromptNs(), limits::kForecastPrompts, "expected times of prompts");
+  if (out.forecast.token_ns.empty() != out.forecast.prompt_ns.empty())
+    fail(ErrorCode::kMalformed, "a stage expects something of tokens or of prompts alone");
   return out;
 }
 

@@ -160,6 +160,13 @@ struct Writer {
     auto out = root.initReady();
     set_epoch(out, ready);
     out.setKvBlocks(ready.kv_blocks);
+    const StageForecast& forecast = ready.forecast;
+    auto tokens = out.initTokenNs(
+        checked_count(forecast.token_ns.size(), limits::kForecastTokens, "expected times of tokens"));
+    for (uint32_t i = 0; i < tokens.size(); ++i) tokens.set(i, forecast.token_ns[i]);
+    auto prompts = out.initPromptNs(
+        checked_count(forecast.prompt_ns.size(), limits::kForecastPrompts, "expected times of prompts"));
+    for (uint32_t i = 0; i < prompts.size(); ++i) prompts.set(i, forecast.prompt_ns[i]);
   }
   void operator()(const NotReady& not_ready) {
     auto out = root.initNotReady();

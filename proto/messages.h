@@ -123,11 +123,20 @@ struct Contract {
   bool matched = false;
 };
 
+// What a stage expects to take for one sequence that runs alone, by what was measured of its machine. Nothing
+// where nothing was measured.
+struct StageForecast {
+  std::vector<uint64_t> token_ns;   // of a generated token: [kForecastTokens], evenly from 0 to the context
+  std::vector<uint64_t> prompt_ns;  // of a step of a prompt: [kForecastPrompts], of 1, 2, 4 ... rows
+  bool known() const { return !token_ns.empty(); }
+};
+
 // Stage to head: weights are there and both neighbours agree.
 struct Ready {
   RingId ring;
   EpochId epoch;
   uint64_t kv_blocks = 0;  // that this stage can hold for the ring
+  StageForecast forecast = {};
 };
 
 // Stage to head, at any time of an epoch: the stage cannot serve. `edge` e lies before stage e; a failure of

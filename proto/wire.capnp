@@ -93,6 +93,8 @@ struct Ready {
   ring @0 :Data;  # 16 bytes
   epoch @1 :UInt64;
   kvBlocks @2 :UInt64;
+  tokenNs @3 :List(UInt64);  # expected, of a generated token at 9 places of the context; or none
+  promptNs @4 :List(UInt64);  # expected, of a step with 1, 2, 4 ... 512 rows of a prompt; or none
 }
 
 struct NotReady {

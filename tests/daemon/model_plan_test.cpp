@@ -108,17 +108,37 @@ TEST_F(ModelPlanTest, TheTokenizerIsPlannedForWhereTokensAreRead) {
   EXPECT_EQ(head.memory().scratch_bytes, peer.memory().scratch_bytes + text.memory().count);
 }
 
+constexpr double kRounding = 1e-9;  // forecasts are in whole nanoseconds
+
 TEST_F(ModelPlanTest, AForecastIsThePlanAtBothEndsOfTheContextAndBetweenThem) {
-  const PlanInput input = pages().input;
+  PlanInput input = pages().input;
   const Plan plan = plan_pages(input);
-  const Forecast forecast(input);
-  EXPECT_DOUBLE_EQ(forecast.token_seconds(0), plan.decode_start.seconds);
-  EXPECT_DOUBLE_EQ(forecast.token_seconds(input.context), plan.decode.seconds);
-  EXPECT_DOUBLE_EQ(forecast.token_seconds(10.0 * input.context), plan.decode.seconds);
+  const RingForecast forecast{{{"head", forecast_pages(input)}}, input.context};
+  EXPECT_NEAR(forecast.token_seconds(0), plan.decode_start.seconds, kRounding);
+  EXPECT_NEAR(forecast.token_seconds(input.context), plan.decode.seconds, kRounding);
+  EXPECT_NEAR(forecast.token_seconds(10.0 * input.context), plan.decode.seconds, kRounding);
   EXPECT_GT(forecast.token_seconds(100), plan.decode_start.seconds);
   EXPECT_LT(forecast.token_seconds(100), plan.decode.seconds);
-  EXPECT_DOUBLE_EQ(forecast.prompt_token_seconds(64), plan.prompt.seconds / 64);
-  EXPECT_GT(forecast.prompt_token_seconds(1), forecast.prompt_token_seconds(64));
+  EXPECT_NEAR(forecast.prompt_token_seconds(64, 64), plan.prompt.seconds / 64, kRounding);
+  EXPECT_NEAR(forecast.prompt_token_seconds(640, 64), plan.prompt.seconds / 64, kRounding);
+  EXPECT_GT(forecast.prompt_token_seconds(64, 1), forecast.prompt_token_seconds(64, 64));
+  input.prompt_rows = 48;
+  EXPECT_NEAR(forecast.prompt_token_seconds(48, 64) / (plan_pages(input).prompt.seconds / 48), 1, 0.02);
+}
+
+TEST_F(ModelPlanTest, WhatTheStagesExpectSumsToTheWholeModelHoweverItIsCut) {
+  const uint32_t end = spec_.layer_count() + 1;
+  const auto part = [&](UnitSpan span, bool ends) {
+    options_.ends = ends;
+    return RingForecast::Stage{"", forecast_pages(pages(span).input)};
+  };
+  const RingForecast whole{{part({0, end + 1}, false)}, options_.context};
+  const RingForecast with_head{{part({1, 4}, true), part({4, end}, false)}, options_.context};
+  const RingForecast apart{{part({1, 1}, true), part({1, 2}, false), part({2, end}, false)},
+                           options_.context};
+  for (const double position : {0.0, 100.0, 512.0})
+    for (const RingForecast* ring : {&with_head, &apart})
+      EXPECT_NEAR(ring->token_seconds(position), whole.token_seconds(position), 3 * kRounding) << position;
 }
 
 TEST_F(ModelPlanTest, UnderABudgetSomeIsStreamedAndTheTextsSaySo) {

@@ -127,6 +127,20 @@ TEST_F(StageHostTest, IsReadyOnlyWhenLoadedAndBothNeighboursAgree) {
   EXPECT_EQ(ready[0].second.kv_blocks, 40u);
 }
 
+TEST_F(StageHostTest, TellsTheHeadWhatItExpectsOfTheLayersOfThisEpoch) {
+  const auto expected_at = [this](uint64_t epoch, StageForecast forecast) {
+    receive(kHead, assignment(epoch));
+    host_.on(StagePrepared{ring_, EpochId{epoch}, 40, {}, std::move(forecast)}, now_);
+    agree(epoch);
+    const auto ready = sent<Ready>();
+    EXPECT_EQ(ready.size(), 1u);
+    return ready.at(0).second.forecast.token_ns;
+  };
+  EXPECT_EQ(expected_at(1, {{5, 6}, {7}}), (std::vector<uint64_t>{5, 6}));
+  EXPECT_EQ(expected_at(2, {{8, 9}, {7}}), (std::vector<uint64_t>{8, 9}));
+  EXPECT_TRUE(expected_at(3, {}).empty()) << "that of another cut says nothing of this one";
+}
+
 TEST_F(StageHostTest, NamesTheEdgeWhoseContractDiffers) {
   receive(kHead, assignment(1));
   const Hash256 other = contract_hash(assignment(1), {key(kAfter), {}, "avx512"});

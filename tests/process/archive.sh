@@ -138,7 +138,7 @@ start_ring() { # LIFE
   wait_for 60 "a head's answer" is_ready "$work/ring"
   for peer in 0 1; do
     "$program" invite --state "$work/ring" >"$work/ticket" 2>/dev/null
-    launch "ring-$peer" join "$(cat "$work/ticket")" --model "$model" --listen 127.0.0.1:0 \
+    launch "ring-$peer" join "$(cat "$work/ticket")" --no-calibrate --model "$model" --listen 127.0.0.1:0 \
       --name "${names[($1 + peer) % 2]}" --state "$work/ring-$peer"
     others+=("$launched")
   done

@@ -25,7 +25,7 @@ serve() { # NAME: a head on the same address each time
 join() { # NAME [ARGUMENTS...]: a peer of that name, without a model
   local name=$1
   shift
-  launch "$name" join "$(cat "$work/ticket")" --listen 127.0.0.1:0 --name "$name" --log info \
+  launch "$name" join "$(cat "$work/ticket")" --no-calibrate --listen 127.0.0.1:0 --name "$name" --log info \
     --state "$work/${state-$name}" "$@"
   peer=$launched
 }

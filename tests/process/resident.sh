@@ -44,7 +44,7 @@ pass "a server of few large layers stays within --ram and $beside MiB"
 # A peer fetches a layer into its store, and reads it from there, a chunk at a time.
 serve_generated wide --no-calibrate --codec f32 --context 1k --ram 128MiB --kv-ram 20MiB --archive 0
 ticket=$("$program" invite --state "$work/head" 2>/dev/null)
-launch peer join "$ticket" --listen 127.0.0.1:0 --state "$work/peer" --ram 120MiB --threads 1
+launch peer join "$ticket" --no-calibrate --listen 127.0.0.1:0 --state "$work/peer" --ram 120MiB --threads 1
 peer=$launched
 two_stages() { [ "$(number_of_stages "$work/head")" = 2 ] && is_ready "$work/head"; }
 wait_for 30 "a ring of two" two_stages

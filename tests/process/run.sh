@@ -280,11 +280,11 @@ pass "serve: /health, --name, the text of run, and a folder in use is told at on
 "$program" invite --state "$work/head" >"$work/ticket" 2>/dev/null
 [[ $(cat "$work/ticket") == caravan1:* ]] || give_up "invite prints no ticket"
 "$program" quantize "$model" "$work/other.gguf" --type q4_0 2>/dev/null
-expect_exit 1 "the head runs model" join "$(cat "$work/ticket")" --model "$work/other.gguf" --listen 127.0.0.1:0 \
+expect_exit 1 "the head runs model" join "$(cat "$work/ticket")" --no-calibrate --model "$work/other.gguf" --listen 127.0.0.1:0 \
   --state "$work/other"
 pass "join with another model ends with an error about the fingerprint"
 "$program" invite --state "$work/head" >"$work/ticket" 2>/dev/null
-launch peer join "$(cat "$work/ticket")" --model "$model" --listen 127.0.0.1:0 --name second --state "$work/peer"
+launch peer join "$(cat "$work/ticket")" --no-calibrate --model "$model" --listen 127.0.0.1:0 --name second --state "$work/peer"
 peer=$launched
 wait_for 10 "the ring's growth" stages_are "$work/head" 2
 wait_for 10 "the grown ring" is_ready "$work/head"
@@ -299,7 +299,7 @@ for given in "--model $model" ""; do
     join "$(cat "$work/small.ticket")" $given --listen 127.0.0.1:0 --state "$work/small" --ram 1MiB
 done
 least=$(named)
-launch small join "$(cat "$work/small.ticket")" --listen 127.0.0.1:0 --state "$work/small" --ram "$least" --name small
+launch small join "$(cat "$work/small.ticket")" --no-calibrate --listen 127.0.0.1:0 --state "$work/small" --ram "$least" --name small
 small=$launched
 wait_for 10 "a third stage" stages_are "$work/head" 3
 wait_for 10 "the ring with the small peer" is_ready "$work/head"
@@ -318,7 +318,7 @@ pass "a used ticket and a forged one are refused, and the head logs the key"
 kill -9 "$peer"
 wait_for 10 "the ring without the lost peer" stages_are "$work/head" 1
 wait_for 10 "the ring without the lost peer" is_ready "$work/head"
-launch peer-again join "$(cat "$work/ticket")" --model "$model" --listen 127.0.0.1:0 --state "$work/peer"
+launch peer-again join "$(cat "$work/ticket")" --no-calibrate --model "$model" --listen 127.0.0.1:0 --state "$work/peer"
 wait_for 10 "the return of the peer" stages_are "$work/head" 2
 pass "a killed peer is taken out, and may come back with its old ticket"
 [ -n "$(echo Hello | timeout 20 "$program" chat --state "$work/head" --temp 0)" ] || give_up "chat says nothing"

@@ -29,7 +29,7 @@ begin() { # a peer that has nothing yet
   left=
 }
 join() { # NAME ARGUMENTS...
-  launch "$1" join "$(cat "$work/ticket")" --listen 127.0.0.1:0 --log info --state "$work/peer" "${@:2}"
+  launch "$1" join "$(cat "$work/ticket")" --no-calibrate --listen 127.0.0.1:0 --log info --state "$work/peer" "${@:2}"
   peer=$launched
 }
 # Bytes that a life had still to fetch of its layers; nothing when it died before it knew.

@@ -98,6 +98,33 @@ TEST(Encode, AnAnswerNamesTheSequencesThatWereLost) {
   EXPECT_EQ(std::get<Answer>(message).lost_reason, "the disk is full");
 }
 
+TEST(Encode, WhatAStageExpectsArrivesInItsOrderOrNotAtAll) {
+  Ready ready{{{1, 2}}, {3}, 4};
+  const auto round = [&ready] {
+    return std::get<Ready>(decode(encode(ready).header, nullptr, kOptions)).forecast;
+  };
+  EXPECT_FALSE(round().known());
+  for (uint64_t i = 0; i < limits::kForecastTokens; ++i) ready.forecast.token_ns.push_back(100 + i);
+  for (uint64_t i = 0; i < limits::kForecastPrompts; ++i) ready.forecast.prompt_ns.push_back(UINT64_MAX - i);
+  EXPECT_TRUE(round().known());
+  EXPECT_EQ(round().token_ns, ready.forecast.token_ns);
+  EXPECT_EQ(round().prompt_ns, ready.forecast.prompt_ns);
+}
+
+TEST(Encode, HalfAForecastIsRefused) {
+  const auto code = [](size_t tokens, size_t prompts) {
+    Ready ready;
+    ready.forecast = {std::vector<uint64_t>(tokens, 1), std::vector<uint64_t>(prompts, 1)};
+    return code_of([&] { decode(encode(ready).header, nullptr, kOptions); });
+  };
+  constexpr size_t kTokens = limits::kForecastTokens, kPrompts = limits::kForecastPrompts;
+  EXPECT_EQ(code(kTokens - 1, kPrompts), ErrorCode::kMalformed);
+  EXPECT_EQ(code(kTokens, 1), ErrorCode::kMalformed);
+  EXPECT_EQ(code(0, kPrompts), ErrorCode::kMalformed);
+  EXPECT_EQ(code(kTokens, 0), ErrorCode::kMalformed);
+  EXPECT_EQ(code(kTokens + 1, kPrompts), ErrorCode::kLimit);  // is not even sent
+}
+
 BlockTag tag(uint8_t first) {
   return {{first, 1, 2, 3}};
 }

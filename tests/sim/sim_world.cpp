@@ -262,7 +262,9 @@ void SimWorld::act(uint32_t index, StagePlan& plan) {
                                               config_.archive ? &archives_.at(index) : nullptr);
   const Duration load = Duration(random_.below(50'000'000)) + fetch(index, plan.span);
   deliver_at(now_ + load, index, [this, plan](Node& node) {
-    node.on(StagePrepared{plan.ring, plan.epoch, config_.kv_blocks, {}}, now_);
+    // A stage expects as many nanoseconds as it has layers.
+    StageForecast forecast{{plan.span.count()}, {}};
+    node.on(StagePrepared{plan.ring, plan.epoch, config_.kv_blocks, {}, std::move(forecast)}, now_);
   });
 }
 

@@ -37,7 +37,7 @@ class MessageMaker {
       case 6:
         return Contract{blob<RingId>(), {u64()}, u32(), flag(), blob<Hash256>(), flag()};
       case 7:
-        return Ready{blob<RingId>(), {u64()}, u64()};
+        return Ready{blob<RingId>(), {u64()}, u64(), forecast()};
       case 8:
         return NotReady{blob<RingId>(), {u64()}, u32(), text()};
       case 9:
@@ -93,6 +93,15 @@ class MessageMaker {
   std::vector<StageCounters> counters() {
     std::vector<StageCounters> out(random_.below(5));
     for (auto& one : out) one = {u32(), u32(), u64(), u64(), u64(), u64()};
+    return out;
+  }
+  StageForecast forecast() {
+    StageForecast out;
+    if (flag()) return out;
+    out.token_ns.resize(limits::kForecastTokens);
+    out.prompt_ns.resize(limits::kForecastPrompts);
+    for (uint64_t& one : out.token_ns) one = u64();
+    for (uint64_t& one : out.prompt_ns) one = u64();
     return out;
   }
   CodecId codec() { return static_cast<CodecId>(random_.below(kCodecCount)); }
