@@ -11,11 +11,11 @@ mkdir -p "$work"
 "$generate" 0.2b q8_0 "$work/model.gguf" >/dev/null 2>&1
 status() { "$program" status --json --state "$work/head"; }
 
-serve_generated unmeasured --no-calibrate
+serve_generated unmeasured --archive 0 --no-calibrate
 [ ! -e "$work/head/calibration.json" ] || give_up "--no-calibrate measured"
 kill -9 "$head"
 wait "$head" 2>/dev/null || true # its lock goes with it
-serve_generated first
+serve_generated first --archive 0 # so that every ring computes the prompt itself
 grep -q "measuring this machine: disk" "$work/first.err" || give_up "the first start measures nothing: $(cat "$work/first.err")"
 [ -s "$work/head/calibration.json" ] || give_up "the first start keeps no measurements"
 ask_generated >/dev/null
@@ -35,7 +35,7 @@ knows token_ms expected_token_ms prompt_token_ms expected_prompt_token_ms
 sets_beside "$work/head"
 kill -9 "$head"
 wait "$head" 2>/dev/null || true # its lock goes with it
-serve_generated second
+serve_generated second --archive 0
 ! grep -q measuring "$work/second.err" || give_up "the second start measures again"
 pass "serve measures the machine at its first start, and status sets the expected beside the measured"
 
