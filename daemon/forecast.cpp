@@ -37,20 +37,22 @@ double step_seconds(const StageForecast& stage, uint32_t rows) {
 
 }  // namespace
 
-StageForecast forecast_pages(PlanInput input) {
-  input.sequences = 1;
-  const uint32_t context = input.context;
-  StageForecast forecast;
-  forecast.token_ns.push_back(nanoseconds(plan_pages(input).decode_start.seconds));
+StageForecast forecast_pages(const PlanInput& input) {
+  const uint32_t context = std::max(input.context, 1u);
+  std::vector<PassAlone> passes = {{1, 0, std::min(context, kLeastKvBlocks * input.block_positions)}};
   for (uint32_t i = 1; i <= kParts; ++i) {
-    input.context = std::max(1u, static_cast<uint32_t>(uint64_t{context} * i / kParts));
-    forecast.token_ns.push_back(nanoseconds(plan_pages(input).decode.seconds));
+    const auto position = std::max(1u, static_cast<uint32_t>(uint64_t{context} * i / kParts));
+    passes.push_back({1, position, position});
   }
   for (uint32_t i = 0; i < limits::kForecastPrompts; ++i) {
-    input.prompt_rows = 1u << i;
-    input.context = std::min(context, std::max(input.prompt_rows, kLeastKvBlocks * input.block_positions));
-    forecast.prompt_ns.push_back(nanoseconds(plan_pages(input).prompt.seconds));
+    const uint32_t rows = std::min(1u << i, context);
+    passes.push_back({rows, rows / 2, rows});
   }
+  const std::vector<Prediction> expected = predict_alone(input, passes);
+  StageForecast forecast;
+  for (const Prediction& one : expected)
+    (forecast.token_ns.size() <= kParts ? forecast.token_ns : forecast.prompt_ns)
+        .push_back(nanoseconds(one.seconds));
   return forecast;
 }
 

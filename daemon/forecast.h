@@ -14,7 +14,7 @@
 namespace caravan {
 
 // What the planner expects of these pages. Throws as plan_pages.
-StageForecast forecast_pages(PlanInput input);
+StageForecast forecast_pages(const PlanInput& input);
 
 // Some layers in a process, and with `ends` the head's two units.
 struct ForecastPart {

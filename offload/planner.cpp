@@ -24,12 +24,27 @@ struct Candidate {
   double least_seconds = 0;  // no pass of it is shorter
 };
 
+constexpr uint64_t kTooMuch = uint64_t{1} << 60;
+
+// What can be counted.
+const PlanInput& checked(const PlanInput& input) {
+  if (input.pages.empty()) fail(ErrorCode::kInvalidArgument, "there is nothing to plan: no weights here");
+  uint64_t total = 0;
+  for (const PlanPage& page : input.pages)
+    if (!checked_add(total, page.arena_bytes, total) || total > kTooMuch)
+      fail(ErrorCode::kLimit, "the weights are past counting");
+  if (input.scratch_bytes > kTooMuch || input.wire_bytes > kTooMuch)
+    fail(ErrorCode::kLimit, "scratch of {} is past counting", to_string(Bytes{input.scratch_bytes}));
+  return input;
+}
+
 class Planner {
  public:
-  explicit Planner(const PlanInput& input)
+  // Of an input that was checked, and its levels: they depend on the pages alone, and take the longest.
+  Planner(const PlanInput& input, const std::vector<WeightLevel>& levels)
       : input_(input),
         decode_{std::max(1u, input.sequences), std::max(1u, input.sequences), input.context},
-        levels_((check(input), weight_levels(input))),
+        levels_(levels),
         steps_(pass_steps(input, decode_)) {
     const uint64_t sequence_blocks =
         (uint64_t{input.context} + input.block_positions - 1) / input.block_positions;
@@ -52,19 +67,14 @@ class Planner {
     return plan;
   }
 
- private:
-  static constexpr uint64_t kTooMuch = uint64_t{1} << 60;
-
-  static void check(const PlanInput& input) {
-    if (input.pages.empty()) fail(ErrorCode::kInvalidArgument, "there is nothing to plan: no weights here");
-    uint64_t total = 0;
-    for (const PlanPage& page : input.pages)
-      if (!checked_add(total, page.arena_bytes, total) || total > kTooMuch)
-        fail(ErrorCode::kLimit, "the weights are past counting");
-    if (input.scratch_bytes > kTooMuch || input.wire_bytes > kTooMuch)
-      fail(ErrorCode::kLimit, "scratch of {} is past counting", to_string(Bytes{input.scratch_bytes}));
+  // With the border where it is at the input's context.
+  Prediction pass(const PassShape& shape) const {
+    const Candidate* best = fastest();
+    if (!best) refuse();
+    return predict_pass(input_, shape, pass_steps(input_, shape), placement(*best));
   }
 
+ private:
   uint64_t usable() const { return input_.budgets.ram - input_.budgets.headroom(); }
 
   void add_candidates() {
@@ -235,7 +245,7 @@ class Planner {
     PlanInput start = input_;
     start.context = std::min(input_.context, context);
     start.sequences = shape.sequences;
-    const Planner planner(start);
+    const Planner planner(start, levels_);
     const Candidate* best = planner.fastest();
     if (!best) return predict(input_, plan, shape.rows, shape.sequences, shape.position);
     return predict_pass(start, shape, pass_steps(start, shape), planner.placement(*best));
@@ -290,7 +300,7 @@ class Planner {
 
   const PlanInput& input_;
   const PassShape decode_;
-  const std::vector<WeightLevel> levels_;
+  const std::vector<WeightLevel>& levels_;
   const std::vector<PassStep> steps_;
   uint64_t kv_wanted_ = 0;  // blocks
   uint64_t kv_floor_ = 0;   // blocks
@@ -336,7 +346,20 @@ std::string_view name(Bound bound) {
 }
 
 Plan plan_pages(const PlanInput& input) {
-  return Planner(input).plan();
+  const std::vector<WeightLevel> levels = weight_levels(checked(input));
+  return Planner(input, levels).plan();
+}
+
+std::vector<Prediction> predict_alone(const PlanInput& input, std::span<const PassAlone> passes) {
+  const std::vector<WeightLevel> levels = weight_levels(checked(input));
+  PlanInput at = input;
+  at.sequences = 1;
+  std::vector<Prediction> predictions;
+  for (const PassAlone& pass : passes) {
+    at.context = pass.context;
+    predictions.push_back(Planner(at, levels).pass({pass.rows, 1, pass.position}));
+  }
+  return predictions;
 }
 
 Prediction predict(const PlanInput& input, const Plan& plan, uint32_t rows, uint32_t sequences,

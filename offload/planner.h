@@ -1,5 +1,8 @@
 #pragma once
 
+#include <span>
+#include <vector>
+
 #include "offload/plan.h"
 
 namespace caravan {
@@ -14,5 +17,15 @@ Plan plan_pages(const PlanInput& input);
 // before it on average.
 Prediction predict(const PlanInput& input, const Plan& plan, uint32_t rows, uint32_t sequences,
                    uint32_t position);
+
+// A pass of one sequence, while KV is that of `context` positions: weights use the rest.
+struct PassAlone {
+  uint32_t rows = 1;
+  uint32_t position = 0;  // before a row, on average
+  uint32_t context = 1;
+};
+// What plan_pages gives for one sequence at each of these contexts, without all else that a plan tells, which
+// takes far longer. Throws as plan_pages.
+std::vector<Prediction> predict_alone(const PlanInput& input, std::span<const PassAlone> passes);
 
 }  // namespace caravan
