@@ -42,7 +42,7 @@ pass "serve measures the machine at its first start, and status sets the expecte
 # --- A ring of two ---
 ticket=$("$program" invite --state "$work/head" 2>/dev/null)
 join() { # NAME ARGUMENTS...: with its state in $work/peer; its process in $peer
-  launch "$1" join "$ticket" --model "$work/model.gguf" --listen 127.0.0.1:0 --threads 1 --name "$1" --state "$work/peer" "${@:2}"
+  launch "$1" join "$ticket" --listen 127.0.0.1:0 --threads 1 --name "$1" --state "$work/peer" "${@:2}"
   peer=$launched
 }
 stages_are() { [ "$(number_of_stages "$work/head")" = "$1" ] && is_ready "$work/head"; }
@@ -51,7 +51,7 @@ lose_peer() {
   wait "$peer" 2>/dev/null || true
   wait_for 30 "the ring without the peer" stages_are 1
 }
-join unmeasured --no-calibrate
+join unmeasured --model "$work/model.gguf" --no-calibrate
 wait_for 30 "a ring of two" stages_are 2
 [ ! -e "$work/peer/calibration.json" ] || give_up "join --no-calibrate measured"
 ask_generated >/dev/null
@@ -74,7 +74,7 @@ expect_exit 1 "the least for any layers" join "$("$program" invite --state "$wor
   --state "$work/thief" --ram 1MiB
 [ ! -e "$work/thief/calibration.json" ] && ! grep -q measuring "$work/last.err" || give_up "a refusal comes after measuring"
 # Ctrl-C while it measures ends it, and leaves nothing half done.
-join interrupted
+join interrupted --model "$work/model.gguf"
 wait_for 20 "the measuring" grep -q "measuring this machine" "$work/interrupted.err"
 family=$(pgrep -P "$peer")
 kill -INT "$peer"
@@ -86,6 +86,7 @@ wait_for 10 "the end of the measuring" gone
 [ -z "$(ls "$work/peer" | grep -v '^archive$\|^keys$\|^store$')" ] || give_up "measuring left $(ls "$work/peer")"
 pass "join is refused before it measures, and Ctrl-C ends the measuring"
 
+# One that fetches its weights measures before it greets, too.
 join measured
 wait_for 60 "a ring of two" stages_are 2
 grep -q "measuring this machine: disk" "$work/measured.err" || give_up "the first start measures nothing: $(cat "$work/measured.err")"
@@ -95,7 +96,7 @@ ask_generated >/dev/null
 knows token_ms expected_token_ms prompt_token_ms expected_prompt_token_ms links_ms
 sets_beside "$work/head"
 lose_peer
-join again
+join again --model "$work/model.gguf"
 wait_for 30 "a ring of two" stages_are 2
 ! grep -q measuring "$work/again.err" || give_up "the second start measures again"
 kill -9 "$peer" "$head"
