@@ -110,6 +110,7 @@ class TableBatch final : public BulkStore::Batch {
     options.move_files = true;
     options.write_global_seqno = false;
     check(state_->database->IngestExternalFile(handle_, {path_}, options));
+    if (!state_->may_lose) note_list(*state_);
   }
 
  private:

@@ -33,6 +33,13 @@ struct RocksStore::State {
   std::shared_ptr<CompactionBytes> compacted;
   std::unique_ptr<rocksdb::DB> database;
   std::map<std::string, rocksdb::ColumnFamilyHandle*> families;
+  // Of a small family, which has the same records in tables of its own.
+  struct Copy {
+    rocksdb::ColumnFamilyHandle* handle = nullptr;  // none: there is no copy
+    bool whole = false;                             // it can stand in for the family
+  };
+  std::map<std::string, Copy> copies;  // by the family's name; constant once the store is open
+  std::atomic<bool> told_of_copy{false};
 
   State();
   ~State();
@@ -40,6 +47,8 @@ struct RocksStore::State {
   State& operator=(const State&) = delete;
 };
 
+// Of a table, or of what names the tables.
+bool is_damage(const rocksdb::Status& status);
 [[noreturn]] void fail_status(const std::string& path, const rocksdb::Status& status);
 
 // Where half-written tables lie, inside the store; emptied at opening.
@@ -56,6 +65,18 @@ void require_room(const std::string& path);
 
 // Acknowledged when it returns: it survives a kill, and a power failure. Throws kIo.
 void write_to_log(RocksStore::State& state, rocksdb::WriteBatch& batch);
+
+// Notes what the list of tables is now, for the next opening: one that is damaged where it may end passes for
+// an older one.
+void note_list(const RocksStore::State& state);
+
+// The family that has a family's copy.
+std::string copy_of(const std::string& family);
+// Which copies there are. When writing, what of a family and its copy is damaged, or not as the family, is
+// written anew from the other; what both lack stays as it is, and is met by whoever reads it.
+void find_copies(RocksStore::State& state);
+std::shared_ptr<KeyValue> make_rocks_family(const std::shared_ptr<RocksStore::State>& state,
+                                            const std::string& name);
 
 std::shared_ptr<CompactionBytes> listen_to_compaction(rocksdb::DBOptions& options);
 

@@ -41,10 +41,6 @@ constexpr std::string_view kVersionWords = "caravan store ";
 // Of the list of tables, which grows with each change until it is written anew.
 constexpr uint64_t kLeastListBytes = 2u << 20, kMostListBytes = 64u << 20;
 
-rocksdb::Slice slice(std::string_view text) {
-  return {text.data(), text.size()};
-}
-
 // Hears of records that RocksDB leaves out of a log. It says so nowhere else when it is told to open a store
 // whatever its tables are like.
 class HearsOfDroppedRecords final : public rocksdb::Logger {
@@ -109,8 +105,12 @@ rocksdb::ColumnFamilyOptions bulk_options() {
   return options;
 }
 
+bool is_bulk(const std::string& family) {
+  return family.rfind(RocksStore::kBulkPrefix, 0) == 0;
+}
+
 rocksdb::ColumnFamilyOptions options_of(const std::string& family) {
-  return family.rfind(RocksStore::kBulkPrefix, 0) == 0 ? bulk_options() : family_options();
+  return is_bulk(family) ? bulk_options() : family_options();
 }
 
 std::string version_file(const std::string& path) {
@@ -160,9 +160,9 @@ bool list_is_missing(const std::string& path) {
          named() == name;
 }
 
-// What a process that ends in order leaves to be known of the list of files: its name, how long it was, and a
-// sum. A list that is cut short, or whose last record is damaged so that it looks cut, passes for an older
-// one, and RocksDB would remove the tables that it does not know.
+// What is left to be known of the list of files, whenever it was added to and by a process that ends in
+// order: its name, how long it was, and a sum. A list that is cut short, or whose last record is damaged so
+// that it looks cut, passes for an older one, and RocksDB would remove the tables that it does not know.
 std::string note_file(const std::string& path) {
   return path + "/LIST";
 }
@@ -189,6 +189,14 @@ std::optional<uint64_t> sum_of(const std::string& list, uint64_t bytes) {
   return xxh3(std::as_bytes(std::span(text)));
 }
 
+bool synced(const std::string& file) {
+  const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return false;
+  const bool done = ::fsync(descriptor) == 0;
+  ::close(descriptor);
+  return done;
+}
+
 std::string sum_of_note(const std::string& note) {
   return fmt::format(" {:x}", xxh3(std::as_bytes(std::span(note))));
 }
@@ -198,7 +206,8 @@ void write_note(const std::string& path) {
   std::error_code error;
   const uint64_t bytes = fs::file_size(path + "/" + name, error);
   const auto sum = error ? std::nullopt : sum_of(path + "/" + name, bytes);
-  if (!sum) return;  // the next opening says why
+  // If it cannot be read, the next opening says why. What is noted must not be lost while the note is not.
+  if (!sum || !synced(path + "/" + name)) return;
   std::string text = fmt::format("{} {} {:x}", name, bytes, *sum);
   text += sum_of_note(text) + "\n";
   AtomicFile file(note_file(path));
@@ -235,11 +244,6 @@ void check_note(const std::string& path) {
        "the store {} is damaged: what names its files (CURRENT, MANIFEST) or one of these files: {}; nothing "
        "was changed",
        path, status.ToString());
-}
-
-// Of a table, or of what names the tables.
-bool is_damage(const rocksdb::Status& status) {
-  return status.IsCorruption() || status.IsPathNotFound();
 }
 
 // Before anything is opened, so that a store of another version stays as it is.
@@ -304,7 +308,7 @@ void empty_incoming(const std::string& path) {
 
 // Those on disk, and when writing those wanted, too; the default one is always there.
 std::vector<std::string> family_names(const std::string& path, const std::vector<std::string>& wanted,
-                                      RocksStore::Access access) {
+                                      RocksStore::Access access, bool twice) {
   std::vector<std::string> names;
   std::error_code error;
   if (fs::exists(path + "/CURRENT", error)) {
@@ -315,7 +319,10 @@ std::vector<std::string> family_names(const std::string& path, const std::vector
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   };
   if (access == RocksStore::Access::kWrite)
-    for (const std::string& name : wanted) add(name);
+    for (const std::string& name : wanted) {
+      add(name);
+      if (twice && !is_bulk(name)) add(copy_of(name));
+    }
   add(rocksdb::kDefaultColumnFamilyName);
   return names;
 }
@@ -350,6 +357,11 @@ rocksdb::Status open_with_damaged_tables(Opening opening, const rocksdb::Status&
   const auto dropped = std::make_shared<HearsOfDroppedRecords>();
   look.access = RocksStore::Access::kRead;
   look.options.info_log = dropped;
+  // A reader makes no family.
+  const std::vector<std::string> there = family_names(look.path, {}, look.access, false);
+  std::erase_if(look.families, [&there](const rocksdb::ColumnFamilyDescriptor& family) {
+    return std::find(there.begin(), there.end(), family.name) == there.end();
+  });
   {
     std::vector<rocksdb::ColumnFamilyHandle*> seen;
     std::unique_ptr<rocksdb::DB> looked_at;
@@ -360,46 +372,11 @@ rocksdb::Status open_with_damaged_tables(Opening opening, const rocksdb::Status&
   return opening.open(handles, database);
 }
 
-class Family final : public KeyValue {
- public:
-  Family(std::shared_ptr<RocksStore::State> state, rocksdb::ColumnFamilyHandle* handle)
-      : state_(std::move(state)), handle_(handle) {}
-
-  std::optional<std::string> get(std::string_view key) const override {
-    std::string value;
-    const auto status = state_->database->Get({}, handle_, slice(key), &value);
-    if (status.IsNotFound()) return std::nullopt;
-    check(status);
-    return value;
-  }
-  void put(std::string_view key, std::string_view value) override {
-    rocksdb::WriteBatch batch;
-    check(batch.Put(handle_, slice(key), slice(value)));
-    write_to_log(*state_, batch);
-  }
-  void erase(std::string_view key) override {
-    rocksdb::WriteBatch batch;
-    check(batch.Delete(handle_, slice(key)));
-    write_to_log(*state_, batch);
-  }
-  void scan(std::string_view prefix,
-            const std::function<bool(std::string_view, std::string_view)>& visit) const override {
-    const std::unique_ptr<rocksdb::Iterator> at(state_->database->NewIterator({}, handle_));
-    for (at->Seek(slice(prefix)); at->Valid() && at->key().starts_with(slice(prefix)); at->Next())
-      if (!visit(at->key().ToStringView(), at->value().ToStringView())) break;
-    check(at->status());
-  }
-
- private:
-  void check(const rocksdb::Status& status) const {
-    if (!status.ok()) fail_status(state_->path, status);
-  }
-
-  const std::shared_ptr<RocksStore::State> state_;
-  rocksdb::ColumnFamilyHandle* const handle_;
-};
-
 }  // namespace
+
+bool is_damage(const rocksdb::Status& status) {
+  return status.IsCorruption() || status.IsPathNotFound();
+}
 
 void fail_status(const std::string& path, const rocksdb::Status& status) {
   const std::string reason = status.ToString();
@@ -410,6 +387,15 @@ void fail_status(const std::string& path, const rocksdb::Status& status) {
   if (status.IsNoSpace() || reason.find("No space left") != std::string::npos)
     fail(ErrorCode::kIo, "the disk of the store {} is full; what it held before is kept ({})", path, reason);
   fail(ErrorCode::kIo, "the store {}: {}", path, reason);
+}
+
+void note_list(const RocksStore::State& state) {
+  if (state.access == RocksStore::Access::kRead || !has_room(state.path)) return;
+  try {
+    write_note(state.path);
+  } catch (const Error& error) {
+    log_warning("{}", error.message());
+  }
 }
 
 std::string incoming_folder(const std::string& store_path) {
@@ -434,12 +420,7 @@ RocksStore::State::~State() {
   }
   for (const auto& [name, handle] : families) database->DestroyColumnFamilyHandle(handle);
   database->Close();
-  if (access == Access::kRead || !has_room(path)) return;
-  try {
-    write_note(path);
-  } catch (const Error& error) {
-    log_warning("{}", error.message());
-  }
+  note_list(*this);
 }
 
 RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>& families, Access access,
@@ -456,13 +437,18 @@ RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>
   check_version(path);
   check_current(path);
   check_note(path);
-  const std::vector<std::string> names = family_names(path, families, access);
+  const bool twice = damage == Damage::kOfTablesTolerated;
+  const std::vector<std::string> names = family_names(path, families, access, twice);
   if (access == Access::kWrite) write_version(path);
   state_->direct = reads_directly(path);
   Opening opening{path, access, database_options(state_->direct), {}};
   opening.options.paranoid_checks = damage != Damage::kTolerated;
   opening.options.max_manifest_file_size = list_bytes(path);
-  for (const std::string& name : names) opening.families.emplace_back(name, options_of(name));
+  for (const std::string& name : names) {
+    opening.families.emplace_back(name, options_of(name));
+    // Where it meets damage there is an end to writing; find_copies does it, when it has looked for damage.
+    if (twice) opening.families.back().options.disable_auto_compactions = true;
+  }
   state_->compacted = listen_to_compaction(opening.options);
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   auto status = opening.open(handles, state_->database);
@@ -477,7 +463,10 @@ RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>
   }
   if (!status.ok()) fail_to_open(path, status);
   for (size_t i = 0; i < names.size(); ++i) state_->families[names[i]] = handles[i];
-  if (access == Access::kWrite) empty_incoming(path);
+  if (twice) find_copies(*state_);
+  if (access == Access::kRead) return;
+  empty_incoming(path);
+  if (!state_->may_lose) note_list(*state_);
 }
 
 RocksStore::~RocksStore() = default;
@@ -493,11 +482,11 @@ bool RocksStore::has(const std::string& name) const {
 
 std::shared_ptr<KeyValue> RocksStore::family(const std::string& name) {
   CHECK(has(name));
-  return std::make_shared<Family>(state_, state_->families.at(name));
+  return make_rocks_family(state_, name);
 }
 
 std::shared_ptr<BulkStore> RocksStore::bulk(const std::string& name) {
-  CHECK((has(name) && name.rfind(kBulkPrefix, 0) == 0));
+  CHECK((has(name) && is_bulk(name)));
   return make_rocks_bulk(state_, state_->families.at(name));
 }
 

@@ -16,7 +16,9 @@ class RocksStore {
   // kRead looks at what was there when it opened, beside a process that writes; nothing on disk changes.
   enum class Access { kWrite, kRead };
   // Whether a store opens although it has tables that cannot be read: whoever reads a value of such a table
-  // then gets kMalformed. Damage of the list of tables or of the log is refused all the same.
+  // then gets kMalformed. Of families handed out as KeyValue a copy is kept, which is read where their own
+  // tables are damaged, and of which these are written anew when the store is opened for writing, with a
+  // warning. Damage of the list of tables or of the log is refused all the same.
   // kTolerated, for what can be computed again: log records that cannot be read are as if they were not there
   // besides, and a compaction that meets damage fails by itself, without an end to writing.
   enum class Damage { kRefused, kOfTablesTolerated, kTolerated };
