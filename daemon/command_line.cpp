@@ -238,9 +238,10 @@ class Parser {
     sub->add_flag(
         "--json", line_.json,
         "print one object: prompt_ids, ids, text, finish (stop or length), token_ms (of each token), "
-        "wire_bytes, disk_bytes (read and written, of weights and KV), kv_bytes_written, "
-        "kv_bytes_read, kv_bytes_archived, kv_wait_ms, peak_memory_bytes, plan (where weights and KV "
-        "lie), model, codec, exact and stages");
+        "wire_bytes, disk_bytes (read and written, of weights and KV; this and the next are sums over the "
+        "processes of --peers, too), kv_bytes_written, kv_bytes_read, kv_bytes_archived, kv_wait_ms, "
+        "peak_memory_bytes, plan (where weights and KV of this process lie), peers (of each process of "
+        "--peers name, these figures and plan), model, codec, exact and stages");
     sub->add_option("--logits", line_.logits_path,
                     "write the f32 logits of every position of the prompt to this file")
         ->check(CLI::Validator(
@@ -295,6 +296,8 @@ class Parser {
         ->check(integer(1, limits::kMaxPeers))
         ->group("");
     sub->add_option("--archive-folder", line_.archive_folder, "where KV is archived")->group("");
+    sub->add_option("--account", line_.account_file, "where to leave what was moved and taken, at the end")
+        ->group("");
     add_engine(sub, "this peer's name in the ring's status (default: the machine's)");
   }
 

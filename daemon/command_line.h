@@ -47,6 +47,7 @@ struct CommandLine {
   bool until_eof = false;      // join, serve, calibrate: end when standard input closes
   uint32_t sharers = 1;        // join: processes of this kind on the machine
   std::string archive_folder;  // join: in place of the one in the state folder
+  std::string account_file;    // join: where a ProcessAccount is left at the end
 
   std::string library;  // the state folder whose imported models are meant; default: --state
 

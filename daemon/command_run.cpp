@@ -1,6 +1,4 @@
 // run: one generation, here or through a ring of processes of this machine.
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -8,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -19,6 +18,7 @@
 #include "daemon/head_process.h"
 #include "daemon/load_report.h"
 #include "daemon/local_ring.h"
+#include "daemon/process_account.h"
 
 namespace caravan {
 
@@ -80,55 +80,41 @@ std::vector<TokenId> prompt_ids(const CommandLine& line, const ModelText& text) 
   return ids;
 }
 
-nlohmann::ordered_json plan_json(const Engine& engine) {
-  const Pager& pager = engine.pager();
-  const ResidencyPlan plan = pager.plan();
-  const KvRoom kv = engine.kv_room();
-  return {{"weights", pager.mapped() ? "mapped" : "streamed"},
-          {"weights_bytes", pager.total_bytes()},
-          {"limit_bytes", pager.mapped() ? pager.total_bytes() : pager.limit().count},
-          {"resident_bytes", plan.resident_bytes},
-          {"window_bytes", plan.window_bytes},
-          {"on_demand_bytes", plan.on_demand_bytes},
-          {"streamed_bytes_a_pass", plan.streamed_bytes},
-          {"reader", pager.reader_name()},
-          {"kv_blocks", kv.blocks},
-          {"kv_frames", kv.frames},
-          {"kv_memory_bytes", engine.memory().state_bytes}};
+nlohmann::ordered_json figures(const ProcessAccount& account) {
+  return {{"disk_bytes", account.disk_bytes},       {"kv_bytes_written", account.kv_bytes_written},
+          {"kv_bytes_read", account.kv_bytes_read}, {"kv_bytes_archived", account.kv_bytes_archived},
+          {"kv_wait_ms", account.kv_wait_ms},       {"peak_memory_bytes", account.peak_memory_bytes}};
 }
 
-// The most that was resident of this process: its own memory, and what it had mapped of files.
-uint64_t peak_memory_bytes() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
-}
-
-void print_json(const RunResult& result, const ServiceStatus& status, const Engine& engine) {
-  const KvCounters& kv = engine.kv_counters();
-  const uint64_t archived = engine.archive() ? engine.archive()->counters().bytes_written.value() : 0;
-  const nlohmann::ordered_json json = {
-      {"prompt_ids", result.prompt_ids},
-      {"ids", result.ids},
-      {"text", result.text},
-      {"token_ms", result.token_ms},
-      {"wire_bytes", status.wire_bytes},
-      {"finish", !result.finish                          ? ""
-                 : *result.finish == FinishReason::kStop ? "stop"
-                                                         : "length"},
-      {"disk_bytes", engine.pager().counters().bytes_read.value() + kv.bytes_read.value() +
-                         kv.bytes_written.value() + archived},
-      {"kv_bytes_written", kv.bytes_written.value()},
-      {"kv_bytes_read", kv.bytes_read.value()},
-      {"kv_bytes_archived", archived},
-      {"kv_wait_ms", static_cast<double>(kv.waited_ns.value()) * 1e-6},
-      {"peak_memory_bytes", peak_memory_bytes()},
-      {"plan", plan_json(engine)},
-      {"model", status.model},
-      {"codec", status.codec},
-      {"exact", status.exact},
-      {"stages", status.stages.size()}};
-  std::printf("%s\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+// This process's and its peers', which have ended.
+void print_json(const RunResult& result, const ServiceStatus& status, const ProcessAccount& own,
+                const std::vector<LocalRing::PeerAccount>& peers) {
+  using Json = nlohmann::ordered_json;
+  ProcessAccount sum = own;
+  Json each = Json::array();
+  for (const auto& [name, account] : peers) {
+    each.push_back({{"name", name}});
+    if (!account) continue;
+    sum.add(*account);
+    each.back().update(figures(*account));
+    each.back()["plan"] = Json::parse(account->plan);
+  }
+  Json json = {{"prompt_ids", result.prompt_ids},
+               {"ids", result.ids},
+               {"text", result.text},
+               {"token_ms", result.token_ms},
+               {"wire_bytes", status.wire_bytes},
+               {"finish", !result.finish                          ? ""
+                          : *result.finish == FinishReason::kStop ? "stop"
+                                                                  : "length"}};
+  json.update(figures(sum));
+  json.update(Json{{"plan", Json::parse(own.plan)},
+                   {"peers", std::move(each)},
+                   {"model", status.model},
+                   {"codec", status.codec},
+                   {"exact", status.exact},
+                   {"stages", status.stages.size()}});
+  std::printf("%s\n", json.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
 }
 
 void print_statistics(const RunResult& result, const ServiceStatus& status) {
@@ -272,7 +258,9 @@ int command_run(const CommandLine& line) {
   if (result.error) throw Error(*result.error);
   if (logits) logits->finish(result.prompt_ids.size());
   if (line.json) {
-    print_json(result, head.service().status(), head.engine());
+    const ServiceStatus status = head.service().status();
+    const std::vector<LocalRing::PeerAccount> peers = ring.end();
+    print_json(result, status, account_of(head.engine()), peers);
   } else {
     if (!result.text.empty()) std::printf("\n");
     std::fflush(stdout);

@@ -110,6 +110,7 @@ int command_join(const CommandLine& line) {
   options.listen = line.config.listen.empty() ? "0.0.0.0:0" : line.config.listen;
   options.sharers = line.sharers;
   options.archive_folder = line.archive_folder;
+  options.account_file = line.account_file;
   if (!line.until_eof) options.fetch_progress = fetch.progress();
   if (!line.until_eof)
     options.tell = [&fetch](const std::string& what) {

@@ -1,5 +1,6 @@
 #include "daemon/head_process.h"
 
+#include <future>
 #include <utility>
 
 #include "base/error.h"
@@ -113,6 +114,14 @@ HeadProcess::~HeadProcess() {
   driver_->stop();
   engine_->leave_disk();
   thread_.reset();
+}
+
+void HeadProcess::finish_archiving() {
+  if (!stage_runner_) return;
+  stage_runner_->finish_archiving(saving_);
+  std::promise<void> done;
+  thread_->post([&done] { done.set_value(); });
+  done.get_future().wait();
 }
 
 void HeadProcess::start() {

@@ -42,6 +42,8 @@ class HeadProcess {
   ~HeadProcess();
 
   void start();
+  // Waits until what is to be archived is. While no step is under way.
+  void finish_archiving();
   void on_link(LinkEvent event) { driver_->post(std::move(event)); }
   HeadService& service() { return *service_; }
   NodeDriver& driver() { return *driver_; }

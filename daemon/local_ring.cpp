@@ -66,14 +66,31 @@ LocalRing::LocalRing(EventLoop& loop, const Clock& clock, Random& random, const 
 }
 
 LocalRing::~LocalRing() {
-  if (timer_) loop_.cancel(*timer_);
+  end_children();
+  link_.reset();
+}
+
+void LocalRing::end_children() {
+  if (timer_) loop_.cancel(*std::exchange(timer_, std::nullopt));
   if (head_) head_->driver().stop();
   // Together, and before the link goes: none of them then takes the others' end for a failure.
   for (ChildProcess& child : children_) child.ask_to_end();
   if (head_) *head_->saving() = true;  // it may be the children that save something
   children_.clear();
   if (head_) *head_->saving() = false;
-  link_.reset();
+}
+
+std::vector<LocalRing::PeerAccount> LocalRing::end() {
+  std::vector<PeerAccount> accounts;
+  for (const ChildProcess& child : children_) accounts.push_back({child.name(), std::nullopt});
+  end_children();
+  head_->finish_archiving();
+  for (PeerAccount& one : accounts) one.account = read_account(account_file(one.name));
+  return accounts;
+}
+
+std::string LocalRing::account_file(const std::string& child) const {
+  return folder_->path() + "/" + child + ".json";
 }
 
 void LocalRing::start_link() {
@@ -123,7 +140,8 @@ void LocalRing::start_child(uint32_t index) {
                                         "--name",         name,
                                         "--listen",       "127.0.0.1:0",
                                         "--peer-timeout", std::to_string(config_.peer_timeout_s),
-                                        "--sharers",      std::to_string(peers_)};
+                                        "--sharers",      std::to_string(peers_),
+                                        "--account",      account_file(name)};
   for (std::string& flag : child_flags(config)) arguments.push_back(std::move(flag));
   // Of its own, and kept when the ring is gone; what the whole ring may take is shared.
   const ArchiveOptions& archive = engine.archive;

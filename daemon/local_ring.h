@@ -11,6 +11,7 @@
 #include "daemon/child_process.h"
 #include "daemon/event_loop.h"
 #include "daemon/head_process.h"
+#include "daemon/process_account.h"
 #include "daemon/process_folder.h"
 #include "peers/zmq_link.h"
 
@@ -35,12 +36,22 @@ class LocalRing {
   // Called when a child has ended.
   void when_lost(Lost lost) { lost_ = std::move(lost); }
   void start();
+  struct PeerAccount {
+    std::string name;
+    std::optional<ProcessAccount> account;  // none: it did not end in order
+  };
+  // Ends the children, each of which tells what it moved and took, and archives what is to be archived here.
+  // While no step is under way.
+  std::vector<PeerAccount> end();
   const std::vector<ChildProcess>& children() const { return children_; }
   bool has_child() const;  // that has not been reported as lost
 
  private:
   void start_link();
   void start_child(uint32_t index);
+  void end_children();
+  // Where it leaves what it moved and took.
+  std::string account_file(const std::string& child) const;
   void watch_children();
   void check_ready();
 

@@ -14,6 +14,7 @@
 #include "daemon/head_process.h"
 #include "daemon/link_options.h"
 #include "daemon/model_library.h"
+#include "daemon/process_account.h"
 #include "daemon/small_budgets.h"
 #include "peers/endpoint.h"
 #include "shards/store_source.h"
@@ -67,6 +68,12 @@ PeerProcess::~PeerProcess() {
   link_.reset();
   if (engine_) engine_->leave_disk();
   thread_.reset();
+  if (!engine_ || options_.account_file.empty()) return;
+  try {
+    write_account(options_.account_file, account_of(*engine_));
+  } catch (const Error& error) {
+    log_warning("{}", error.message());
+  }
 }
 
 void PeerProcess::host(Manifest manifest, const Hash256& model) {

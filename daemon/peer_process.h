@@ -32,6 +32,7 @@ class PeerProcess {
     std::string listen;  // HOST:PORT
     uint32_t sharers = 1;
     std::string archive_folder;                         // empty: in the state folder
+    std::string account_file;                           // empty: nobody asks
     std::function<void(const std::string& what)> tell;  // for people, whenever its part changes; may be empty
     LoadProgress fetch_progress;                        // may be empty
   };
