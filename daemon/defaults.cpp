@@ -130,17 +130,19 @@ Bytes kv_disk(const Config& config, const std::string& place, Bytes archive, uin
   return {*disk - std::min(*disk, store_bytes(config) + archive.count)};
 }
 
-// The least --disk that leaves `wanted` for KV beside an archive in that folder (empty: none) and a store of
-// so many bytes, in whole megabytes. The archive takes its part of whatever is there: what is lacking is
-// added until nothing is.
+// The least --disk that leaves `wanted` for KV, in whole megabytes, beside an archive in that folder (empty:
+// none) and a store of `store` bytes. The archive is as large as it would be with that --disk: it has a part
+// of what is there beside a store of `archive_store` bytes, which for the peers of a head is the head's. What
+// is lacking is added until nothing is.
 Bytes least_disk(const Config& config, uint32_t sharers, const std::string& archive_folder, Bytes wanted,
-                 uint64_t store) {
+                 uint64_t store, uint64_t archive_store) {
   constexpr uint64_t kRound = uint64_t{1} << 20;
   constexpr uint64_t kGrowth = kRound;  // of the store's own logs
   for (uint64_t left = wanted.count + kGrowth;;) {
     const uint64_t total = (store + left + kRound - 1) / kRound * kRound;
+    const uint64_t beside = total - std::min(total, archive_store);
     const uint64_t archive =
-        archive_folder.empty() ? 0 : archive_limit(config, archive_folder, total - store, sharers).count;
+        archive_folder.empty() ? 0 : archive_limit(config, archive_folder, beside, sharers).count;
     const uint64_t taken = std::min(total - store, archive + kGrowth), kv = total - store - taken;
     if (kv >= wanted.count) return {total};
     left = total - store + wanted.count - kv;
@@ -167,7 +169,8 @@ EngineOptions engine_options(const Config& config, uint32_t sharers) {
   if (!options.kv_places.empty())
     options.kv_disk = kv_disk(config, options.kv_places.front(), options.archive.limit, sharers);
   options.disk_flag = [config, sharers, folder = options.archive.folder](Bytes wanted) {
-    return least_disk(config, sharers, folder, wanted, store_bytes(config));
+    const uint64_t store = store_bytes(config);
+    return least_disk(config, sharers, folder, wanted, store, store);
   };
   return options;
 }
@@ -177,7 +180,7 @@ EngineOptions child_options(const Config& config, EngineOptions head, uint32_t s
   if (const auto disk = disk_budget(config, head.kv_places.empty() ? "" : head.kv_places.front()))
     head.kv_disk = {*disk - std::min(*disk, head.archive.limit.count)};
   head.disk_flag = [config, sharers, folder = head.archive.folder](Bytes wanted) {
-    return least_disk(config, sharers, folder, wanted, 0);
+    return least_disk(config, sharers, folder, wanted, 0, store_bytes(config));
   };
   return head;
 }
