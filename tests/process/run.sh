@@ -173,6 +173,20 @@ left_in() { { ls -A "$1"; ls -A "$1/keys" 2>/dev/null; } | grep -v '^archive\|^k
   --state "$work/kv" --json >"$work/kv-ring" 2>/dev/null
 [ "$(ids_of "$work/kv-all")" = "$(ids_of "$work/kv-ring")" ] || give_up "a ring with --kv-ram gives other ids"
 pass "run --kv-ram: KV on disk and back, the same ids, and nothing is left behind"
+# What is archived is counted to the end, and so is what peers did: 11 blocks of 32 positions, 9216 bytes each.
+counted=$work/counted.json
+first_of() { grep -o "\"$1\":[0-9]*" "$counted" | head -1 | cut -d: -f2; }
+of_peers() { grep -o '"peers":.*' "$counted" | grep -o "\"$1\":[0-9]*" | cut -d: -f2 | awk '{ sum += $1 } END { print sum + 0 }'; }
+for ring in "" "--peers 2"; do
+  "$program" run "$model" --ids "$(seq -s, 1 350)" -n 4 --temp 0 --ignore-end $ring --state "$work/counted" --json >"$counted" 2>/dev/null
+  archived=$(first_of kv_bytes_archived)
+  [ "$archived" -ge $((11 * 32 * 9216)) ] || give_up "run $ring archived $archived bytes: $(cat "$counted")"
+  [ "$(first_of disk_bytes)" -ge "$archived" ] || give_up "what run $ring archived is in no sum: $(cat "$counted")"
+done
+[ "$(of_peers kv_bytes_archived)" = "$archived" ] || give_up "of what the peers archived something is left out: $(cat "$counted")"
+[ "$(of_peers peak_memory_bytes)" -gt 0 ] && [ "$(first_of peak_memory_bytes)" -gt "$(of_peers peak_memory_bytes)" ] ||
+  give_up "memory of the head or of its peers is left out: $(cat "$counted")"
+pass "run --json counts what is archived until it ends, and what its peers did"
 pass "run: text, -n 0, --json, --logits, --kv-type, --context, progress, --ram"
 
 # --- A store that is damaged names the file and the way out ---
