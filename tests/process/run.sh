@@ -239,6 +239,22 @@ for damage in footer cut gone; do
   [ ! -e "$table" ] || give_up "the damaged table is still there ($damage)"
 done
 pass "a damaged table is read from the file meanwhile, and mended by verify"
+# Records are there twice: either of their tables may be damaged.
+text=$("$program" run demo -p Once -n 8 --temp 0 --state "$work/store" 2>/dev/null)
+told=0
+for record in $(find "$work/store/store" -name '*.sst' -size +64k -size -170k); do # those of weights are larger
+  [ -e "$record" ] || continue
+  flip "$record" $(($(stat -c %s "$record") / 2))
+  [ "$("$program" run demo -p Once -n 8 --temp 0 --state "$work/store" 2>"$work/record.err")" = "$text" ] ||
+    give_up "a damaged record costs the text: $(cat "$work/record.err")"
+  grep -q "store_damaged.*their copy is read" "$work/record.err" && told=$((told + 1))
+  "$program" verify --state "$work/store" >"$work/record.out" 2>"$work/record.err" || give_up "verify does not do with a damaged record: $(cat "$work/record.err")"
+  grep -q "store_mended.*written anew" "$work/record.err" || give_up "records are mended without a word: $(cat "$work/record.err")"
+  [ ! -e "$record" ] || give_up "the damaged table of records is still there"
+  [ "$("$program" verify --state "$work/store" 2>&1)" = "demo: good" ] || give_up "records are not mended"
+done
+[ "$told" = 1 ] || give_up "of the tables of records $told were read around, not the one that is read first"
+pass "a damaged table of records is read around, and written anew by who writes next"
 
 # --- Interrupted work leaves nothing ---
 interrupt() { # NAME: signals the program, expects 130 within 3 s

@@ -426,6 +426,41 @@ TEST(RocksBulk, DamageOfATableHidesNoDamageOfTheLog) {
   }
 }
 
+// A process that was killed noted the list, too, whenever it wrote a table: damage where the list may end
+// hides none.
+TEST(RocksBulk, ADamagedListOfAKilledStoreIsToldOrCostsNothing) {
+  TemporaryFolder folder, killed;
+  const Value value(30'000, std::byte{2});
+  const auto open = [](const std::string& at, RocksStore::Access access) {
+    return RocksStore(at, {kFamily, "pins"}, access, RocksStore::Damage::kOfTablesTolerated);
+  };
+  {
+    RocksStore store = open(folder.path(), RocksStore::Access::kWrite);
+    put(*store.bulk(kFamily), 100, {value});
+    store.family("pins")->put("key", "value");
+    fs::copy(folder.path() + "/store", killed.path() + "/store", fs::copy_options::recursive);
+  }
+  fs::path list;
+  for (const auto& entry : fs::directory_iterator(killed.path() + "/store"))
+    if (entry.path().filename().string().rfind("MANIFEST", 0) == 0) list = entry.path();
+  size_t told = 0;
+  const uint64_t bytes = fs::file_size(list);
+  for (uint64_t at = 0; at < bytes; ++at) {
+    flip_byte(list, at);
+    try {
+      RocksStore store = open(killed.path(), RocksStore::Access::kRead);
+      ASSERT_TRUE(store.has("pins") && store.has(kFamily)) << at;
+      EXPECT_EQ(store.family("pins")->get("key"), "value") << at;
+      EXPECT_EQ(get(*store.bulk(kFamily), key_of(100)), value) << at;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kMalformed) << error.message();
+      ++told;
+    }
+    flip_byte(list, at);
+  }
+  EXPECT_EQ(told, bytes);
+}
+
 TEST(RocksBulk, HalfWrittenTablesAreRemovedAtOpening) {
   TemporaryFolder folder;
   { RocksStore store(folder.path(), {kFamily}); }
