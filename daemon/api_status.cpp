@@ -148,7 +148,9 @@ std::string alone_line(const ServiceStatus& status) {
                                  beside(status.token_ms, status.expected_token_ms),
                                  beside(status.prompt_token_ms, status.expected_prompt_token_ms));
   if (!status.no_forecast_of.empty())
-    text += fmt::format("  nothing is expected, as this was not measured: {}\n", status.no_forecast_of);
+    text += fmt::format(
+        "  nothing is expected, for want of a forecast by {}: `caravan calibrate` measures there\n",
+        status.no_forecast_of);
   else if (status.links_ms > 0)
     text +=
         fmt::format("  of the token {} on links, as measured; a prompt's links are not in what is expected\n",

@@ -51,11 +51,11 @@ TEST(RingForecast, PeersWithoutAForecastAreNamed) {
 TEST(RingForecast, StatusNamesThemWhereItHasNoNumber) {
   ServiceStatus status;
   status.token_ms = 12;
-  EXPECT_EQ(status_table(status, 0).find("not measured"), std::string::npos);
+  EXPECT_EQ(status_table(status, 0).find("for want of"), std::string::npos);
   status.no_forecast_of = "head, c";
   EXPECT_NE(status_table(status, 0).find("a token 12 ms measured, - expected"), std::string::npos)
       << status_table(status, 0);
-  EXPECT_NE(status_table(status, 0).find("not measured: head, c\n"), std::string::npos)
+  EXPECT_NE(status_table(status, 0).find("for want of a forecast by head, c: "), std::string::npos)
       << status_table(status, 0);
   EXPECT_EQ(parse_status_json(status_json(status)).no_forecast_of, "head, c");
   status.no_forecast_of.clear();

@@ -59,7 +59,7 @@ json=$(status)
 for fact in '"expected_token_ms":0.0,' '"expected_prompt_token_ms":0.0,' '"no_forecast_of":"unmeasured",'; do
   [[ $json == *$fact* ]] || give_up "a peer that measured nothing is not named, $fact: $json"
 done
-"$program" status --state "$work/head" | grep -q "not measured: unmeasured$" || give_up "the table does not name the peer"
+"$program" status --state "$work/head" | grep -q "for want of a forecast by unmeasured: " || give_up "the table does not name the peer"
 knows token_ms prompt_token_ms
 lose_peer
 ask_generated >/dev/null
