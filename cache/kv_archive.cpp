@@ -510,6 +510,11 @@ bool KvArchive::crowded() const {
   return crowded_;
 }
 
+bool KvArchive::mostly_in_use() const {
+  const Lock lock(mutex_);
+  return index_.bytes_in_use() > options_.limit.count / 2;
+}
+
 uint64_t KvArchive::rooms_made() const {
   const Lock lock(mutex_);
   return rooms_made_;

@@ -111,6 +111,8 @@ class KvArchive {
   // What was offered last found no room, because all that is left is in use: of what can do without its copy
   // here, the handles should go.
   bool crowded() const;
+  // More than half of the bound is: room for what comes next should be made ahead.
+  bool mostly_in_use() const;
   // How often something was erased, after which what found no room may find it.
   uint64_t rooms_made() const;
   // It was since, or is being erased.

@@ -169,6 +169,7 @@ std::optional<ArchivedBlock> KvArchiveIndex::remove(uint64_t serial) {
   if (found == blocks_.end()) return std::nullopt;
   const ArchivedBlock block = found->second.block;
   if (found->second.priority) leaving_.erase({*found->second.priority, serial});
+  if (found->second.pins > 0) bytes_in_use_ -= block.bytes;
   blocks_.erase(found);
   bytes_ -= block.bytes;
   const auto drop_if_empty = [this](const Key& key) {
@@ -262,7 +263,7 @@ void KvArchiveIndex::use(uint64_t serial) {
 void KvArchiveIndex::pin(uint64_t serial) {
   const auto found = blocks_.find(serial);
   if (found == blocks_.end()) return;
-  ++found->second.pins;
+  if (found->second.pins++ == 0) bytes_in_use_ += found->second.block.bytes;
   place(found->second);
 }
 
@@ -270,7 +271,7 @@ void KvArchiveIndex::unpin(uint64_t serial) {
   const auto found = blocks_.find(serial);
   if (found == blocks_.end()) return;
   CHECK(found->second.pins > 0u);
-  --found->second.pins;
+  if (--found->second.pins == 0) bytes_in_use_ -= found->second.block.bytes;
   place(found->second);
 }
 

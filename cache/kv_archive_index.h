@@ -90,6 +90,7 @@ class KvArchiveIndex {
   std::vector<ArchivedBlock> range(uint64_t first, uint64_t last) const;
   size_t size() const { return blocks_.size(); }
   uint64_t bytes() const { return bytes_; }
+  uint64_t bytes_in_use() const { return bytes_in_use_; }
 
  private:
   using Key = std::pair<BlockTag, Lineage>;
@@ -114,7 +115,7 @@ class KvArchiveIndex {
   std::map<uint64_t, Entry> blocks_;
   std::unordered_map<Key, Node, KeyHash> nodes_;
   std::set<std::pair<double, uint64_t>> leaving_;  // the least first
-  uint64_t bytes_ = 0;
+  uint64_t bytes_ = 0, bytes_in_use_ = 0;
   double clock_ = 0;
 };
 

@@ -21,6 +21,8 @@ constexpr uint64_t kLetGoSteps = 8;
 constexpr uint64_t kOfferAgainSteps = 64;
 // Blocks on their way to the archive at a time: they cannot change, nor give way.
 constexpr size_t kMostArchiving = 16;
+// Blocks on their way from there to the store at a time.
+constexpr size_t kMostCopying = 16;
 // Layers of a block that lie together are read together up to so many bytes: a read of 64 KiB costs the
 // processor as much by itself as by its bytes.
 constexpr uint64_t kMostRunBytes = 256u << 10;
@@ -170,6 +172,13 @@ void KvFrames::move(const std::vector<KvResidency::Write>& writes) {
 void KvFrames::note_written() {
   for (KvMover::Written& written : mover_->take_written()) {
     const bool worked = !written.error && !written.refused;
+    if (KvMover::is_copied(written.serial)) {
+      --copying_;
+      residency_.copied(written.serial, worked);
+      room_changed_ |= worked;
+      if (!worked) copy_at_ = steps_ + kOfferAgainSteps;
+      continue;
+    }
     residency_.written(written.serial, worked);
     if (KvMover::is_archived(written.serial)) {
       --archiving_;
@@ -208,6 +217,19 @@ void KvFrames::leave_archive(uint64_t crowded_steps) {
   residency_.wish_again(kLetGoSteps);
 }
 
+// What idles on disk alone leaves the archive, too, before it keeps others out: for the store, which has room
+// for all blocks.
+void KvFrames::copy_idle() {
+  const bool needed = archive_->mostly_in_use() || (refused_ && archive_->crowded());
+  if (!store_ || !needed || copying_ > 0 || steps_ < copy_at_) return;
+  const std::vector<KvResidency::Copy> copies = residency_.start_copies(kMostCopying, kLetGoSteps);
+  if (copies.empty()) copy_at_ = steps_ + kLetGoSteps;
+  for (const KvResidency::Copy& copy : copies) {
+    ++copying_;
+    mover_->copy(copy.serial, copy.archived);
+  }
+}
+
 void KvFrames::write_behind() {
   if (!mover_) return;
   note_written();
@@ -215,6 +237,7 @@ void KvFrames::write_behind() {
     leave_archive(kLetGoSteps);
     if (++steps_ % kOfferAgainSteps == 0) residency_.wish_again(kOfferAgainSteps);
     start_archiving();
+    copy_idle();
   }
   // A store that failed is tried again when a frame is needed.
   if (store_ && !write_error_ && count() == most()) start_writes(ahead_, false);
@@ -225,7 +248,8 @@ bool KvFrames::archive_on() {
   note_written();
   leave_archive(0);
   start_archiving();
-  return archiving_ > 0 || (refused_ && archive_->room_comes(rooms_made_));
+  copy_idle();
+  return archiving_ > 0 || (refused_ && (copying_ > 0 || archive_->room_comes(rooms_made_)));
 }
 
 void KvFrames::finish_archiving(Duration most) {
@@ -236,7 +260,8 @@ void KvFrames::finish_archiving(Duration most) {
     const Time now = clock_->now();
     if (!more || now >= end) return;
     const Duration left = end - now;
-    if (archiving_ > 0 ? !mover_->wait_written(left) : !archive_->wait_for_room(rooms_made_, left)) return;
+    const bool answers = archiving_ > 0 || copying_ > 0;
+    if (answers ? !mover_->wait_written(left) : !archive_->wait_for_room(rooms_made_, left)) return;
   }
 }
 

@@ -120,6 +120,7 @@ class KvFrames {
   void erase_garbage();
   void start_archiving();
   void leave_archive(uint64_t crowded_steps);
+  void copy_idle();
 
   Device& device_;
   Budget& budget_;
@@ -140,6 +141,8 @@ class KvFrames {
   std::optional<Error> write_error_;  // of the last writing, unless it worked
   uint32_t ahead_ = 0;                // frames that are kept clean
   size_t archiving_ = 0;              // writes under way to the archive
+  size_t copying_ = 0;                // copies under way from there
+  uint64_t copy_at_ = 0;              // not before this one of steps_
   // Since what was refused was offered last: more was refused; something was taken, or made room.
   bool refused_ = false, room_changed_ = false;
   uint64_t rooms_made_ = 0;  // by the archive, as was noted last

@@ -14,6 +14,8 @@ namespace caravan {
 namespace {
 
 constexpr size_t kMostBlocksABatch = 16;
+// A computation that needs a frame waits for the end of one batch of copies at most: a short one.
+constexpr size_t kMostCopiesABatch = 4;
 // Dead blocks that are left alone whatever lives beside them.
 constexpr uint64_t kDeadBlocks = 64;
 
@@ -53,6 +55,7 @@ void KvMover::end() {
     stopping_ = true;
     reads_.clear();
     writes_.clear();
+    copies_.clear();
     archive_writes_.clear();
   }
   to_write_.notify_all();
@@ -62,16 +65,16 @@ void KvMover::end() {
 }
 
 // With room for its answer.
-void KvMover::queue(std::deque<Write>& queue, const Write& write) {
+void KvMover::queue(std::deque<Write>& queue, Write write) {
   written_.reserve(written_.size() + writes_under_way_ + 1);
-  queue.push_back(write);
+  queue.push_back(std::move(write));
   ++writes_under_way_;
 }
 
 void KvMover::write(uint64_t serial, const std::byte* block) {
   {
     const Lock lock(mutex_);
-    queue(writes_, {serial, block, {}});
+    queue(writes_, {serial, block});
   }
   to_write_.notify_one();
 }
@@ -83,6 +86,14 @@ void KvMover::archive(uint64_t serial, const KvTag& tag, const std::byte* block)
     queue(archive_writes_, {serial, block, tag});
   }
   to_archive_.notify_one();
+}
+
+void KvMover::copy(uint64_t serial, uint64_t archived) {
+  {
+    const Lock lock(mutex_);
+    queue(copies_, {serial, nullptr, {}, archived_.at(archived)});
+  }
+  to_write_.notify_one();
 }
 
 void KvMover::adopt(uint64_t serial, KvArchive::Handle block) {
@@ -150,10 +161,10 @@ std::optional<Error> KvMover::wait(const Ticket& ticket) {
   return ticket->error;
 }
 
-void KvMover::take_batch(std::deque<Write>& queue, std::vector<Write>& batch) {
+void KvMover::take_batch(std::deque<Write>& queue, std::vector<Write>& batch, size_t most) {
   batch.clear();
-  while (!queue.empty() && batch.size() < kMostBlocksABatch) {
-    batch.push_back(queue.front());
+  while (!queue.empty() && batch.size() < most) {
+    batch.push_back(std::move(queue.front()));
     queue.pop_front();
   }
 }
@@ -163,15 +174,18 @@ void KvMover::write_loop() {
   batch.reserve(kMostBlocksABatch);
   for (;;) {
     Lock lock(mutex_);
-    to_write_.wait(lock,
-                   [&] { return stopping_ || !writes_.empty() || erased_.size() >= kMostBlocksABatch; });
+    to_write_.wait(lock, [&] {
+      return stopping_ || !writes_.empty() || !copies_.empty() || erased_.size() >= kMostBlocksABatch;
+    });
     if (stopping_) return;
-    take_batch(writes_, batch);
+    take_batch(writes_, batch, kMostBlocksABatch);
+    if (batch.empty()) take_batch(copies_, batch, kMostCopiesABatch);
     std::vector<uint64_t> dead;
     // Serials still waiting to be written cannot be dead: their blocks are told of first.
     dead.swap(erased_);
     lock.unlock();
     const std::optional<Error> error = batch.empty() ? std::nullopt : write_batch(batch);
+    for (Write& write : batch) write.archived.reset();  // who is told finds its place in the archive free
     lock.lock();
     for (const Write& write : batch) written_.push_back({write.serial, false, error});
     writes_under_way_ -= batch.size();
@@ -188,7 +202,7 @@ void KvMover::archive_loop() {
     Lock lock(mutex_);
     to_archive_.wait(lock, [&] { return stopping_ || !archive_writes_.empty(); });
     if (stopping_) return;
-    take_batch(archive_writes_, batch);
+    take_batch(archive_writes_, batch, kMostBlocksABatch);
     lock.unlock();
     std::vector<KvArchive::Handle> handles = archive_batch(batch);
     lock.lock();
@@ -221,14 +235,20 @@ std::vector<KvArchive::Handle> KvMover::archive_batch(std::span<const Write> bat
 std::optional<Error> KvMover::write_batch(std::span<const Write> writes) {
   uint64_t bytes = 0;
   try {
-    std::vector<std::byte> value;
+    std::vector<std::byte> value, copied;
     const auto batch = store_->begin();
     for (const Write& write : writes) {
-      const std::byte* part = write.block;
+      const std::byte* block = write.block;
       for (uint32_t layer = 0; layer < shape_.layers(); ++layer) {
-        seal_kv({part, shape_.part_bytes[layer]}, write.serial, layer, value);
+        std::span<const std::byte> part(block, shape_.part_bytes[layer]);
+        if (write.archived) {
+          if (!read_archived(write, layer, copied)) break;
+          part = copied;
+        } else {
+          block += part.size();
+        }
+        seal_kv(part, write.serial, layer, value);
         batch->add(kv_key(write.serial, layer), value);
-        part += shape_.part_bytes[layer];
         bytes += value.size();
       }
     }
@@ -240,6 +260,16 @@ std::optional<Error> KvMover::write_batch(std::span<const Write> writes) {
     return Error(error.code(), "KV cannot be written: " + error.message());
   }
   return std::nullopt;
+}
+
+// False when it is lost: its sequence then is, when it reads the copy, as it would have been without. Throws
+// when there is no memory for it.
+bool KvMover::read_archived(const Write& write, uint32_t layer, std::vector<std::byte>& to) const {
+  const auto bytes = std::span(shape_.part_bytes).subspan(layer, 1);
+  to.resize(bytes.front());
+  const std::optional<Error> error = write.archived->read(shape_.first_layer + layer, bytes, to.data());
+  if (error && error->code() == ErrorCode::kOutOfMemory) throw Error(*error);
+  return !error;
 }
 
 // What fails costs space alone, which the next start gives back.

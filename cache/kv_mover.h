@@ -57,13 +57,17 @@ class KvMover {
   KvMover& operator=(const KvMover&) = delete;
 
   static bool is_archived(uint64_t serial) { return (serial & KvResidency::kArchived) != 0; }
+  static bool is_copied(uint64_t serial) { return (serial & KvResidency::kCopied) != 0; }
 
-  // The block stays as it is until it is told by take_written. Serials go up.
+  // The block stays as it is until it is told by take_written. Serials of a kind go up.
   void write(uint64_t serial, const std::byte* block);
   // The same, to the archive, which may refuse.
   void archive(uint64_t serial, const KvTag& tag, const std::byte* block);
   // The serial stands for a block of the archive from now on.
   void adopt(uint64_t serial, KvArchive::Handle block);
+  // What the serial `archived` stands for, to the store. It waits for writes, they not for it. Of what the
+  // archive cannot read any more there is a copy that cannot be read either.
+  void copy(uint64_t serial, uint64_t archived);
   // It is not read any more. What is in the archive stays there.
   void erase(uint64_t serial);
   struct Written {
@@ -95,17 +99,19 @@ class KvMover {
   struct Write {
     uint64_t serial = 0;
     const std::byte* block = nullptr;
-    KvTag tag;
+    KvTag tag = {};
+    KvArchive::Handle archived = {};  // of what is copied, instead of `block`
   };
   using Lock = std::unique_lock<std::mutex>;
 
   void end();
-  void queue(std::deque<Write>& queue, const Write& write);
-  static void take_batch(std::deque<Write>& queue, std::vector<Write>& batch);
+  void queue(std::deque<Write>& queue, Write write);
+  static void take_batch(std::deque<Write>& queue, std::vector<Write>& batch, size_t most);
   void write_loop();
   void archive_loop();
   void read_loop();
   std::optional<Error> write_batch(std::span<const Write> writes);
+  bool read_archived(const Write& write, uint32_t layer, std::vector<std::byte>& to) const;
   std::vector<KvArchive::Handle> archive_batch(std::span<const Write> batch) const;
   void bury(std::span<const uint64_t> serials);
   std::optional<Error> read_part(const Part& part) const;
@@ -120,7 +126,7 @@ class KvMover {
   std::mutex mutex_;
   std::condition_variable to_write_, to_archive_, to_read_, done_;
   bool stopping_ = false;
-  std::deque<Write> writes_, archive_writes_;
+  std::deque<Write> writes_, copies_, archive_writes_;
   std::vector<uint64_t> erased_;
   std::unordered_map<uint64_t, KvArchive::Handle> archived_;  // by serial; null while it is being written
   std::vector<Written> written_;

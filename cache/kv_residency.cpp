@@ -29,6 +29,7 @@ void KvResidency::drop(uint32_t index) {
   CHECK(block.pins == 0u);
   CHECK(!block.loading);
   drop_wish(block);
+  drop_copy(block);
   if (block.stored != 0) garbage_.push_back(block.stored);
   if (block.writing != 0) {
     writes_.at(block.writing).block = kNone;
@@ -129,6 +130,7 @@ void KvResidency::change(uint32_t index) {
   CHECK(block.writing == 0u);
   if (block.stored != 0) garbage_.push_back(std::exchange(block.stored, 0));
   drop_wish(block);
+  drop_copy(block);
   block.wish = 0;
   block.content = true;
   block.full = false;
@@ -136,6 +138,10 @@ void KvResidency::change(uint32_t index) {
 
 void KvResidency::drop_wish(Block& block) {
   if (std::exchange(block.wished, false)) wishes_.erase(block.wish);
+}
+
+void KvResidency::drop_copy(Block& block) {
+  if (block.copying != 0) copies_.at(std::exchange(block.copying, 0)) = kNone;
 }
 
 void KvResidency::wish(uint32_t index) {
@@ -157,6 +163,7 @@ uint64_t KvResidency::adopt(uint32_t index) {
   if (block.wish == 0) block.wish = ++last_wish_;
   block.content = block.full = true;
   block.stored = ++last_archived_;
+  block.last_use = step_;  // about to be used, if it is new
   return block.stored;
 }
 
@@ -174,7 +181,7 @@ size_t KvResidency::let_go(uint64_t idle_steps) {
   for (const uint32_t index : owner_) {
     if (index == kNone) continue;
     Block& block = blocks_[index];
-    if ((block.stored & kArchived) != 0 && !block.loading && block.pins == 0 &&
+    if ((block.stored & kArchived) != 0 && block.copying == 0 && !block.loading && block.pins == 0 &&
         block.last_use + idle_steps < step_) {
       garbage_.push_back(std::exchange(block.stored, 0));
       block.let_go = block.last_use;
@@ -182,6 +189,37 @@ size_t KvResidency::let_go(uint64_t idle_steps) {
     }
   }
   return count;
+}
+
+std::vector<KvResidency::Copy> KvResidency::start_copies(size_t most, uint64_t idle_steps) {
+  std::vector<uint32_t> idle;
+  for (uint32_t index = 0; index < blocks_.size(); ++index) {
+    const Block& block = blocks_[index];
+    if (block.used && (block.stored & kArchived) != 0 && block.frame == kNone && block.copying == 0 &&
+        block.last_use + idle_steps < step_)
+      idle.push_back(index);
+  }
+  const size_t count = std::min(most, idle.size());
+  std::partial_sort(idle.begin(), idle.begin() + static_cast<ptrdiff_t>(count), idle.end(),
+                    [this](uint32_t a, uint32_t b) { return gives_way_before(blocks_[a], blocks_[b]); });
+  std::vector<Copy> copies;
+  for (size_t i = 0; i < count; ++i) {
+    Block& block = blocks_[idle[i]];
+    block.copying = ++last_copied_;
+    copies_[block.copying] = idle[i];
+    copies.push_back({block.copying, block.stored});
+  }
+  return copies;
+}
+
+void KvResidency::copied(uint64_t serial, bool worked) {
+  const auto found = copies_.find(serial);
+  CHECK((found != copies_.end()));
+  const uint32_t index = found->second;
+  copies_.erase(found);
+  if (index != kNone) blocks_[index].copying = 0;
+  if (!worked) return;
+  garbage_.push_back(index == kNone ? serial : std::exchange(blocks_[index].stored, serial));
 }
 
 void KvResidency::wish_again(uint64_t steps) {

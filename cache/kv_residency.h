@@ -22,10 +22,16 @@ class KvResidency {
   static constexpr uint32_t kNone = UINT32_MAX;
   // Of serials in the archive, where blocks stay when nobody here needs them any more.
   static constexpr uint64_t kArchived = uint64_t{1} << 63;
+  // Of serials of copies from there. Those of each kind are given one after the other.
+  static constexpr uint64_t kCopied = uint64_t{1} << 62;
   struct Write {
     uint64_t serial = 0;
     uint32_t block = 0;
     uint32_t frame = 0;
+  };
+  // From the archive to where blocks are spilled.
+  struct Copy {
+    uint64_t serial = 0, archived = 0;
   };
 
   explicit KvResidency(uint32_t frames);
@@ -70,6 +76,11 @@ class KvResidency {
   // Blocks in frames that no step has used for `idle_steps` do without their copies in the archive: garbage.
   // Returns how many.
   size_t let_go(uint64_t idle_steps);
+  // Blocks without frames that the archive alone has and that no step has used for `idle_steps`, so many at
+  // most, ends of sequences first: they are to do without it, too. Each has to be answered by copied(), after
+  // which what the archive has is garbage; until then, and if it failed, nothing changes.
+  std::vector<Copy> start_copies(size_t most, uint64_t idle_steps);
+  void copied(uint64_t serial, bool worked);
   // Blocks in frames that were refused, or were let go and have been used since, are wished for once more if
   // one of the last `steps` used them, in the places among the wishes that they had: what comes first in a
   // sequence comes first again.
@@ -105,11 +116,11 @@ class KvResidency {
     uint32_t frame = kNone;
     uint32_t pins = 0;
     uint32_t index = 0;
-    uint64_t stored = 0, writing = 0;  // serials
-    uint64_t last_use = 0;             // step
-    uint64_t wish = 0;                 // its place among wishes_, now or before; 0: none
-    bool wished = false;               // it is there
-    std::optional<uint64_t> let_go;    // its last use, when it was
+    uint64_t stored = 0, writing = 0, copying = 0;  // serials
+    uint64_t last_use = 0;                          // step
+    uint64_t wish = 0;                              // its place among wishes_, now or before; 0: none
+    bool wished = false;                            // it is there
+    std::optional<uint64_t> let_go;                 // its last use, when it was
   };
   uint32_t frames_used() const { return static_cast<uint32_t>(owner_.size() - free_.size()); }
   bool may_give_way(const Block& block) const;
@@ -118,17 +129,19 @@ class KvResidency {
   uint32_t give(uint32_t block, uint32_t frame);
   void free_frame(Block& block);
   void drop_wish(Block& block);
+  void drop_copy(Block& block);
   Write start_write(uint32_t block);
 
   uint32_t limit_;  // of frames
   std::vector<Block> blocks_;
   std::vector<uint32_t> owner_;  // block of each frame that was used so far, or kNone
   std::vector<uint32_t> free_;
-  std::map<uint64_t, Write> writes_;  // under way; `block` is kNone when it was dropped meanwhile
+  std::map<uint64_t, Write> writes_;     // under way; `block` is kNone when it was dropped meanwhile
+  std::map<uint64_t, uint32_t> copies_;  // under way, as writes_
   std::vector<uint64_t> garbage_;
   std::map<uint64_t, uint32_t> wishes_;  // blocks to be archived
   uint64_t last_wish_ = 0;
-  uint64_t last_serial_ = 0, last_archived_ = kArchived;
+  uint64_t last_serial_ = 0, last_archived_ = kArchived, last_copied_ = kCopied;
   uint64_t step_ = 1;
   uint64_t version_ = 1;
 };

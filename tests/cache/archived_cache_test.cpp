@@ -4,15 +4,15 @@
 
 #include <atomic>
 #include <chrono>
-#include <new>
 #include <thread>
 
 #include "cache/kv_value.h"
 #include "store/memory_bulk.h"
 #include "store/memory_store.h"
+#include "store/rocks_store.h"
 #include "tests/cache/archive_support.h"
 #include "tests/cache/tale.h"
-#include "tests/support/sanitized.h"
+#include "tests/support/temporary_folder.h"
 
 namespace caravan {
 namespace {
@@ -293,6 +293,114 @@ TEST(ArchivedCacheBound, WhatMadeRoomWhileItWasIdleIsArchivedAgainWhenItGoesOn) 
   EXPECT_EQ(archived_after_a_while(tale, 1, 13), 13u);
 }
 
+// A sequence of which little is in frames and that stays open, as a head keeps ended requests, idle from then
+// on.
+void run_and_leave(Tale& tale, uint64_t sequence, uint32_t blocks) {
+  tale.open(sequence);
+  for (uint32_t at = 0; at < blocks; at += 2) tale.run({{sequence, 2 * kPositions}});
+  tale.cache().finish_archiving(std::chrono::seconds(20));
+  for (int step = 0; step < 12; ++step) tale.idle();
+}
+
+// Steps without rows until the archive has room for more.
+void make_room_ahead(Tale& tale, const KvArchive& archive) {
+  for (int i = 0; i < 2000 && archive.mostly_in_use(); ++i) {
+    tale.idle();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_FALSE(archive.mostly_in_use());
+}
+
+// An archive that holds 30 blocks, and sequences of 10, four frames for all of them.
+struct IdleOnDisk {
+  explicit IdleOnDisk(BulkStore& spill)
+      : archive(values, std::make_shared<MemoryStore>(), clock, options(Bytes{40 * block_bytes})),
+        tale(&spill, &archive, 4) {}
+  void run_and_leave_all(uint64_t first, uint64_t last) {
+    for (uint64_t sequence = first; sequence <= last; ++sequence) run_and_leave(tale, sequence, 10);
+  }
+  uint32_t archived(uint64_t sequence) const { return tale.archived(tale.sequences().at(sequence)); }
+  std::vector<uint64_t> run_all() {
+    std::vector<Range> all;
+    for (const auto& [sequence, numbers] : tale.sequences()) all.push_back({sequence, 1});
+    return tale.run(all);
+  }
+  const uint64_t block_bytes = KvCache::block_bytes(kLayers, KvType::kF32).count + 3 * kKvSealBytes;
+  HandClock clock;
+  const std::shared_ptr<MemoryBulk> values = std::make_shared<MemoryBulk>();
+  KvArchive archive;
+  Tale tale;
+};
+
+void idle_sequences_keep_nobody_out(BulkStore& spill) {
+  IdleOnDisk idle(spill);
+  for (uint64_t sequence = 1; sequence <= 12; ++sequence) {
+    idle.run_and_leave_all(sequence, sequence);
+    make_room_ahead(idle.tale, idle.archive);
+    EXPECT_EQ(idle.archived(sequence), 10u) << sequence;
+    idle.archive.settle();
+    EXPECT_LE(idle.values->bytes().count, 40 * idle.block_bytes);
+  }
+  EXPECT_EQ(idle.archive.counters().refused.value(), 0u) << "room is made ahead";
+  EXPECT_LE(idle.tale.counters().bytes_written.value(), 12u * 11 * idle.block_bytes)
+      << "nothing is copied twice";
+  EXPECT_TRUE(idle.run_all().empty()) << "what the archive gave up is elsewhere: " << idle.tale.last_error();
+}
+
+TEST(ArchivedCacheBound, SequencesThatAreIdleOnDiskKeepNobodyOutOfTheArchive) {
+  MemoryBulk spill;
+  idle_sequences_keep_nobody_out(spill);
+  const TemporaryFolder folder;
+  RocksStore rocks(folder.path(), {"bulk.kv"});
+  idle_sequences_keep_nobody_out(*rocks.bulk("bulk.kv"));
+}
+
+// The disk has no room where blocks are spilled: what idles stays in the archive, which takes nothing new
+// then, and no step that needs no frame is touched. When it has room again, the archive soon has, too.
+TEST(ArchivedCacheBound, CopiesThatFailChangeNothingAndAreTriedAgain) {
+  std::atomic<bool> full{false};
+  std::atomic<int> tries{0};
+  MemoryBulk spill([&](Operation operation, std::string_view) {
+    if (!full || operation != Operation::kCommit) return Fault::kNone;
+    ++tries;
+    return Fault::kFull;
+  });
+  IdleOnDisk idle(spill);
+  idle.run_and_leave_all(1, 2);
+  full = true;
+  idle.tale.open(3);
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(idle.tale.run({{3, kPositions}}).empty()) << idle.tale.last_error();
+  for (int step = 0; step < 640; ++step) {
+    idle.tale.idle();
+    if (step % 40 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_GT(tries, 0);
+  EXPECT_LE(tries, 44) << "of four batches, every 64 steps";
+  EXPECT_EQ(idle.archived(1), 10u);
+  EXPECT_EQ(idle.archived(2), 10u);
+  EXPECT_TRUE(idle.run_all().empty()) << idle.tale.last_error();
+  full = false;
+  for (int step = 0; step < 80; ++step) idle.tale.idle();
+  idle.run_and_leave_all(4, 9);
+  EXPECT_EQ(idle.archived(9), 10u);
+  EXPECT_TRUE(idle.run_all().empty()) << idle.tale.last_error();
+}
+
+TEST(ArchivedCacheBound, ADamagedBlockThatIsCopiedEndsItsSequenceAlone) {
+  MemoryBulk spill;
+  IdleOnDisk idle(spill);
+  idle.run_and_leave_all(1, 2);
+  for (const std::string& key : idle.values->keys())
+    if (key[7] == 3) idle.values->value(key)->front() ^= std::byte{4};
+  idle.run_and_leave_all(3, 6);
+  EXPECT_EQ(idle.archived(6), 10u) << "it keeps nobody out";
+  EXPECT_EQ(idle.archive.counters().quarantined.value(), 1u) << "the copy met it";
+  EXPECT_EQ(idle.run_all(), std::vector<uint64_t>{1});
+  EXPECT_NE(idle.tale.last_error().find("not there any more"), std::string::npos) << idle.tale.last_error();
+  idle.tale.close(1);
+  EXPECT_TRUE(idle.run_all().empty()) << idle.tale.last_error();
+}
+
 TEST_P(ArchivedCache, WhatTheArchiveLacksEndsTheSequenceAlone) {
   KvArchive archive(values_, records_, clock_, options());
   const auto one = tale(archive);
@@ -338,166 +446,6 @@ TEST_P(ArchivedCache, AFullDiskOfTheArchiveTouchesNobody) {
 
 INSTANTIATE_TEST_SUITE_P(FewFramesOrAll, ArchivedCache, testing::Bool(),
                          [](const auto& which) { return which.param ? "Spilling" : "AllInMemory"; });
-
-// What was written at some time, to begin with again.
-struct Library {
-  std::vector<std::vector<float>> chains;
-  void add(const std::vector<float>& numbers) {
-    std::vector<float> whole(
-        numbers.begin(), numbers.begin() + static_cast<ptrdiff_t>(numbers.size() / kPositions * kPositions));
-    if (!whole.empty()) chains.push_back(std::move(whole));
-  }
-};
-
-struct StressCounts {
-  uint64_t failures = 0, gone = 0, rows = 0, loads = 0, loaded_blocks = 0;
-};
-
-// Random opens, loads, forks, growth, cuts and closes over several lives of the process, against what the
-// sequences should hold: whatever is read must be what was written.
-void stress_life(Tale& tale, KvArchive& archive, SeededRandom& random, int steps, Library& library,
-                 uint64_t& next, StressCounts& counts) {
-  const auto pick = [&] {
-    auto entry = tale.sequences().begin();
-    std::advance(entry, static_cast<long>(random.below(tale.sequences().size())));
-    return entry->first;
-  };
-  for (int step = 0; step < steps && !testing::Test::HasFatalFailure(); ++step) {
-    const uint64_t choice = random.below(14);
-    try {
-      if (tale.sequences().empty() || (choice == 0 && tale.sequences().size() < 6)) {
-        tale.open(next++);
-      } else if (choice <= 2 && !library.chains.empty() && tale.sequences().size() < 8 &&
-                 tale.cache().blocks_free() > 60) {
-        std::vector<float> numbers = library.chains[random.below(library.chains.size())];
-        const uint32_t found = tale.archived(numbers);
-        if (found == 0) continue;
-        numbers.resize(size_t{kPositions} * (1 + random.below(found)));
-        ++counts.loads;
-        counts.loaded_blocks += numbers.size() / kPositions;
-        tale.load(next++, numbers);
-      } else if (choice == 3) {
-        const uint64_t sequence = pick();
-        library.add(tale.sequences().at(sequence));
-        tale.close(sequence);
-      } else if (choice == 4 && tale.cache().blocks_free() > 60) {
-        const uint64_t from = pick();
-        tale.fork(from, next, static_cast<uint32_t>(random.below(tale.length(from) + 1)));
-        ++next;
-      } else if (choice == 5 && tale.cache().blocks_free() > 60) {
-        const uint64_t sequence = pick();
-        try {
-          tale.truncate(sequence, static_cast<uint32_t>(random.below(tale.length(sequence) + 1)));
-        } catch (const Error&) {
-          ++counts.failures;
-          tale.close(sequence);
-        }
-      } else if (tale.cache().blocks_free() > 80) {
-        std::vector<Range> ranges;
-        for (const auto& [sequence, numbers] : tale.sequences())
-          if (random.below(2) == 0)
-            ranges.push_back({sequence, 1 + static_cast<uint32_t>(random.below(random.below(3) ? 2 : 150))});
-        for (const Range& range : ranges) counts.rows += range.count;
-        for (const uint64_t sequence : tale.run(ranges)) {
-          // It made room between the look and the load.
-          if (tale.last_error().find("not in the archive any more") != std::string::npos)
-            ++counts.gone;
-          else
-            ++counts.failures;
-          tale.close(sequence);
-        }
-      } else {
-        tale.close(pick());
-      }
-    } catch (const Error&) {
-      ++counts.failures;  // of a fork: its sequence is not open then
-    }
-    if (random.below(30) == 0) archive.settle();
-  }
-  while (!tale.sequences().empty()) {
-    library.add(tale.sequences().begin()->second);
-    tale.close(tale.sequences().begin()->first);
-  }
-  EXPECT_EQ(tale.cache().blocks_free(), tale.cache().block_count());
-}
-
-struct Disks {
-  std::shared_ptr<MemoryBulk> spill, values;
-  std::shared_ptr<MemoryStore> records;
-};
-
-void stress(uint64_t seed, const Disks& disks, StressCounts& counts, HandClock& clock, Bytes limit) {
-  SeededRandom random(seed);
-  Library library;
-  uint64_t next = 1;
-  float number = 0;
-  for (int life = 0; life < 4 && !testing::Test::HasFatalFailure(); ++life) {
-    KvArchive archive(disks.values, disks.records, clock, options(limit));
-    disks.spill->erase_range("", std::string(16, '\xff'));
-    const bool spills = random.below(3) > 0;
-    Tale tale(spills ? disks.spill.get() : nullptr, &archive,
-              spills ? 2 + static_cast<uint32_t>(random.below(12)) : 256);
-    tale.count_on_from(number);
-    stress_life(tale, archive, random, 60, library, next, counts);
-    number = tale.last_number();
-    clock.advance(std::chrono::seconds(11));
-    archive.settle();
-    EXPECT_LE(disks.values->bytes().count, limit.count) << "seed " << seed;
-  }
-}
-
-TEST(ArchivedCacheStress, SequencesReadWhatWasWrittenOverFourLives) {
-  StressCounts counts;
-  HandClock clock;
-  for (uint64_t seed = 1; seed <= test::fewer(16); ++seed) {
-    const Disks disks{std::make_shared<MemoryBulk>(), std::make_shared<MemoryBulk>(),
-                      std::make_shared<MemoryStore>()};
-    stress(seed, disks, counts, clock, seed % 2 ? kLimit : Bytes{600'000});
-    if (testing::Test::HasFailure()) FAIL() << "seed " << seed;
-  }
-  EXPECT_EQ(counts.failures, 0u);
-  EXPECT_LT(counts.gone, counts.loads / 4);
-  EXPECT_GT(counts.loads, test::fewer(100));
-  EXPECT_GT(counts.loaded_blocks, test::fewer(300));
-}
-
-TEST(ArchivedCacheStress, AFailingDiskCostsRecomputingAndNothingElse) {
-  StressCounts counts;
-  HandClock clock;
-  for (uint64_t seed = 1; seed <= test::fewer(24); ++seed) {
-    std::atomic<uint64_t> operations{0};
-    std::atomic<bool> fails{true};
-    const auto inject = [&](Operation operation, std::string_view) {
-      const uint64_t n = mix64(seed * 7000003 + operations++);
-      if (!fails) return Fault::kNone;
-      if (n % 29 == 0) std::this_thread::sleep_for(std::chrono::microseconds(200));
-      if (n % 311 == 0) clock.advance(std::chrono::seconds(15));
-      if (n % 97 != 0) return Fault::kNone;
-      constexpr Fault kReads[] = {Fault::kShort, Fault::kCorrupt, Fault::kIo};
-      constexpr Fault kWrites[] = {Fault::kFull, Fault::kIo};
-      // What opening erases has to work.
-      if (operation == Operation::kErase) return Fault::kNone;
-      // Not of the disk, but while it is used: no memory for a table, a record, a value that was read.
-      if (n / 97 % 4 == 0) throw std::bad_alloc();
-      return operation == Operation::kRead ? kReads[n / 97 % 3] : kWrites[n / 97 % 2];
-    };
-    const Disks disks{std::make_shared<MemoryBulk>(inject), std::make_shared<MemoryBulk>(inject),
-                      std::make_shared<MemoryStore>([&](MemoryStore::Operation operation, std::string_view) {
-                        const uint64_t n = mix64(seed + operations++);
-                        if (operation != MemoryStore::Operation::kPut || n % 61 != 0) return false;
-                        if (n / 61 % 4 == 0) throw std::bad_alloc();
-                        return true;
-                      })};
-    try {
-      stress(seed, disks, counts, clock, kLimit);
-    } catch (const std::exception&) {
-      ++counts.failures;  // it could not be opened
-    }
-    if (testing::Test::HasFailure()) FAIL() << "seed " << seed;
-  }
-  EXPECT_GT(counts.failures, test::fewer(20)) << "the faults were felt";
-  EXPECT_GT(counts.loads, test::fewer(100));
-}
 
 }  // namespace
 }  // namespace caravan

@@ -159,7 +159,7 @@ TEST(KvArchiveIndex, TheVictimIsThatOfAModel) {
       return least ? std::optional(least->second) : std::nullopt;
     };
     for (uint64_t serial = 1; serial <= 400; ++serial) {
-      const uint64_t choice = random.below(8);
+      const uint64_t choice = random.below(9);
       if (known.empty() || choice < 4) {
         ArchivedBlock block{serial, numbered_tag(serial), {}, {}, 0, 2, kBlock};
         if (!known.empty() && random.below(4) > 0) block.previous = pick()->second.block.tag;
@@ -179,6 +179,10 @@ TEST(KvArchiveIndex, TheVictimIsThatOfAModel) {
         const bool pinned = one->second.pins > 0;
         pinned ? index.unpin(one->first) : index.pin(one->first);
         one->second.pins += pinned ? -1 : 1;
+      } else if (choice == 6) {
+        const auto one = pick();  // damaged, perhaps in use
+        index.remove(one->first);
+        known.erase(one);
       } else if (const auto victim = index.victim()) {
         index.remove(*victim);
         known.erase(*victim);
@@ -187,6 +191,9 @@ TEST(KvArchiveIndex, TheVictimIsThatOfAModel) {
       ASSERT_EQ(index.victim(), expected()) << "seed " << seed << ", " << serial;
       ASSERT_EQ(index.clock(), clock);
       ASSERT_EQ(index.size(), known.size());
+      const auto pinned = [](const auto& one) { return one.second.pins > 0; };
+      const auto in_use = std::count_if(known.begin(), known.end(), pinned);
+      ASSERT_EQ(index.bytes_in_use(), static_cast<uint64_t>(in_use) * kBlock);
     }
   }
   EXPECT_GT(victims, test::fewer(1000));

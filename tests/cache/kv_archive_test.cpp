@@ -141,6 +141,17 @@ TEST(KvArchive, WhatIsInUseStaysAndThenNothingNewIsTaken) {
   EXPECT_EQ(found_of_chain(*archive, 1, 12), 12u);
 }
 
+TEST(KvArchive, TellsWhenMoreThanHalfOfItsBoundIsInUse) {
+  ArchiveWorld world(Bytes{16 * kBlock});
+  const auto archive = world.open();
+  auto held = write_chain(*archive, 1, 12);
+  EXPECT_TRUE(archive->mostly_in_use());
+  held.resize(8);
+  EXPECT_FALSE(archive->mostly_in_use());
+  held.push_back(archive->adopt(small_shape(), numbered_tag(9)));
+  EXPECT_TRUE(archive->mostly_in_use());
+}
+
 // Chats that share a long beginning, and prompts that come once, go before the end of a long session does.
 TEST(KvArchive, NeitherASharedBeginningNorShortPromptsPushOutALongSession) {
   ArchiveWorld world(Bytes{400 * kBlock});
