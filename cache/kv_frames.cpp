@@ -222,9 +222,7 @@ void KvFrames::leave_archive(uint64_t crowded_steps) {
 void KvFrames::copy_idle() {
   const bool needed = archive_->mostly_in_use() || (refused_ && archive_->crowded());
   if (!store_ || !needed || copying_ > 0 || steps_ < copy_at_) return;
-  const std::vector<KvResidency::Copy> copies = residency_.start_copies(kMostCopying, kLetGoSteps);
-  if (copies.empty()) copy_at_ = steps_ + kLetGoSteps;
-  for (const KvResidency::Copy& copy : copies) {
+  for (const KvResidency::Copy& copy : residency_.start_copies(kMostCopying, kLetGoSteps)) {
     ++copying_;
     mover_->copy(copy.serial, copy.archived);
   }

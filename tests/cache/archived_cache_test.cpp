@@ -311,11 +311,11 @@ void make_room_ahead(Tale& tale, const KvArchive& archive) {
   EXPECT_FALSE(archive.mostly_in_use());
 }
 
-// An archive that holds 30 blocks, and sequences of 10, four frames for all of them.
+// An archive that holds 30 blocks, and sequences of 10, a few frames for all of them.
 struct IdleOnDisk {
-  explicit IdleOnDisk(BulkStore& spill)
+  explicit IdleOnDisk(BulkStore& spill, uint32_t frames = 4)
       : archive(values, std::make_shared<MemoryStore>(), clock, options(Bytes{40 * block_bytes})),
-        tale(&spill, &archive, 4) {}
+        tale(&spill, &archive, frames) {}
   void run_and_leave_all(uint64_t first, uint64_t last) {
     for (uint64_t sequence = first; sequence <= last; ++sequence) run_and_leave(tale, sequence, 10);
   }
@@ -384,6 +384,32 @@ TEST(ArchivedCacheBound, CopiesThatFailChangeNothingAndAreTriedAgain) {
   idle.run_and_leave_all(4, 9);
   EXPECT_EQ(idle.archived(9), 10u);
   EXPECT_TRUE(idle.run_all().empty()) << idle.tale.last_error();
+}
+
+// All of the archive is in use when something new comes, and no step follows.
+TEST(ArchivedCacheBound, WhatIsRefusedBeforeCopiesMadeRoomIsOfferedAgainThoughTheProcessIdles) {
+  for (const bool ends : {false, true}) {
+    MemoryBulk spill([](Operation operation, std::string_view) {
+      if (operation == Operation::kCommit) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      return Fault::kNone;
+    });
+    IdleOnDisk idle(spill, 14);
+    idle.tale.open(1);
+    for (int i = 0; i < 6; ++i) idle.tale.run({{1, 5 * kPositions}});
+    idle.tale.cache().finish_archiving(std::chrono::seconds(20));
+    for (int step = 0; step < 8; ++step) idle.tale.idle();
+    ASSERT_EQ(idle.archived(1), 30u) << "none of it may leave yet";
+    idle.tale.open(2);
+    idle.tale.run({{2, 6 * kPositions}});
+    if (ends) {
+      idle.tale.cache().finish_archiving(std::chrono::seconds(20));
+    } else {
+      while (idle.tale.cache().archive_on()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    EXPECT_GT(idle.archive.counters().refused.value(), 0u);
+    EXPECT_EQ(idle.archived(2), 6u) << ends;
+    EXPECT_TRUE(idle.run_all().empty()) << idle.tale.last_error();
+  }
 }
 
 TEST(ArchivedCacheBound, ADamagedBlockThatIsCopiedEndsItsSequenceAlone) {

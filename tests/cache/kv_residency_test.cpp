@@ -91,6 +91,35 @@ TEST(KvResidency, WhatIsToBeArchivedIsWrittenBesideWhatIsSpilled) {
   EXPECT_EQ(residency.start_archiving(6).size(), 4u) << "the last ones";
 }
 
+TEST(KvResidency, WhatIdlesInTheArchiveAloneIsCopiedEndsFirst) {
+  KvResidency residency(1);
+  std::vector<uint64_t> archived;
+  for (uint64_t step = 0; step < 20; ++step) residency.start_step();
+  for (uint32_t block = 0; block < 4; ++block) {
+    residency.add(block);
+    archived.push_back(residency.adopt(block));
+  }
+  EXPECT_TRUE(residency.start_copies(8, 8).empty()) << "it was just loaded";
+  for (uint32_t block = 0; block < 4; ++block) residency.use(block, block);
+  for (uint64_t step = 0; step < 8; ++step) residency.start_step();
+  EXPECT_TRUE(residency.start_copies(8, 8).empty()) << "not for so long";
+  residency.start_step();
+  residency.use(0, 0);
+  ASSERT_NE(residency.take_frame(1), kNone);
+  const auto copies = residency.start_copies(1, 8);
+  ASSERT_EQ(copies.size(), 1u);
+  EXPECT_EQ(copies[0].archived, archived[3]);
+  const auto more = residency.start_copies(8, 8);
+  ASSERT_EQ(more.size(), 1u) << "one is in use, one comes into a frame, one is on its way";
+  EXPECT_EQ(more[0].archived, archived[2]);
+  residency.copied(copies[0].serial, true);
+  EXPECT_EQ(residency.serial(3), copies[0].serial);
+  EXPECT_EQ(residency.take_garbage(), std::vector<uint64_t>{archived[3]});
+  residency.copied(more[0].serial, false);
+  EXPECT_EQ(residency.serial(2), archived[2]);
+  EXPECT_EQ(residency.start_copies(8, 8).size(), 1u) << "tried again";
+}
+
 // Random calls against a model of what every frame and every serial on disk holds: at no time may a block's
 // content be found neither in its frame nor on disk, and what is told as garbage is no block's.
 class Stress {
