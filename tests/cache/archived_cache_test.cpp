@@ -393,21 +393,21 @@ TEST(ArchivedCacheBound, WhatIsRefusedBeforeCopiesMadeRoomIsOfferedAgainThoughTh
       if (operation == Operation::kCommit) std::this_thread::sleep_for(std::chrono::milliseconds(20));
       return Fault::kNone;
     });
-    IdleOnDisk idle(spill, 14);
+    IdleOnDisk idle(spill, 26);
     idle.tale.open(1);
     for (int i = 0; i < 6; ++i) idle.tale.run({{1, 5 * kPositions}});
     idle.tale.cache().finish_archiving(std::chrono::seconds(20));
     for (int step = 0; step < 8; ++step) idle.tale.idle();
     ASSERT_EQ(idle.archived(1), 30u) << "none of it may leave yet";
     idle.tale.open(2);
-    idle.tale.run({{2, 6 * kPositions}});
+    idle.tale.run({{2, 22 * kPositions}});
     if (ends) {
       idle.tale.cache().finish_archiving(std::chrono::seconds(20));
     } else {
       while (idle.tale.cache().archive_on()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     EXPECT_GT(idle.archive.counters().refused.value(), 0u);
-    EXPECT_EQ(idle.archived(2), 6u) << ends;
+    EXPECT_EQ(idle.archived(2), 22u) << "more than one step copies; " << ends;
     EXPECT_TRUE(idle.run_all().empty()) << idle.tale.last_error();
   }
 }
