@@ -283,10 +283,10 @@ TEST(ShardFetch, GetsThereThroughLossesRepeatsReordersBreaksAndRestarts) {
   uint64_t breaks = 0, restarts = 0, ignored = 0;
   for (uint64_t seed = 1; seed <= test::fewer(30); ++seed) {
     Way way;
-    way.loses = 0.01;
+    way.loses = 0.03;
     way.repeats = 0.02;
-    way.breaks = seed % 3 == 0 ? 0.01 : 0;
-    way.restarts = seed % 5 == 0 ? 0.004 : 0;
+    way.breaks = seed % 3 == 0 ? 0.03 : 0;
+    way.restarts = seed % 5 == 0 ? 0.012 : 0;
     way.jitter = seed % 2 == 0 ? 5ms : 0ms;
     World world(model, way, seed);
     world.fetcher().want(model.wanted(), world.now());
