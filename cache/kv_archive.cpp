@@ -231,6 +231,11 @@ void KvArchive::unpin(const Block& block) {
 
 std::optional<Error> KvArchive::read(const Block& block, uint32_t first_layer,
                                      std::span<const uint64_t> part_bytes, std::byte* to) {
+  return read(block, first_layer, part_bytes, to, true);
+}
+
+std::optional<Error> KvArchive::read(const Block& block, uint32_t first_layer,
+                                     std::span<const uint64_t> part_bytes, std::byte* to, bool timed) {
   const auto failure = [&](uint32_t layer, const Error& why) {
     return Error(why.code(), fmt::format("{}: block {}, layer {}: {}", options_.name,
                                          short_string(block.tag()), layer, why.message()));
@@ -242,7 +247,9 @@ std::optional<Error> KvArchive::read(const Block& block, uint32_t first_layer,
         [&](const ArchivedBlock& one) { return layer >= one.first_layer && layer < one.end_layer(); });
     if (piece == block.pieces_.end()) return failure(layer, {ErrorCode::kIo, "it is not there any more"});
     const auto parts = part_bytes.first(std::min<size_t>(part_bytes.size(), piece->end_layer() - layer));
-    if (const auto failed = read_timed(piece->serial, layer, parts, to)) {
+    const auto failed =
+        timed ? read_timed(piece->serial, layer, parts, to) : read_part(piece->serial, layer, parts, to);
+    if (failed) {
       if (failed->why.code() != ErrorCode::kOutOfMemory) quarantine(piece->serial);
       return failure(failed->layer, failed->why);
     }
@@ -253,17 +260,24 @@ std::optional<Error> KvArchive::read(const Block& block, uint32_t first_layer,
   return std::nullopt;
 }
 
+std::optional<KvReadFailure> KvArchive::read_part(uint64_t serial, uint32_t first_layer,
+                                                  std::span<const uint64_t> part_bytes, std::byte* to) {
+  auto failed = read_kv(*values_, serial, first_layer, part_bytes, to);
+  if (!failed)
+    counters_.bytes_read.add(
+        std::accumulate(part_bytes.begin(), part_bytes.end(), part_bytes.size() * kKvSealBytes));
+  return failed;
+}
+
 std::optional<KvReadFailure> KvArchive::read_timed(uint64_t serial, uint32_t first_layer,
                                                    std::span<const uint64_t> part_bytes, std::byte* to) {
   {
     const Lock lock(mutex_);
     if (rate_.active++ == 0) rate_.since = clock_.now();
   }
-  auto failed = read_kv(*values_, serial, first_layer, part_bytes, to);
-  const uint64_t bytes = std::accumulate(part_bytes.begin(), part_bytes.end(), uint64_t{0});
-  if (!failed) counters_.bytes_read.add(bytes + part_bytes.size() * kKvSealBytes);
+  auto failed = read_part(serial, first_layer, part_bytes, to);
   const Lock lock(mutex_);
-  if (!failed) rate_.bytes += bytes;
+  if (!failed) rate_.bytes += std::accumulate(part_bytes.begin(), part_bytes.end(), uint64_t{0});
   if (--rate_.active > 0) return failed;
   rate_.busy_ns += static_cast<uint64_t>((clock_.now() - rate_.since).count());
   if (rate_.bytes >= kMeasuredBytes) {
@@ -329,12 +343,14 @@ void KvArchive::write_batch(const KvArchiveShape& shape, std::span<const Write> 
   std::vector<size_t> chosen;
   uint64_t kept_bytes = 0;  // spent, and not given to the store
   try {
+    for (size_t i = 0; i < writes.size(); ++i)
+      if (writes[i].computed) handles[i] = prove(shape, writes[i].tag);
     chosen = choose(shape, writes, handles, before);
     if (chosen.empty()) return;
     {
       Lock lock(mutex_);
       const size_t count = may_write(lock, disk_bytes(shape), chosen.size());
-      counters_.refused.add(chosen.size() - count);
+      refuse(writes, std::span(chosen).subspan(count));
       chosen.resize(count);
       if (chosen.empty()) return;
       spend(lock, disk_bytes(shape) * count);
@@ -350,13 +366,36 @@ void KvArchive::write_batch(const KvArchiveShape& shape, std::span<const Write> 
     }
     worked();
   } catch (const std::exception&) {
-    counters_.refused.add(chosen.size());
+    refuse(writes, chosen);
     {
       const Lock lock(mutex_);
       day_.correct(kept_bytes, 0);
     }
     failed(caught_error());
   }
+}
+
+// What is here, once all of it was read, in the background and without a share in what loading is expected to
+// take. What is damaged goes into quarantine, so that the block is written anew. Throws without memory to
+// read.
+KvArchive::Handle KvArchive::prove(const KvArchiveShape& shape, const BlockTag& tag) {
+  std::vector<std::byte> part;
+  while (Handle block = adopt(shape, tag)) {
+    std::optional<Error> error;
+    for (uint32_t layer = 0; layer < shape.layers() && !error; ++layer) {
+      part.resize(shape.part_bytes[layer]);
+      const auto bytes = std::span(shape.part_bytes).subspan(layer, 1);
+      error = read(*block, shape.first_layer + layer, bytes, part.data(), false);
+    }
+    if (!error) return block;
+    if (error->code() == ErrorCode::kOutOfMemory) throw Error(*error);
+  }
+  return nullptr;
+}
+
+void KvArchive::refuse(std::span<const Write> writes, std::span<const size_t> which) {
+  for (const size_t i : which)
+    if (!writes[i].refused) counters_.refused.add(1);
 }
 
 // Those that are to be written; the others have a handle, or are refused.
@@ -371,7 +410,9 @@ std::vector<size_t> KvArchive::choose(const KvArchiveShape& shape, std::span<con
   };
   for (size_t i = 0; i < writes.size(); ++i) {
     const Write& write = writes[i];
-    if (const auto serials = cover(write.tag); !serials.empty()) {
+    if (handles[i]) continue;
+    const auto serials = cover(write.tag);
+    if (!serials.empty() && !write.computed) {
       handles[i] = make_handle(write.tag, serials);
       continue;
     }
@@ -383,8 +424,9 @@ std::vector<size_t> KvArchive::choose(const KvArchiveShape& shape, std::span<con
                          });
     const bool continues = write.previous == BlockTag{} || together.count(write.previous) > 0;
     const auto earlier = continues ? std::vector<uint64_t>() : cover(write.previous);
-    if (is_off() || strange || (!continues && earlier.empty())) {
-      counters_.refused.add(1);
+    // What is here and was computed could not be read, because it is off.
+    if (is_off() || !serials.empty() || strange || (!continues && earlier.empty())) {
+      refuse(writes, {&i, 1});
       continue;
     }
     if (!earlier.empty()) before.push_back(make_handle(write.previous, earlier));

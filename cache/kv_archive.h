@@ -35,7 +35,7 @@ struct KvArchiveCounters {
   Counter blocks_written;
   Counter blocks_adopted;  // taken up by sequences
   Counter evicted;         // blocks that made room
-  Counter refused;         // blocks, each time: no room, no budget, or off
+  Counter refused;         // blocks, when they are offered first: no room, no budget, or off
   Counter quarantined;     // blocks that could not be read, or lay in a damaged table
   Counter failures;        // that switched it off for a while
 };
@@ -91,6 +91,10 @@ class KvArchive {
   struct Write {
     BlockTag tag, previous;  // of the block before it; zeros: it is the first
     const std::byte* block = nullptr;
+    // What is here already is read before it counts as this block: it may have been computed because what is
+    // here is damaged.
+    bool computed = false;
+    bool refused = false;  // before, and counted
   };
   // A handle for each; null for what is refused, without the one before it among other reasons. Waits for the
   // disk. What fails is refused; only without memory for the handles themselves it throws.
@@ -149,6 +153,10 @@ class KvArchive {
   void write_meta();
   Handle make_handle(const BlockTag& tag, std::vector<uint64_t> serials);
   void unpin(const Block& block);
+  std::optional<Error> read(const Block& block, uint32_t first_layer, std::span<const uint64_t> part_bytes,
+                            std::byte* to, bool timed);
+  std::optional<KvReadFailure> read_part(uint64_t serial, uint32_t first_layer,
+                                         std::span<const uint64_t> part_bytes, std::byte* to);
   std::optional<KvReadFailure> read_timed(uint64_t serial, uint32_t first_layer,
                                           std::span<const uint64_t> part_bytes, std::byte* to);
   void quarantine(uint64_t serial);
@@ -159,6 +167,8 @@ class KvArchive {
 
   // Of write().
   void write_batch(const KvArchiveShape& shape, std::span<const Write> writes, std::span<Handle> handles);
+  Handle prove(const KvArchiveShape& shape, const BlockTag& tag);
+  void refuse(std::span<const Write> writes, std::span<const size_t> which);
   std::vector<size_t> choose(const KvArchiveShape& shape, std::span<const Write> writes,
                              std::span<Handle> handles, std::vector<Handle>& before);
   void spend(Lock& lock, uint64_t bytes);

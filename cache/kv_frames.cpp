@@ -179,10 +179,14 @@ void KvFrames::note_written() {
       if (!worked) copy_at_ = steps_ + kOfferAgainSteps;
       continue;
     }
-    residency_.written(written.serial, worked);
+    const uint32_t block = residency_.written(written.serial, worked);
     if (KvMover::is_archived(written.serial)) {
       --archiving_;
       (worked ? room_changed_ : refused_) = true;
+      if (block != KvResidency::kNone) {
+        tags_[block].refused |= !worked;
+        tags_[block].computed &= !worked;
+      }
     } else {
       write_error_ = std::move(written.error);
     }
@@ -271,12 +275,7 @@ void KvFrames::set_tag(uint32_t block, const KvTag& tag) {
 void KvFrames::archive(uint32_t block, const KvTag& tag) {
   if (!archive_) return;
   set_tag(block, tag);
-  if (residency_.serial(block) == 0 && !residency_.writing(block)) {
-    if (KvArchive::Handle known = archive_->adopt(shape_, tag.tag)) {
-      mover_->adopt(residency_.adopt(block), std::move(known));
-      return;
-    }
-  }
+  tags_[block].computed = true;
   residency_.wish(block);
 }
 

@@ -68,7 +68,7 @@ class KvFrames {
   void expect(uint32_t blocks);
   void release(uint32_t block) { residency_.unpin(block); }
   void set_full(uint32_t block, bool full) { residency_.set_full(block, full); }
-  // A full block is to be in the archive, under this tag; does nothing without one.
+  // A full block that was computed is to be in the archive, under this tag; does nothing without one.
   void archive(uint32_t block, const KvTag& tag);
   // Its content is in the archive; false: it is not.
   bool adopt(uint32_t block, const KvTag& tag);

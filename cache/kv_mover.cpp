@@ -225,7 +225,10 @@ void KvMover::archive_loop() {
 std::vector<KvArchive::Handle> KvMover::archive_batch(std::span<const Write> batch) const {
   try {
     std::vector<KvArchive::Write> writes;
-    for (const Write& write : batch) writes.push_back({write.tag.tag, write.tag.previous, write.block});
+    for (const Write& write : batch) {
+      const KvTag& tag = write.tag;
+      writes.push_back({tag.tag, tag.previous, write.block, tag.computed, tag.refused});
+    }
     return archive_->write(shape_, writes);
   } catch (const std::exception&) {
     return {};

@@ -35,9 +35,11 @@ struct KvRead {
   std::byte* to = nullptr;
 };
 
-// What a block is called in the archive.
+// What a block is called in the archive, and how it stands with it there.
 struct KvTag {
   BlockTag tag, previous;  // of the block before it in its sequence; zeros: it is the first
+  bool computed = false;   // since the archive gave or took it
+  bool refused = false;    // by the archive, at least once
 };
 
 // Moves KV blocks between RAM and disk: to a BulkStore that is this cache's own, or to the archive, where

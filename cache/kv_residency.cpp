@@ -269,7 +269,7 @@ std::vector<KvResidency::Write> KvResidency::start_writes(uint32_t wanted, bool 
   return writes;
 }
 
-void KvResidency::written(uint64_t serial, bool worked) {
+uint32_t KvResidency::written(uint64_t serial, bool worked) {
   const auto found = writes_.find(serial);
   CHECK((found != writes_.end()));
   const Write write = found->second;
@@ -277,11 +277,12 @@ void KvResidency::written(uint64_t serial, bool worked) {
   if (write.block == kNone) {
     free_.push_back(write.frame);
     if (worked) garbage_.push_back(serial);
-    return;
+    return kNone;
   }
   Block& block = blocks_[write.block];
   block.writing = 0;
   if (worked) block.stored = serial;
+  return write.block;
 }
 
 }  // namespace caravan

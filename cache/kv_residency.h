@@ -89,7 +89,8 @@ class KvResidency {
   // What to write so that `wanted` frames are free or can be had without waiting, counting those being
   // written. `partial`: also of blocks that are not full. Each has to be answered by written().
   std::vector<Write> start_writes(uint32_t wanted, bool partial);
-  void written(uint64_t serial, bool worked);
+  // Returns the block; kNone when it was dropped meanwhile.
+  uint32_t written(uint64_t serial, bool worked);
   // What lies on disk for nothing.
   std::vector<uint64_t> take_garbage() { return std::exchange(garbage_, {}); }
 

@@ -76,8 +76,8 @@ void add_archive(const ArchiveStatus& archive, std::vector<MetricFamily>& famili
   counter("caravan_kv_archive_written_bytes_total", "Written to it", archive.bytes_written);
   counter("caravan_kv_archive_read_bytes_total", "Read from it", archive.bytes_read);
   counter("caravan_kv_archive_evicted_blocks_total", "Blocks that made room", archive.blocks_evicted);
-  counter("caravan_kv_archive_refused_blocks_total", "Blocks without room or budget, or while it was off",
-          archive.blocks_refused);
+  counter("caravan_kv_archive_refused_blocks_total",
+          "Blocks without room or budget, or while it was off, each once", archive.blocks_refused);
   counter("caravan_kv_archive_quarantined_blocks_total", "Blocks that could not be read",
           archive.blocks_quarantined);
   counter("caravan_kv_archive_failures_total", "Failures that switched it off for a while", archive.failures);

@@ -77,12 +77,13 @@ inline std::vector<std::byte> content_of(const BlockTag& tag, const KvArchiveSha
 // Blocks first to last of a chain whose numbers go up by one; the handles.
 inline std::vector<KvArchive::Handle> write_chain(KvArchive& archive, uint64_t first, uint64_t last,
                                                   BlockTag previous = {},
-                                                  const KvArchiveShape& shape = small_shape()) {
+                                                  const KvArchiveShape& shape = small_shape(),
+                                                  bool computed = false) {
   std::vector<std::vector<std::byte>> contents;
   std::vector<KvArchive::Write> writes;
   for (uint64_t number = first; number <= last; ++number) {
     contents.push_back(content_of(numbered_tag(number), shape));
-    writes.push_back({numbered_tag(number), previous, contents.back().data()});
+    writes.push_back({numbered_tag(number), previous, contents.back().data(), computed});
     previous = numbered_tag(number);
   }
   return archive.write(shape, writes);

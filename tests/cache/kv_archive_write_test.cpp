@@ -139,6 +139,50 @@ TEST(KvArchiveWriting, WithoutMemoryItIsOffForAWhileAndLosesNothing) {
   }
 }
 
+// Of four blocks, in one piece and in pieces of two cuts, some are damaged that nobody has read since.
+TEST(KvArchiveWriting, WhatIsComputedIsWrittenAnewWhereWhatIsThereIsDamaged) {
+  const KvArchiveShape all = small_shape(), front = small_shape(4, {96, 64}), back = small_shape(6, {128});
+  for (const bool in_pieces : {false, true}) {
+    ArchiveWorld world;
+    const auto archive = world.open();
+    for (const KvArchiveShape& shape : in_pieces ? std::vector{front, back} : std::vector{all})
+      ASSERT_EQ(taken(write_chain(*archive, 1, 4, {}, shape)), 4u);
+    const std::string last_serial = kv_key(in_pieces ? 8 : 4, 6), second = kv_key(2, 5);
+    for (const std::string& key : {last_serial, second}) world.values->value(key)->front() ^= std::byte{1};
+    EXPECT_EQ(taken(write_chain(*archive, 1, 4)), 4u) << "who did not compute them does not read them";
+    EXPECT_EQ(archive->counters().quarantined.value(), 0u);
+    const uint64_t written = archive->counters().blocks_written.value();
+    EXPECT_EQ(taken(write_chain(*archive, 1, 4, {}, all, true)), 4u);
+    EXPECT_EQ(archive->counters().quarantined.value(), 2u);
+    EXPECT_EQ(archive->counters().blocks_written.value(), written + 2) << "what is good stays";
+    for (uint64_t number = 1; number <= 4; ++number) EXPECT_TRUE(reads_back(*archive, numbered_tag(number)));
+    EXPECT_EQ(taken(write_chain(*archive, 1, 4, {}, all, true)), 4u);
+    EXPECT_EQ(archive->counters().blocks_written.value(), written + 2);
+  }
+}
+
+// While the archive is off, or has no memory to read, nobody can tell whether what it has is good.
+TEST(KvArchiveWriting, WhatIsComputedIsRefusedWhereWhatIsThereCannotBeRead) {
+  std::atomic<bool> none{false};
+  ArchiveWorld world;
+  world.values = std::make_shared<MemoryBulk>([&](MemoryBulk::Operation, std::string_view) {
+    if (none) throw std::bad_alloc();
+    return MemoryBulk::Fault::kNone;
+  });
+  const auto archive = world.open();
+  write_chain(*archive, 1, 2);
+  none = true;
+  EXPECT_EQ(taken(write_chain(*archive, 1, 2, {}, small_shape(), true)), 0u);
+  EXPECT_TRUE(archive->status().off);
+  none = false;
+  EXPECT_EQ(taken(write_chain(*archive, 1, 2, {}, small_shape(), true)), 0u) << "it is off";
+  EXPECT_EQ(archive->counters().refused.value(), 2u);
+  world.clock.advance(std::chrono::seconds(11));
+  EXPECT_EQ(taken(write_chain(*archive, 1, 2, {}, small_shape(), true)), 2u);
+  EXPECT_EQ(archive->counters().quarantined.value(), 0u);
+  EXPECT_EQ(archive->counters().blocks_written.value(), 2u);
+}
+
 // What the archive's own thread could not note down or erase is done once it can.
 TEST(KvArchiveWriting, WhatIsDeadWhileThereIsNoMemoryIsErasedLater) {
   std::atomic<bool> none{false};
