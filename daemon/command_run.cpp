@@ -37,6 +37,7 @@ struct RunResult {
 };
 
 // The f32 logits of every prompt position, [position][vocabulary], little-endian; taken back unless finished.
+// Written in the compute thread.
 class LogitsFile {
  public:
   LogitsFile(std::string path, uint32_t vocabulary)
@@ -53,7 +54,7 @@ class LogitsFile {
     out_.seekp(static_cast<std::streamoff>(uint64_t{position} * vocabulary_ * sizeof(float)));
     out_.write(reinterpret_cast<const char*>(logits.data()),
                static_cast<std::streamsize>(logits.size_bytes()));
-    ++positions_;
+    positions_ = std::max<size_t>(positions_, position + 1);
   }
   void finish(size_t positions) {
     out_.flush();
@@ -215,12 +216,13 @@ int command_run(const CommandLine& line) {
   LoadReport load(clock);
   Config config = line.config;
   config.max_sequences = 1;  // one generation: no memory is kept for others
+  // Outlives the thread that writes to it.
+  std::optional<LogitsFile> logits;
   LocalRing ring(loop, clock, random, config, line.model, line.peers, load.progress());
   HeadProcess& head = ring.head();
   RunResult result;
   result.prompt_ids = prompt_ids(line, head.text());
   std::optional<PrefillReport> prefill;
-  std::optional<LogitsFile> logits;
   if (!line.logits_path.empty()) logits.emplace(line.logits_path, head.engine().spec().vocabulary);
 
   int interrupted = 0;  // by this signal

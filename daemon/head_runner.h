@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,13 +28,18 @@ struct EmbedDone {
   std::string error;
 };
 
+// Hears of all logits of a row, in the thread that computes them and while they are there: of a prompt they
+// would be many times the memory of everything else. Rows come in the order of their positions; where state
+// was lost on the way, some come again, and the last is right.
+using LogitsSink = std::function<void(uint32_t position, std::span<const float> logits)>;
+
 // What is asked of one answered row.
 struct OutputRow {
-  bool sample = false;  // else only `logits`
-  bool logits = false;  // return all of them
+  bool sample = false;                       // else only `logits`
+  std::shared_ptr<const LogitsSink> logits;  // may be none
   bool logprob = false;
   uint32_t top_logprobs = 0;
-  uint64_t position = 0;  // of the token that is drawn, for the sampler's randomness
+  uint64_t position = 0;                            // of the token that follows, for the sampler's randomness
   std::shared_ptr<const SamplingOptions> sampling;  // set when `sample`
   std::vector<TokenId> history;                     // as far as the penalties look back; empty without any
 };
@@ -47,7 +54,6 @@ struct OutputResult {
   TokenId token = 0;
   float logprob = 0;
   std::vector<Candidate> top;
-  std::vector<float> logits;  // [vocabulary] when asked for
 };
 struct OutputDone {
   EpochId epoch;

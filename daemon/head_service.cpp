@@ -41,7 +41,6 @@ ArchiveStatus archive_status(const KvArchive& archive) {
 struct HeadService::Generation {
   GenerationOptions options;
   Callback callback;
-  LogitsCallback logits;
   std::optional<StreamDecoder> decoder;
   StopMatcher stop;
   Usage usage;
@@ -83,14 +82,13 @@ RequestId HeadService::start(std::vector<TokenId> prompt, GenerationOptions opti
   request.sampling = options.sampling;
   request.logprobs = options.logprobs;
   request.top_logprobs = options.top_logprobs;
-  request.prompt_logits = static_cast<bool>(logits_callback_);
+  request.prompt_logits = std::exchange(logits_sink_, nullptr);
   request.progress = options.progress;
   if (options_.tokenizer && !options.ignore_end)
     for (TokenId id = 0; id < options_.tokenizer->size(); ++id)
       if (options_.tokenizer->is_end(id)) request.end_tokens.push_back(id);
 
   auto generation = std::make_shared<Generation>(std::move(options), std::move(callback));
-  generation->logits = std::exchange(logits_callback_, nullptr);
   generation->usage.prompt_tokens = static_cast<uint32_t>(prompt.size());
   generation->last_token = clock_.now();
   generation->alone = generations_.empty();
@@ -118,8 +116,6 @@ void HeadService::on_event(RequestEvent event) {
       driver_.cancel(event.request);
       finish(event.request, *generation, FinishReason::kStop);
     }
-  } else if (auto* logits = std::get_if<PromptLogits>(&event.what)) {
-    if (generation->logits) generation->logits(logits->position, logits->logits);
   } else if (const auto* progress = std::get_if<PromptProgress>(&event.what)) {
     GenerationEvent so_far;
     so_far.prompt_done = progress->positions;

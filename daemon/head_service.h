@@ -4,7 +4,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <utility>
 
@@ -41,9 +40,11 @@ class HeadService final : public GenerationService {
   void cancel(RequestId request) override;
   ServiceStatus status() const override;
 
-  // Hears of the prompt's logits, position by position, of the request that is started next.
-  using LogitsCallback = std::function<void(uint32_t position, std::span<const float> logits)>;
-  void collect_prompt_logits(LogitsCallback callback) { logits_callback_ = std::move(callback); }
+  // Hears of the prompt's logits of the request that is started next, in the compute thread: until that is
+  // joined.
+  void collect_prompt_logits(LogitsSink sink) {
+    logits_sink_ = std::make_shared<const LogitsSink>(std::move(sink));
+  }
 
  private:
   struct Generation;
@@ -59,7 +60,7 @@ class HeadService final : public GenerationService {
   const Clock& clock_;
   const Options options_;
   const int64_t started_unix_;
-  LogitsCallback logits_callback_;
+  std::shared_ptr<const LogitsSink> logits_sink_;
   // Of requests that ran alone in a ring's epoch, the last of each.
   struct Alone {
     EpochId epoch;

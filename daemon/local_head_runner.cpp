@@ -29,6 +29,7 @@ LocalHeadRunner::LocalHeadRunner(Engine& engine, ComputeThread& thread, const Lo
   output_ = engine.host({last - 1, last}, 1, {}, progress);
   rows_.resize(size_t{kRowsAtOnce} * engine.spec().width);
   logits_.resize(size_t{kRowsAtOnce} * engine.spec().vocabulary);
+  scratch_.reserve(engine.spec().vocabulary);
 }
 
 LocalHeadRunner::~LocalHeadRunner() = default;
@@ -103,14 +104,14 @@ void LocalHeadRunner::refuse_numbers() {
 
 OutputResult LocalHeadRunner::finish_row(const OutputRow& asked, std::span<const float> logits) {
   OutputResult result;
-  if (asked.logits) result.logits.assign(logits.begin(), logits.end());
+  if (asked.logits) (*asked.logits)(static_cast<uint32_t>(asked.position - 1), logits);
   if (!asked.sample) return result;
   // Neither NaN nor minus infinity.
   const auto can_be_chosen = [](float logit) { return logit > -std::numeric_limits<float>::infinity(); };
   if (std::none_of(logits.begin(), logits.end(), can_be_chosen)) refuse_numbers();
   result.token = sample(logits, *asked.sampling, asked.history, asked.position, scratch_);
   if (asked.logprob) result.logprob = logprob(logits, result.token);
-  if (asked.top_logprobs > 0) result.top = top_logprobs(logits, asked.top_logprobs);
+  if (asked.top_logprobs > 0) result.top = top_logprobs(logits, asked.top_logprobs, scratch_);
   return result;
 }
 

@@ -19,12 +19,14 @@ class LocalHeadRunner final : public HeadRunner {
   using Post = std::function<void(Event)>;
   // Binds and reads the two units' weights in the calling thread, before the compute thread has work. All
   // outlive the runner, and the compute thread is joined before it goes.
-  // The memory of logits and rows is reserved in the engine's budget.
+  // The memory of logits, of rows and of choosing tokens is reserved in the engine's budget.
   LocalHeadRunner(Engine& engine, ComputeThread& thread, const LoadProgress& progress, Post post);
   ~LocalHeadRunner() override;
   // What it reserves.
   static Bytes scratch_bytes(const ModelSpec& spec) {
-    return {uint64_t{kRowsAtOnce} * (spec.vocabulary + spec.width) * sizeof(float)};
+    // Rows twice: as the table has them, which is at most as large, and as they are computed with.
+    return {uint64_t{kRowsAtOnce} * (spec.vocabulary + 2 * spec.width) * sizeof(float) +
+            SamplerScratch::bytes(spec.vocabulary)};
   }
 
   void embed(EmbedJob job) override;

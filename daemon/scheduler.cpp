@@ -276,14 +276,14 @@ void Scheduler::add_rows(StepPlan& plan, Request& request, uint32_t count) {
 
 OutputRow Scheduler::output_row(const Request& request, uint32_t position, bool last) const {
   OutputRow row;
-  row.logits = request.asked.prompt_logits && position < request.asked.prompt.size() &&
-               position >= request.logits_delivered;
+  if (position < request.asked.prompt.size() && position >= request.logits_delivered)
+    row.logits = request.asked.prompt_logits;
+  row.position = position + 1;
   row.sample = last && request.asked.max_tokens != 0u;
   if (!row.sample) return row;
   row.sampling = request.sampling;
   row.logprob = request.asked.logprobs;
   row.top_logprobs = request.asked.top_logprobs;
-  row.position = position + 1;
   if (has_penalty(*request.sampling)) {
     const size_t window = request.sampling->penalty_window;
     const size_t size = request.tokens.size();
@@ -504,10 +504,7 @@ void Scheduler::complete(const StepPlan& plan, std::vector<OutputResult> results
       finish(*request, Error(ErrorCode::kUnavailable, error));
       continue;
     }
-    if (plan.asked[i].logits && row.position == request->logits_delivered) {
-      ++request->logits_delivered;
-      emit(request->id, PromptLogits{row.position, std::move(results[i].logits)});
-    }
+    if (plan.asked[i].logits && row.position == request->logits_delivered) ++request->logits_delivered;
     if (plan.asked[i].sample) {
       accept(*request, std::move(results[i]));
     } else if (row.position + 1 == request->tokens.size()) {

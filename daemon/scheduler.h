@@ -28,8 +28,8 @@ struct TokenRequest {
   std::vector<TokenId> end_tokens;  // each ends the generation
   bool logprobs = false;
   uint32_t top_logprobs = 0;
-  bool prompt_logits = false;  // all logits of every prompt position
-  bool progress = false;       // PromptProgress after each chunk of the prompt
+  std::shared_ptr<const LogitsSink> prompt_logits;  // hears of every prompt position
+  bool progress = false;                            // PromptProgress after each chunk of the prompt
 };
 
 // What happens to a request, in order. FinishReason and Error are last.
@@ -38,17 +38,13 @@ struct TokenEvent {
   float logprob = 0;
   std::vector<Candidate> top;
 };
-struct PromptLogits {
-  uint32_t position = 0;
-  std::vector<float> logits;  // [vocabulary]
-};
 // So many positions of the sequence have gone through every stage. After a preemption it starts anew.
 struct PromptProgress {
   uint32_t positions = 0;
 };
 struct RequestEvent {
   RequestId request;
-  std::variant<TokenEvent, PromptLogits, PromptProgress, FinishReason, Error> what;
+  std::variant<TokenEvent, PromptProgress, FinishReason, Error> what;
 };
 
 struct SchedulerOptions {
@@ -167,7 +163,7 @@ class Scheduler {
     std::shared_ptr<const SamplingOptions> sampling;
     std::vector<TokenId> tokens;  // prompt and answer: the log from which a sequence is filled again
     uint32_t max_positions = 0;
-    uint32_t logits_delivered = 0;  // prompt positions
+    uint32_t logits_delivered = 0;  // prompt positions, to the sink
     bool lost = false;              // state at a stage, once
     bool unloadable = false;        // what archives had of it was lost on the way
     std::vector<BlockTag> tags;     // of its blocks so far

@@ -140,6 +140,12 @@ void validate(const SamplingOptions& options) {
   }
 }
 
+void SamplerScratch::reserve(size_t vocabulary) {
+  logits.reserve(vocabulary);
+  kept.reserve(vocabulary);
+  sums.reserve(vocabulary);
+}
+
 TokenId greedy(std::span<const float> logits) {
   size_t best = logits.size();
   for (size_t i = 0; i < logits.size(); ++i) {
@@ -183,9 +189,9 @@ TokenId sample(std::span<const float> logits, const SamplingOptions& options,
   return choose(kept, draw(options.seed, position), scratch.sums);
 }
 
-std::vector<Candidate> top_logprobs(std::span<const float> logits, size_t count) {
-  Kept all;
-  all.reserve(logits.size());
+std::vector<Candidate> top_logprobs(std::span<const float> logits, size_t count, SamplerScratch& scratch) {
+  Kept& all = scratch.kept;
+  all.clear();
   for (TokenId id = 0; id < logits.size(); ++id) all.emplace_back(orderly(logits[id]), id);
   count = std::min(count, all.size());
   std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(count), all.end(), better);

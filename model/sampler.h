@@ -44,6 +44,12 @@ struct Candidate {
 
 // Buffers kept between calls so that sampling allocates nothing in the long run. One thread.
 struct SamplerScratch {
+  // So many logits take this much of memory, and no more once it is reserved.
+  static constexpr uint64_t bytes(uint64_t vocabulary) {
+    return vocabulary * (sizeof(float) + sizeof(std::pair<float, TokenId>) + sizeof(double));
+  }
+  void reserve(size_t vocabulary);
+
   std::vector<float> logits;
   std::vector<std::pair<float, TokenId>> kept;
   std::vector<TokenId> recent;
@@ -61,7 +67,7 @@ TokenId sample(std::span<const float> logits, const SamplingOptions& options,
 TokenId greedy(std::span<const float> logits);
 
 // The `count` best, best first.
-std::vector<Candidate> top_logprobs(std::span<const float> logits, size_t count);
+std::vector<Candidate> top_logprobs(std::span<const float> logits, size_t count, SamplerScratch& scratch);
 // The log-probability of one token.
 float logprob(std::span<const float> logits, TokenId id);
 

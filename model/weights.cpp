@@ -1,6 +1,7 @@
 #include "model/weights.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -205,19 +206,14 @@ void ModelWeights::want_experts(uint32_t layer, std::span<const uint32_t> expert
 EmbeddingRows ModelWeights::embedding(std::span<const TokenId> ids) const {
   if (!embedding_) fail(ErrorCode::kNotFound, "weight group embed is not hosted here");
   const Tensor& tensor = *embedding_;
-  EmbeddingRows made{{tensor.type, tensor.rows, tensor.columns, nullptr}, {ids.begin(), ids.end()}, {}};
-  if (pager_.mapped()) {
-    made.table.data = pager_.source().mapped(tensor.extent).data();
-    return made;
-  }
+  EmbeddingRows made{{tensor.type, static_cast<uint32_t>(ids.size()), tensor.columns, nullptr}, {}, {}};
   const uint64_t row_bytes = tensor.extent.length / tensor.rows;
   made.bytes.resize(ids.size() * row_bytes);
-  for (size_t i = 0; i < ids.size(); ++i) {
+  made.rows.resize(ids.size());
+  std::iota(made.rows.begin(), made.rows.end(), TokenId{0});
+  for (size_t i = 0; i < ids.size(); ++i)
     pager_.source().read(tensor.extent.file, tensor.extent.offset + ids[i] * row_bytes,
                          std::span(made.bytes).subspan(i * row_bytes, row_bytes));
-    made.rows[i] = static_cast<TokenId>(i);
-  }
-  made.table.rows = static_cast<uint32_t>(ids.size());
   made.table.data = made.bytes.data();
   return made;
 }

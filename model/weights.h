@@ -39,8 +39,9 @@ class GroupLease {
 // one of another shape or without a place; touches no weights and allocates nothing by their sizes.
 void check_weights(const Manifest& manifest, const ModelSpec& spec);
 
-// Rows of the embedding table: the table itself where it is mapped, else just the rows, read from the source.
-// A table is used a few rows at a time, so it is no page and takes no part of the weights' budget.
+// Rows of the embedding table, read from the source. A table is used a few rows at a time, so it is no page
+// and takes no part of the weights' budget; and its mapping is not touched, since a row that is brings its
+// neighbours along, until all of a large table is resident.
 struct EmbeddingRows {
   Matrix table;
   std::vector<TokenId> rows;  // of `table`, one for each id asked for

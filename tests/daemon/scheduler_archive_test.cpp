@@ -118,7 +118,7 @@ TEST_F(SchedulerArchiveTest, ALostSequenceIsNeitherAskedForNorLoadedAgain) {
 
 TEST_F(SchedulerArchiveTest, PromptLogitsAreComputed) {
   TokenRequest asked = request(100);
-  asked.prompt_logits = true;
+  asked.prompt_logits = std::make_shared<const LogitsSink>();
   scheduler_.submit(asked);
   EXPECT_TRUE(scheduler_.take_questions().empty());
   EXPECT_EQ(plan().ranges.at(0).count, 100u);

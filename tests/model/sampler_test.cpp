@@ -86,6 +86,22 @@ TEST(Sampler, IsAFunctionOfSeedAndPosition) {
   EXPECT_NE(sample_once(even, options, 3), a);
 }
 
+TEST(Sampler, TakesTheMemoryThatItTells) {
+  const std::vector<float> even(1001, 0.0f);
+  SamplerScratch scratch;
+  scratch.reserve(even.size());
+  SamplingOptions options;
+  for (const float top_p : {1.0f, 0.5f}) {
+    options.top_p = top_p;
+    sample(even, options, {}, 0, scratch);
+    top_logprobs(even, 20, scratch);
+    const size_t bytes = scratch.logits.capacity() * sizeof(scratch.logits[0]) +
+                         scratch.kept.capacity() * sizeof(scratch.kept[0]) +
+                         scratch.sums.capacity() * sizeof(scratch.sums[0]);
+    EXPECT_EQ(bytes, SamplerScratch::bytes(even.size()));
+  }
+}
+
 TEST(Sampler, KeepsTheBestK) {
   SamplingOptions options;
   options.top_k = 2;
@@ -224,7 +240,8 @@ TEST(Sampler, NamesTheFieldThatIsOutOfRange) {
 }
 
 TEST(Logprobs, AreTheLogarithmsOfTheShares) {
-  const std::vector<Candidate> best = top_logprobs(kLogits, 3);
+  SamplerScratch scratch;
+  const std::vector<Candidate> best = top_logprobs(kLogits, 3, scratch);
   const std::vector<double> p = softmax(kLogits, 1);
   ASSERT_EQ(best.size(), 3u);
   const std::vector<TokenId> order = {1, 2, 0};
@@ -234,13 +251,14 @@ TEST(Logprobs, AreTheLogarithmsOfTheShares) {
     EXPECT_NEAR(static_cast<double>(best[i].logprob), std::log(p[order[i]]), 1e-6);
     EXPECT_EQ(logprob(kLogits, order[i]), best[i].logprob);
   }
-  EXPECT_EQ(top_logprobs(kLogits, 100).size(), kLogits.size());
+  EXPECT_EQ(top_logprobs(kLogits, 100, scratch).size(), kLogits.size());
   EXPECT_THROW(logprob(kLogits, 5), Error);
 }
 
 TEST(Logprobs, AreStableAndOrdered) {
   const std::vector<float> huge = {3e38f, 3e38f, -3e38f, kNan, -kInfinity};
-  const std::vector<Candidate> best = top_logprobs(huge, 5);
+  SamplerScratch scratch;
+  const std::vector<Candidate> best = top_logprobs(huge, 5, scratch);
   EXPECT_EQ(best[0].id, 0u);
   EXPECT_EQ(best[1].id, 1u);
   EXPECT_NEAR(best[0].logprob, -std::log(2.0f), 1e-6f);

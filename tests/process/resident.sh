@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a process takes of memory beside its budget where layers, rows and KV blocks are large: whatever grows with the model
-# is to be counted in --ram. budgets.sh reads the same of many small layers.
+# What a process takes of memory beside its budget where layers, rows, KV blocks and the vocabulary are large: whatever grows
+# with the model is to be counted in --ram. budgets.sh reads the same of many small layers.
 #   resident.sh CARAVAN GENERATE WORK_FOLDER
 set -euo pipefail
 program=$1 generate=$2 work=$3/resident
@@ -54,5 +54,40 @@ stays_within "a peer" $((120 + beside_in_a_ring)) "$peer"
 kill -9 "$head" "$peer"
 wait "$head" "$peer" 2>/dev/null || true
 pass "a head and a peer that fetches stay within --ram and $beside_in_a_ring MiB"
+
+# --- A large vocabulary ---
+# 72 MiB of embedding table, of which every row may be asked for; as much of output matrix; and 2 MiB of logits a row.
+rm -rf "$work/head" "$work/model.gguf"
+vocabulary=524288
+"$generate" tiny q4_0 "$work/model.gguf" $vocabulary >/dev/null 2>&1
+refused=$("$program" run "$work/model.gguf" --state "$work/run" --context 512 --ram 20MiB --ids 1 -n 1 2>&1) &&
+  give_up "a model of $vocabulary tokens ran within 20 MiB"
+least=$(sed -n 's/.* the least for this model and context is .*(\([0-9]*\) bytes).*/\1/p' <<<"$refused")
+[ -n "$least" ] || give_up "no least --ram was told: $refused"
+least=$(((least >> 20) + 1))
+# Logits of a prompt are written as they come.
+"$program" run "$work/model.gguf" --state "$work/run" --context 512 --ram ${least}MiB --archive 0 --threads 1 \
+  --ids "$(seq -s, 1 100)" -n 0 --json --logits "$work/logits" >"$work/run.json" 2>/dev/null || give_up "run --logits failed"
+[ "$(wc -c <"$work/logits")" = $((100 * vocabulary * 4)) ] || give_up "--logits writes another shape"
+peak=$(sed -n 's/.*"peak_memory_bytes":\([0-9]*\).*/\1/p' "$work/run.json")
+echo "  logits of a prompt: $((peak >> 20)) MiB of $((least + beside))"
+[ "$peak" -le $(((least + beside) << 20)) ] || give_up "run --logits: $peak bytes were resident beside --ram ${least}MiB"
+rm "$work/logits"
+# Tokens from all over the table, and the sampler's sorting.
+serve_generated words --no-calibrate --context 512 --ram ${least}MiB --archive 0
+ask_all_over() { # FIRST_ID
+  http "$(api_of "$work/head")" POST /v1/completions \
+    "{\"prompt\":[$(seq -s, "$1" 1050 $((vocabulary - 1)))],\"max_tokens\":4,\"temperature\":1,\"logprobs\":5}" |
+    grep -q '"text"' || give_up "a request of ids from $1 on has no answer"
+}
+ask_all_over 10 & asked=$!
+ask_all_over 360
+wait "$asked" || exit 1
+ask_all_over 710
+stays_within "a server of $vocabulary tokens" $((least + beside)) "$head"
+kill -9 "$head"
+wait "$head" 2>/dev/null || true
+rm "$work/model.gguf"
+pass "a vocabulary of $vocabulary tokens: logits of a prompt, its embeddings and sampling stay within --ram and $beside MiB"
 
 echo "$passed checks of resident memory passed"

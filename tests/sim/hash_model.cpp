@@ -65,7 +65,10 @@ Rows HashModel::embed(const std::vector<TokenId>& tokens, CodecId codec) {
 // The token depends on what a sampler would look at: row, seed, position and the history that penalties see.
 OutputResult HashModel::output(uint64_t row, const OutputRow& asked) const {
   OutputResult result;
-  if (asked.logits) result.logits = {static_cast<float>(row >> 40)};
+  if (asked.logits) {
+    const auto logit = static_cast<float>(row >> 40);
+    (*asked.logits)(static_cast<uint32_t>(asked.position - 1), {&logit, 1});
+  }
   if (!asked.sample) return result;
   uint64_t hash = blend(row, blend(asked.sampling->seed, asked.position));
   if (!asked.history.empty())

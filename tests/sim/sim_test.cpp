@@ -93,7 +93,7 @@ class Scenario {
     if (chance(50)) request.end_tokens = {0, 3};
     request.sampling.seed = random_.next();
     if (chance(30)) request.sampling.repetition_penalty = 1.2f, request.sampling.penalty_window = below(20);
-    request.prompt_logits = chance(20);
+    if (chance(20)) request.prompt_logits = std::make_shared<const LogitsSink>();  // the world puts its own
     return request;
   }
 

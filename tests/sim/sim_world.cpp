@@ -193,6 +193,14 @@ size_t SimWorld::submit(TokenRequest asked) {
   const size_t index = requests_.size();
   requests_.push_back({});
   requests_.back().asked = asked;
+  if (asked.prompt_logits)
+    asked.prompt_logits =
+        std::make_shared<const LogitsSink>([this, index](uint32_t position, std::span<const float> row) {
+          std::vector<float>& logits = requests_[index].prompt_logits;
+          CHECK(position <= logits.size());
+          logits.resize(std::max<size_t>(logits.size(), position + 1));
+          logits[position] = row[0];
+        });
   requests_.back().submitted = now_;
   Process& head = processes_[0];
   if (!head.node || now_ < head.paused_until) {
@@ -230,10 +238,6 @@ void SimWorld::collect_events(Process& head) {
     if (auto* token = std::get_if<TokenEvent>(&event.what)) {
       if (request.tokens.empty()) request.first_token = now_;
       request.tokens.push_back(token->token);
-    }
-    if (auto* logits = std::get_if<PromptLogits>(&event.what)) {
-      CHECK(logits->position == request.prompt_logits.size());
-      request.prompt_logits.push_back(logits->logits.at(0));
     }
     if (auto* finish = std::get_if<FinishReason>(&event.what)) request.finish = *finish;
     if (auto* error = std::get_if<Error>(&event.what)) request.error = *error;

@@ -148,6 +148,7 @@ std::vector<float> TestModel::prompt_logits(const std::vector<TokenId>& ids, uin
 std::vector<TokenId> TestModel::greedy(const std::vector<TokenId>& prompt, uint32_t count, uint32_t chunk,
                                        std::vector<float>* margins) {
   std::vector<TokenId> ids;
+  SamplerScratch scratch;
   open(1);
   std::vector<float> last;
   for (uint32_t first = 0; first < prompt.size(); first += chunk) {
@@ -159,7 +160,7 @@ std::vector<TokenId> TestModel::greedy(const std::vector<TokenId>& prompt, uint3
     const auto scores = logits(last);
     ids.push_back(caravan::greedy(scores));
     if (margins) {
-      const auto top = top_logprobs(scores, 2);
+      const auto top = top_logprobs(scores, 2, scratch);
       margins->push_back(top[0].logit - top[1].logit);
     }
     last = rows({{1, static_cast<uint32_t>(prompt.size() + ids.size() - 1), {ids.back()}}});
