@@ -7,6 +7,7 @@
 #include <cstdlib>
 
 #include "base/error.h"
+#include "base/share.h"
 
 namespace caravan {
 
@@ -40,14 +41,23 @@ Bytes parse_bytes(std::string_view text) {
   return {static_cast<uint64_t>(value * factor)};
 }
 
-Bytes parse_budget(std::string_view text, Bytes whole) {
-  if (text.empty() || text.back() != '%') return parse_bytes(text);
+std::optional<double> parse_share(std::string_view text) {
+  if (text.empty() || text.back() != '%') return std::nullopt;
   const std::string copy(text.substr(0, text.size() - 1));
   char* end = nullptr;
   const double share = std::strtod(copy.c_str(), &end);
   if (end == copy.c_str() || *end != 0 || !(share > 0) || share > 100)
     fail(ErrorCode::kInvalidArgument, "\"{}\" is no share above 0 and up to 100; write it like 50%", text);
-  return {static_cast<uint64_t>(static_cast<double>(whole.count) * share / 100)};
+  return share;
+}
+
+Bytes share_of(Bytes whole, double percent) {
+  return {static_cast<uint64_t>(static_cast<double>(whole.count) * percent / 100)};
+}
+
+Bytes parse_budget(std::string_view text, Bytes whole) {
+  const std::optional<double> share = parse_share(text);
+  return share ? share_of(whole, *share) : parse_bytes(text);
 }
 
 Bytes parse_budget(std::string_view flag, std::string_view text, Bytes whole) {

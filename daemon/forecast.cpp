@@ -39,7 +39,8 @@ double step_seconds(const StageForecast& stage, uint32_t rows) {
 
 StageForecast forecast_pages(const PlanInput& input) {
   const uint32_t context = std::max(input.context, 1u);
-  std::vector<PassAlone> passes = {{1, 0, std::min(context, kLeastKvBlocks * input.block_positions)}};
+  const uint32_t first = std::min(context, input.block_positions);
+  std::vector<PassAlone> passes = {{1, first, first}};
   for (uint32_t i = 1; i <= kParts; ++i) {
     const auto position = std::max(1u, static_cast<uint32_t>(uint64_t{context} * i / kParts));
     passes.push_back({1, position, position});

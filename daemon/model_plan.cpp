@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/share.h"
 #include "cache/kv_cache.h"
 #include "daemon/defaults.h"
 #include "daemon/local_head_runner.h"
@@ -62,16 +63,14 @@ class Builder {
         !options_.engine.kv_places.empty() && kv_of_all(state_).can_spill(options_.engine.kv_disk);
     // An archive's blocks come through the staging, too, whether or not KV spills.
     const bool archived = options_.engine.archive.on();
-    input.staging_bytes = archived ? 0 : staging;
-    if (archived && input.budgets.kv_ram) *input.budgets.kv_ram -= std::min(*input.budgets.kv_ram, staging);
+    input.staging_bytes = staging;
+    input.staging_always = archived;
     StageOptions stage;
     stage.span = span;
     stage.kv_type = options_.engine.kv_type;
     stage.context = options_.context;
     stage.max_rows = options_.engine.max_rows;
-    input.scratch_bytes =
-        (engine_scratch(spec_, options_.engine) + Stage::scratch_bytes(spec_, stage)).count +
-        (archived ? staging : 0);
+    input.scratch_bytes = (engine_scratch(spec_, options_.engine) + Stage::scratch_bytes(spec_, stage)).count;
     // Of the head, which keeps the first unit.
     if (heads) input.scratch_bytes += (text_memory(manifest_) + LocalHeadRunner::scratch_bytes(spec_)).count;
     return std::move(pages_);
@@ -177,7 +176,9 @@ ModelPlan plan_model(const Clock& clock, const Config& config, const Manifest& m
   ModelPlan made;
   made.options.engine = engine_options(config, 1);
   made.options.budgets.ram = made.options.engine.memory.count;
-  if (const auto kv = made.options.engine.kv_memory) made.options.budgets.kv_ram = kv->count;
+  made.options.budgets.kv_percent = parse_share(config.kv_ram);
+  if (const auto kv = made.options.engine.kv_memory; kv && !made.options.budgets.kv_percent)
+    made.options.budgets.kv_ram = kv->count;
   made.options.budgets.headroom_divisor = kHeadroomShare;
   made.options.context = context_of(config, spec);
   made.options.sequences = sequences;

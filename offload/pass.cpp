@@ -25,8 +25,8 @@ class Simulation {
     begin_item();
   }
 
-  // Until `passes` passes are done; the time.
-  double run(uint32_t passes) {
+  // Until `passes` passes are done; the time from the beginning.
+  PassTime run(uint32_t passes) {
     while (passes_ < passes) advance();
     return now_;
   }
@@ -61,7 +61,9 @@ class Simulation {
     const double compute_time = compute ? (compute_left_ - stop) / compute_speed : kNever;
     const double read_time = read ? (demand ? demand_left_ : read_left_) / read_speed : kNever;
     const double step = std::min(compute_time, read_time);
-    now_ += step;
+    now_.seconds += step;
+    if (!compute) now_.waiting += step;
+    if (!read) now_.idle += step;
     if (compute) compute_left_ = compute_time <= step ? stop : compute_left_ - step * compute_speed;
     if (read) {
       double& left = demand ? demand_left_ : read_left_;
@@ -93,7 +95,7 @@ class Simulation {
   const std::span<const PassItem> items_;
   const PassConditions conditions_;
   std::vector<size_t> streamed_;
-  double now_ = 0;
+  PassTime now_;
   uint32_t passes_ = 0;
   size_t item_ = 0;
   double compute_left_ = 0, demand_left_ = 0;
@@ -115,19 +117,20 @@ double least_pass_seconds(double compute, double read, double elsewhere, double 
   return elsewhere + std::max({compute, left, compute + left - gain * both});
 }
 
-double pass_seconds(std::span<const PassItem> items, const PassConditions& conditions) {
+PassTime pass_time(std::span<const PassItem> items, const PassConditions& conditions) {
   double compute = 0, read = 0, elsewhere = 0;
   for (const PassItem& item : items) {
     (item.elsewhere ? elsewhere : compute) += item.compute;
     read += item.read;
   }
-  if (read <= 0 || compute + elsewhere <= 0) return compute + elsewhere + read;
+  if (read <= 0 || compute + elsewhere <= 0) return {compute + elsewhere + read, read, compute + elsewhere};
   Simulation simulation(items, conditions);
   // The first passes fill the window; the difference of later ones is what every further one takes.
   constexpr uint32_t kFill = 2, kCounted = 2;
-  const double start = simulation.run(kFill);
-  const double each = (simulation.run(kFill + kCounted) - start) / kCounted;
-  return std::max(each, least_pass_seconds(compute, read, elsewhere, elsewhere, conditions));
+  const PassTime start = simulation.run(kFill), end = simulation.run(kFill + kCounted);
+  return {std::max((end.seconds - start.seconds) / kCounted,
+                   least_pass_seconds(compute, read, elsewhere, elsewhere, conditions)),
+          (end.waiting - start.waiting) / kCounted, (end.idle - start.idle) / kCounted};
 }
 
 }  // namespace caravan

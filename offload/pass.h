@@ -21,10 +21,16 @@ struct PassConditions {
   double read_while_computing = 1;
 };
 
+struct PassTime {
+  double seconds = 0;
+  double waiting = 0;  // of it, for a read, with nothing to compute
+  double idle = 0;     // of it, of the disk
+};
+
 // How long one pass takes when passes follow one another without end. One reader works in order, ahead of the
 // steps by as much as the window holds (it goes on into the next pass), and turns to what a step demands at
 // once. While both run, each has its share of its rate alone. Every room must fit the window.
-double pass_seconds(std::span<const PassItem> items, const PassConditions& conditions);
+PassTime pass_time(std::span<const PassItem> items, const PassConditions& conditions);
 
 // What no pass with this much compute and reading can beat, however they overlap. `elsewhere` seconds are
 // others', and at most `read_elsewhere` of the reading happens meanwhile.

@@ -61,7 +61,7 @@ class Costs {
       const uint32_t seen =
           page.state_window > 0 ? std::min(page.state_window, shape_.position) : shape_.position;
       step.state_bytes = page.state_bytes_position * shape_.sequences * seen;
-      step.kept_bytes = page.state_bytes_position * shape_.sequences * shape_.position;
+      step.kept_bytes = page.state_bytes_position * shape_.sequences * shape_.kept;
       add(step.state_bytes, machine_.at(input_.attention.row_bytes, input_.threads),
           page.state_operations_position * shape_.rows * seen,
           machine_.at(input_.attention.many_operations, input_.threads), cost);
@@ -199,7 +199,7 @@ Prediction predict_pass(const PlanInput& input, const PassShape& shape, std::spa
   result.rows = shape.rows;
   result.position = shape.position;
   const double spilled = spilled_share(steps, placement.kv_bytes);
-  double memory = 0, arithmetic = 0;
+  double memory = 0, arithmetic = 0, rows = 0;
   std::vector<PassItem> items;
   items.reserve(steps.size() + 1);
   for (const PassStep& step : steps) {
@@ -207,6 +207,7 @@ Prediction predict_pass(const PlanInput& input, const PassShape& shape, std::spa
     item.compute = step.compute();
     result.read_bytes += place(input, shape, step, placement, spilled, item);
     result.read_seconds += item.read;
+    if (placement.placements[step.first] == Placement::kByRow) rows += item.read;
     memory += step.memory_seconds;
     arithmetic += step.arithmetic_seconds;
   }
@@ -216,12 +217,13 @@ Prediction predict_pass(const PlanInput& input, const PassShape& shape, std::spa
   }
   const Measurements& machine = input.measurements;
   result.compute_seconds = memory + arithmetic;
-  result.seconds = pass_seconds(
-      items, {placement.window_bytes, machine.compute_while_reading, machine.read_while_computing});
+  const PassTime time =
+      pass_time(items, {placement.window_bytes, machine.compute_while_reading, machine.read_while_computing});
+  result.seconds = time.seconds;
   const double busy = result.compute_seconds + input.elsewhere_seconds;
-  const double shorter = std::min(busy, result.read_seconds);
+  const double shorter = std::min(busy, result.read_seconds - rows);
   if (shorter > 0)
-    result.hidden = std::clamp((busy + result.read_seconds - result.seconds) / shorter, 0.0, 1.0);
+    result.hidden = std::clamp(1 - std::min(time.waiting - rows, time.idle) / shorter, 0.0, 1.0);
   result.bound = result.read_seconds > busy ? Bound::kDisk
                  : memory >= arithmetic     ? Bound::kMemory
                                             : Bound::kArithmetic;

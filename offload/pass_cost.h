@@ -14,6 +14,7 @@ struct PassShape {
   uint32_t rows = 0;
   uint32_t sequences = 0;  // that the rows belong to
   uint32_t position = 0;   // positions before a row, on average
+  uint32_t kept = 0;       // positions of each sequence that KV is kept for
 };
 
 // One step: a page, or all pages of one choice.

@@ -47,12 +47,17 @@ struct PlanPage {
 
 // What a peer may use.
 struct Budgets {
-  uint64_t ram = 0;                // for everything
-  std::optional<uint64_t> kv_ram;  // upper limit within ram
-  uint32_t headroom_divisor = 32;  // ram / divisor is never used; 0: none
+  uint64_t ram = 0;                       // for everything
+  std::optional<uint64_t> kv_ram;         // upper limit within ram
+  uint32_t headroom_divisor = 32;         // ram / divisor is never used; 0: none
+  std::optional<double> kv_percent = {};  // of ram, instead of kv_ram: it grows with it
   uint64_t headroom() const { return headroom_divisor ? ram / headroom_divisor : 0; }
   // The least ram that leaves `bytes` beside the headroom.
   uint64_t ram_for(uint64_t bytes) const;
+  // And that lets KV have `kv` bytes of them.
+  uint64_t ram_for(uint64_t bytes, uint64_t kv) const;
+  // UINT64_MAX: none.
+  uint64_t kv_limit() const;
   static Budgets unlimited() { return {UINT64_MAX, {}, 0}; }
 };
 
@@ -71,6 +76,7 @@ struct PlanInput {
   uint32_t block_positions = 32;
   uint64_t block_bytes = 0;
   uint64_t staging_bytes = 0;    // beside the blocks in RAM, when not all of them are there
+  bool staging_always = false;   // also when they are
   bool may_spill = true;         // KV that RAM does not hold may lie on disk
   bool may_map = true;           // weights lie in files, not in the store
   double elsewhere_seconds = 0;  // of a pass that other peers take; pages may be read meanwhile
@@ -110,7 +116,10 @@ struct Prediction {
   double read_bytes = 0;       // from disk
   double read_seconds = 0;     // the disk busy
   double compute_seconds = 0;  // without waiting
-  double hidden = 1;           // the share of min(read_seconds, compute_seconds) that ran beside the other
+  // The share of min(read_seconds, compute_seconds) that ran beside the other: where reading is the shorter,
+  // for which no step waits. Without the table's rows: which they are is known with the tokens, and they are
+  // few bytes.
+  double hidden = 1;
   Bound bound{};
   double tokens_a_second() const { return seconds > 0 ? rows / seconds : 0; }
   double seconds_a_token() const { return rows > 0 ? seconds / rows : 0; }
@@ -139,13 +148,13 @@ struct Plan {
   double expected_hit_rate = 1;  // of chosen pages, in decode
   uint64_t read_size_bytes = 0;  // of the reads that measured fastest, and their number at once
   uint32_t readers = 0;
-  uint64_t kv_blocks = 0;         // in RAM
-  uint64_t kv_spilled_bytes = 0;  // of the full context of all sequences, on disk
-  Prediction decode;              // every sequence at its full context
-  Prediction decode_start;        // every sequence at its first positions, with the border where it is then
-  Prediction prompt;              // the first step of a prompt
-  std::string binds;              // one sentence: what limits decode
-  uint64_t least_ram = 0;         // with which any plan exists
+  uint64_t kv_blocks = 0;            // in RAM
+  uint64_t kv_spilled_bytes = 0;     // of the full context of all sequences, on disk
+  Prediction decode;                 // every sequence at its full context
+  Prediction decode_start;           // every sequence at its first block, with the border where it is then
+  Prediction prompt;                 // the first step of a prompt
+  std::string binds;                 // one sentence: what limits decode
+  uint64_t least_ram = 0;            // with which any plan exists
   std::optional<RamStep> next_step;  // the least RAM with which decode is at least a twentieth faster
   std::optional<RamStep> all_fits;   // the least RAM with which nothing is read from disk; none when it is so
 };

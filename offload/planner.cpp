@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/share.h"
 #include "offload/pass_cost.h"
 #include "offload/plan_levels.h"
 
@@ -19,9 +20,14 @@ constexpr double kUsefulStep = 0.95;  // of the time: what a step up in RAM must
 struct Candidate {
   uint32_t level = 0;  // of the weights
   uint64_t kv_blocks = 0;
-  uint64_t bytes = 0;  // without headroom
+  uint64_t ram = 0;  // the least budget that allows it
   double read_seconds = 0;
   double least_seconds = 0;  // no pass of it is shorter
+};
+
+struct KvLevel {
+  uint64_t blocks = 0;      // in RAM
+  double read_seconds = 0;  // of what is not
 };
 
 constexpr uint64_t kTooMuch = uint64_t{1} << 60;
@@ -40,19 +46,17 @@ const PlanInput& checked(const PlanInput& input) {
 
 class Planner {
  public:
-  // Of an input that was checked, and its levels: they depend on the pages alone, and take the longest.
-  Planner(const PlanInput& input, const std::vector<WeightLevel>& levels)
-      : input_(input),
-        decode_{std::max(1u, input.sequences), std::max(1u, input.sequences), input.context},
-        levels_(levels),
-        steps_(pass_steps(input, decode_)) {
+  // The fastest way for this pass. Of an input that was checked, and its levels: they depend on the pages
+  // alone, and take the longest.
+  Planner(const PlanInput& input, const std::vector<WeightLevel>& levels, const PassShape& pass)
+      : input_(input), pass_(pass), levels_(levels), steps_(pass_steps(input, pass)) {
     const uint64_t sequence_blocks =
-        (uint64_t{input.context} + input.block_positions - 1) / input.block_positions;
+        (uint64_t{pass.kept} + input.block_positions - 1) / input.block_positions;
     uint64_t kv_bytes = 0;
-    if (!checked_multiply(sequence_blocks, decode_.sequences, kv_wanted_) ||
+    if (!checked_multiply(sequence_blocks, pass.sequences, kv_wanted_) ||
         !checked_multiply(kv_wanted_, input.block_bytes, kv_bytes) || kv_bytes > kTooMuch)
-      fail(ErrorCode::kLimit, "the KV of {} sequences of {} positions is past counting", decode_.sequences,
-           input.context);
+      fail(ErrorCode::kLimit, "the KV of {} sequences of {} positions is past counting", pass.sequences,
+           pass.kept);
     kv_floor_ = input.may_spill ? std::min<uint64_t>(kv_wanted_, kLeastKvBlocks) : kv_wanted_;
     add_candidates();
   }
@@ -61,60 +65,70 @@ class Planner {
     const Candidate* best = fastest();
     if (!best) refuse();
     Plan plan = describe(*best);
-    plan.least_ram = least_ram();
+    plan.least_ram = least().ram;
     add_steps(plan);
     plan.binds = binds(plan);
     return plan;
   }
 
-  // With the border where it is at the input's context.
-  Prediction pass(const PassShape& shape) const {
+  // Without all else that a plan tells.
+  Prediction prediction() const {
     const Candidate* best = fastest();
     if (!best) refuse();
-    return predict_pass(input_, shape, pass_steps(input_, shape), placement(*best));
+    return predict(*best);
   }
 
  private:
-  uint64_t usable() const { return input_.budgets.ram - input_.budgets.headroom(); }
-
   void add_candidates() {
-    uint64_t most = kv_wanted_;
-    if (input_.budgets.kv_ram && input_.block_bytes > 0) most = blocks_within(*input_.budgets.kv_ram);
+    const uint64_t limit = input_.budgets.kv_limit(), most = blocks_within(limit);
     if (most < kv_floor_)
       fail(ErrorCode::kOutOfMemory, "--kv-ram {} is too little: the least is {}, {} blocks of {} positions",
-           to_string(Bytes{*input_.budgets.kv_ram}), exact(kv_bytes(kv_floor_)), kv_floor_,
-           input_.block_positions);
+           to_string(Bytes{limit}), exact(kv_bytes(kv_floor_)), kv_floor_, input_.block_positions);
     if (!input_.may_spill && most < kv_wanted_)
       fail(ErrorCode::kOutOfMemory, "--kv-ram {} is too little for this context: the least is {}",
-           to_string(Bytes{*input_.budgets.kv_ram}), exact(kv_bytes(kv_wanted_)));
-    std::vector<uint64_t> kv_levels;
-    for (uint64_t i = 0; i <= kKvLevels; ++i) {
-      const uint64_t blocks = kv_floor_ + (most - kv_floor_) * i / kKvLevels;
-      if (!input_.may_spill && blocks < kv_wanted_) continue;
-      if (kv_levels.empty() || kv_levels.back() != blocks) kv_levels.push_back(blocks);
-    }
+           to_string(Bytes{limit}), exact(kv_bytes(kv_wanted_)));
+    const std::vector<KvLevel> kv_levels = this->kv_levels(most);
     for (uint32_t level = 0; level < levels_.size(); ++level) add_level(level, kv_levels);
     // Of what takes the same time, first what reads least.
     std::stable_sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
-      return std::tie(a.least_seconds, a.read_seconds, a.level, b.kv_blocks, a.bytes) <
-             std::tie(b.least_seconds, b.read_seconds, b.level, a.kv_blocks, b.bytes);
+      return std::tie(a.least_seconds, a.read_seconds, a.level, b.kv_blocks, a.ram) <
+             std::tie(b.least_seconds, b.read_seconds, b.level, a.kv_blocks, b.ram);
     });
   }
 
-  void add_level(uint32_t index, const std::vector<uint64_t>& kv_levels) {
+  // How much of KV may be in RAM; `most` by the limit as it is. Where that is a share, more RAM allows more:
+  // the others reach to all of it, closer where they are few, and do not depend on the limit.
+  std::vector<KvLevel> kv_levels(uint64_t most) const {
+    std::vector<uint64_t> blocks = {kv_floor_, most};
+    if (!input_.budgets.kv_percent) {
+      for (uint64_t i = 1; i < kKvLevels; ++i)
+        blocks.push_back(kv_floor_ + (most - kv_floor_) * i / kKvLevels);
+    } else {
+      for (uint64_t more = kv_wanted_ - kv_floor_; more > 0; more -= (more + kKvLevels - 1) / kKvLevels)
+        blocks.push_back(kv_floor_ + more);
+    }
+    std::sort(blocks.begin(), blocks.end());
+    blocks.erase(std::unique(blocks.begin(), blocks.end()), blocks.end());
+    std::vector<KvLevel> levels;
+    for (uint64_t count : blocks)
+      if (input_.may_spill || count == kv_wanted_)
+        levels.push_back({count, state_read_seconds(input_, steps_, count * input_.block_bytes)});
+    return levels;
+  }
+
+  void add_level(uint32_t index, const std::vector<KvLevel>& kv_levels) {
     const WeightLevel& level = levels_[index];
     const Measurements& machine = input_.measurements;
     const PassConditions conditions{0, machine.compute_while_reading, machine.read_while_computing};
     double compute = 0;
     for (const PassStep& step : steps_) compute += step.compute();
-    const double weights = pass_read_seconds(input_, decode_, steps_, level.placements, level.cache_pages);
-    for (uint64_t blocks : kv_levels) {
-      const double state = state_read_seconds(input_, steps_, blocks * input_.block_bytes);
-      const double ahead = state + window_seconds(level);
-      candidates_.push_back(
-          {index, blocks, bytes(level, blocks), weights + state,
-           least_pass_seconds(compute, weights + state, input_.elsewhere_seconds, ahead, conditions)});
-    }
+    const double weights = pass_read_seconds(input_, pass_, steps_, level.placements, level.cache_pages);
+    const double window = window_seconds(level);
+    for (const auto& [blocks, state] : kv_levels)
+      candidates_.push_back({index, blocks, input_.budgets.ram_for(bytes(level, blocks), kv_bytes(blocks)),
+                             weights + state,
+                             least_pass_seconds(compute, weights + state, input_.elsewhere_seconds,
+                                                state + window, conditions)});
   }
 
   // At most, of reading all that a window holds.
@@ -126,12 +140,15 @@ class Planner {
 
   // In RAM.
   uint64_t kv_bytes(uint64_t blocks) const {
-    return blocks * input_.block_bytes + (blocks < kv_wanted_ ? input_.staging_bytes : 0);
+    const bool staged = blocks < kv_wanted_ || input_.staging_always;
+    return blocks * input_.block_bytes + (staged ? input_.staging_bytes : 0);
   }
   uint64_t blocks_within(uint64_t bytes) const {
-    if (bytes / input_.block_bytes >= kv_wanted_) return kv_wanted_;
-    return (bytes - std::min(bytes, input_.staging_bytes)) / input_.block_bytes;
+    if (input_.block_bytes == 0 || bytes >= kv_bytes(kv_wanted_)) return kv_wanted_;
+    const uint64_t blocks = (bytes - std::min(bytes, input_.staging_bytes)) / input_.block_bytes;
+    return std::min(blocks, kv_wanted_ - 1);
   }
+  uint64_t least_kv_bytes() const { return std::min(kv_bytes(kv_floor_), kv_bytes(kv_wanted_)); }
   uint64_t spilled(uint64_t blocks) const { return (kv_wanted_ - blocks) * input_.block_bytes; }
 
   uint64_t bytes(const WeightLevel& level, uint64_t blocks) const {
@@ -143,9 +160,10 @@ class Planner {
     return {level.placements, level.cache_pages, level.window_bytes,
             candidate.kv_blocks * input_.block_bytes};
   }
-  double seconds(const Candidate& candidate) const {
-    return predict_pass(input_, decode_, steps_, placement(candidate)).seconds;
+  Prediction predict(const Candidate& candidate) const {
+    return predict_pass(input_, pass_, steps_, placement(candidate));
   }
+  double seconds(const Candidate& candidate) const { return predict(candidate).seconds; }
 
   // The fastest that fits; candidates stand by the time that they cannot beat. Differences of rounding are
   // none.
@@ -155,7 +173,7 @@ class Planner {
     double best_seconds = std::numeric_limits<double>::infinity();
     for (const Candidate& candidate : candidates_) {
       if (candidate.least_seconds >= best_seconds * kRounding) break;
-      if (candidate.bytes > usable()) continue;
+      if (candidate.ram > input_.budgets.ram) continue;
       const double time = seconds(candidate);
       if (time < best_seconds * kRounding) best = &candidate, best_seconds = time;
     }
@@ -164,14 +182,13 @@ class Planner {
 
   const Candidate& least() const {
     return *std::min_element(candidates_.begin(), candidates_.end(),
-                             [](const Candidate& a, const Candidate& b) { return a.bytes < b.bytes; });
+                             [](const Candidate& a, const Candidate& b) { return a.ram < b.ram; });
   }
-  uint64_t least_ram() const { return input_.budgets.ram_for(least().bytes); }
 
   [[noreturn]] void refuse() const {
     const Candidate& candidate = least();
     const WeightLevel& level = levels_[candidate.level];
-    const uint64_t ram = least_ram();
+    const uint64_t ram = candidate.ram;
     const char* what = level.window_bytes > 0   ? "two weight groups at a time"
                        : level.demand_bytes > 0 ? "the groups of every pass and two experts"
                                                 : "weights";
@@ -181,7 +198,7 @@ class Planner {
         "the wire, {} kept free",
         exact(input_.budgets.ram), exact(ram), to_string(Bytes{level.bytes}), what,
         to_string(Bytes{kv_bytes(candidate.kv_blocks)}), to_string(Bytes{input_.scratch_bytes}),
-        to_string(Bytes{input_.wire_bytes}), to_string(Bytes{ram - candidate.bytes}));
+        to_string(Bytes{input_.wire_bytes}), to_string(Bytes{ram - bytes(level, candidate.kv_blocks)}));
   }
 
   // Readable, and exact enough to be typed again.
@@ -192,7 +209,7 @@ class Planner {
   PlanShares floors() const {
     uint64_t weights = UINT64_MAX;
     for (const WeightLevel& level : levels_) weights = std::min(weights, level.bytes);
-    return {weights, kv_bytes(kv_floor_), input_.scratch_bytes, input_.wire_bytes, headroom()};
+    return {weights, least_kv_bytes(), input_.scratch_bytes, input_.wire_bytes, headroom()};
   }
   // Without a limit there is nothing to keep free.
   uint64_t headroom() const { return input_.budgets.ram == UINT64_MAX ? 0 : input_.budgets.headroom(); }
@@ -232,24 +249,16 @@ class Planner {
     plan.readers = read.readers;
     plan.kv_blocks = candidate.kv_blocks;
     plan.kv_spilled_bytes = spilled(candidate.kv_blocks);
-    plan.decode = predict_pass(input_, decode_, steps_, placement(candidate));
-    plan.decode_start =
-        at_start(plan, {decode_.rows, decode_.sequences, 0}, kLeastKvBlocks * input_.block_positions);
+    plan.decode = predict(candidate);
+    const uint32_t first = std::min(input_.context, input_.block_positions);
+    plan.decode_start = at_start({pass_.rows, pass_.sequences, first, first});
     const uint32_t rows = std::max(1u, std::min(input_.prompt_rows, input_.context));
-    plan.prompt = at_start(plan, {rows, 1, rows / 2}, rows);
+    plan.prompt = at_start({rows, 1, rows / 2, rows});
     return plan;
   }
 
-  // As long as KV is that of `context` positions a sequence: weights use the rest of what it may take.
-  Prediction at_start(const Plan& plan, const PassShape& shape, uint32_t context) const {
-    PlanInput start = input_;
-    start.context = std::min(input_.context, context);
-    start.sequences = shape.sequences;
-    const Planner planner(start, levels_);
-    const Candidate* best = planner.fastest();
-    if (!best) return predict(input_, plan, shape.rows, shape.sequences, shape.position);
-    return predict_pass(start, shape, pass_steps(start, shape), planner.placement(*best));
-  }
+  // As long as there is no more KV than this pass keeps: weights use what it leaves.
+  Prediction at_start(const PassShape& pass) const { return Planner(input_, levels_, pass).prediction(); }
 
   bool reads_nothing(const Candidate& candidate) const {
     const auto& placements = levels_[candidate.level].placements;
@@ -260,7 +269,10 @@ class Planner {
   }
 
   RamStep step_to(const Candidate& candidate) const {
-    return {input_.budgets.ram_for(candidate.bytes), decode_.rows / seconds(candidate)};
+    if (!input_.budgets.kv_percent) return {candidate.ram, pass_.rows / seconds(candidate)};
+    PlanInput more = input_;  // the share of more RAM is more than the candidate's
+    more.budgets.ram = candidate.ram;
+    return {candidate.ram, Planner(more, levels_, pass_).prediction().tokens_a_second()};
   }
 
   // What more RAM would bring.
@@ -269,12 +281,12 @@ class Planner {
     std::vector<const Candidate*> larger;
     const Candidate* fits = nullptr;
     for (const Candidate& candidate : candidates_) {
-      if (candidate.bytes <= usable()) continue;
+      if (candidate.ram <= input_.budgets.ram) continue;
       if (candidate.least_seconds <= useful) larger.push_back(&candidate);
-      if (reads_nothing(candidate) && (!fits || candidate.bytes < fits->bytes)) fits = &candidate;
+      if (reads_nothing(candidate) && (!fits || candidate.ram < fits->ram)) fits = &candidate;
     }
     std::stable_sort(larger.begin(), larger.end(),
-                     [](const Candidate* a, const Candidate* b) { return a->bytes < b->bytes; });
+                     [](const Candidate* a, const Candidate* b) { return a->ram < b->ram; });
     for (const Candidate* candidate : larger)
       if (seconds(*candidate) <= useful) {
         plan.next_step = step_to(*candidate);
@@ -299,7 +311,7 @@ class Planner {
   }
 
   const PlanInput& input_;
-  const PassShape decode_;
+  const PassShape pass_;
   const std::vector<WeightLevel>& levels_;
   const std::vector<PassStep> steps_;
   uint64_t kv_wanted_ = 0;  // blocks
@@ -315,6 +327,24 @@ uint64_t Budgets::ram_for(uint64_t bytes) const {
   uint64_t least = bytes + bytes / (headroom_divisor - 1) + 1;
   while (least > bytes && (least - 1) - (least - 1) / headroom_divisor >= bytes) --least;
   return least;
+}
+
+uint64_t Budgets::kv_limit() const {
+  if (!kv_percent) return kv_ram.value_or(UINT64_MAX);
+  return ram == UINT64_MAX ? ram : share_of(Bytes{ram}, *kv_percent).count;
+}
+
+uint64_t Budgets::ram_for(uint64_t bytes, uint64_t kv) const {
+  uint64_t least = ram_for(bytes);
+  if (!kv_percent || share_of(Bytes{least}, *kv_percent).count >= kv) return least;
+  // Halved in between, because shares are rounded.
+  uint64_t enough = std::max(kv, least);
+  while (share_of(Bytes{enough}, *kv_percent).count < kv) enough *= 2;
+  while (enough - least > 1) {
+    const uint64_t middle = least + (enough - least) / 2;
+    (share_of(Bytes{middle}, *kv_percent).count < kv ? least : enough) = middle;
+  }
+  return enough;
 }
 
 std::string_view name(Placement placement) {
@@ -347,24 +377,21 @@ std::string_view name(Bound bound) {
 
 Plan plan_pages(const PlanInput& input) {
   const std::vector<WeightLevel> levels = weight_levels(checked(input));
-  return Planner(input, levels).plan();
+  const uint32_t sequences = std::max(1u, input.sequences);
+  return Planner(input, levels, {sequences, sequences, input.context, input.context}).plan();
 }
 
 std::vector<Prediction> predict_alone(const PlanInput& input, std::span<const PassAlone> passes) {
   const std::vector<WeightLevel> levels = weight_levels(checked(input));
-  PlanInput at = input;
-  at.sequences = 1;
   std::vector<Prediction> predictions;
-  for (const PassAlone& pass : passes) {
-    at.context = pass.context;
-    predictions.push_back(Planner(at, levels).pass({pass.rows, 1, pass.position}));
-  }
+  for (const PassAlone& pass : passes)
+    predictions.push_back(Planner(input, levels, {pass.rows, 1, pass.position, pass.context}).prediction());
   return predictions;
 }
 
 Prediction predict(const PlanInput& input, const Plan& plan, uint32_t rows, uint32_t sequences,
                    uint32_t position) {
-  const PassShape shape{rows, sequences, position};
+  const PassShape shape{rows, sequences, position, position};
   return predict_pass(
       input, shape, pass_steps(input, shape),
       {plan.placements, plan.cache_pages_choice, plan.window_bytes, plan.kv_blocks * input.block_bytes});

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "offload/pass.h"
 
 namespace caravan {
 
@@ -16,8 +18,14 @@ namespace {
 
 // The share of a page's past uses that still counts after another use of its shelf.
 constexpr double kDecay = 0.97;
-// Pages of the window: one in use, one loaded, one being read.
-constexpr uint64_t kWindowPages = 3;
+// What a window may hold, in quarters of the largest page that moves through it: at least one in use and one
+// being read.
+constexpr uint64_t kWindowQuarters[] = {8, 9, 10, 11, 12, 14, 16};
+// Of reading, that a window should hide where it takes as long as computing: more than is promised, because a
+// page's share of computing is not quite its share of bytes.
+constexpr double kHidden = 0.95;
+// Of the largest pages, that may be kept first.
+constexpr size_t kMostForced = 4;
 
 struct Sums {
   uint64_t in_order = 0, on_demand = 0;
@@ -47,13 +55,12 @@ std::vector<uint32_t> sorted_in_order(std::span<const PageCost> pages) {
   return order;
 }
 
-// A fixed set under `limit`, the `forced` largest pages among it; none when they do not fit.
+// A fixed set under `limit`, the `forced` largest pages among it, beside a window of so many quarters of the
+// largest that is left; none when they do not fit.
 std::optional<ResidencyPlan> stream_in_order(std::span<const PageCost> pages,
-                                             const std::vector<uint32_t>& order, uint64_t limit,
-                                             size_t forced) {
-  std::vector<uint32_t> by_size = order;
-  std::stable_sort(by_size.begin(), by_size.end(),
-                   [&](uint32_t a, uint32_t b) { return pages[a].bytes > pages[b].bytes; });
+                                             const std::vector<uint32_t>& order,
+                                             const std::vector<uint32_t>& by_size, uint64_t limit,
+                                             size_t forced, uint64_t quarters) {
   ResidencyPlan plan;
   plan.resident.assign(pages.size(), false);
   if (forced >= by_size.size()) return std::nullopt;
@@ -62,9 +69,7 @@ std::optional<ResidencyPlan> stream_in_order(std::span<const PageCost> pages,
     plan.resident_bytes += pages[by_size[i]].bytes;
   }
   const uint64_t largest = pages[by_size[forced]].bytes;
-  const uint64_t least = plan.resident_bytes + 2 * largest;
-  if (least > limit) return std::nullopt;
-  const uint64_t window = std::max(2 * largest, std::min(kWindowPages * largest, limit / 4));
+  const uint64_t window = largest / 4 * quarters + largest % 4 * quarters / 4;
   uint64_t rest = 0;
   for (uint32_t page : order)
     if (!plan.resident[page]) rest += pages[page].bytes;
@@ -88,6 +93,55 @@ std::optional<ResidencyPlan> stream_in_order(std::span<const PageCost> pages,
   plan.streamed_bytes = rest - taken;
   plan.window_bytes = limit - plan.resident_bytes;
   return plan;
+}
+
+// The time of a pass in which computing a byte takes 1 and reading a byte takes `read`.
+double seconds_of_pass(std::span<const PageCost> pages, const std::vector<uint32_t>& order,
+                       const ResidencyPlan& plan, double read) {
+  std::vector<PassItem> items;
+  items.reserve(order.size());
+  for (uint32_t page : order) {
+    PassItem& item = items.emplace_back();
+    item.compute = static_cast<double>(pages[page].bytes);
+    if (plan.resident[page]) continue;
+    item.read = item.compute * read;
+    item.room = pages[page].bytes;
+  }
+  return pass_time(items, {plan.window_bytes, 1, 1}).seconds;
+}
+
+// Of all ways to keep a few of the largest pages (one far larger than the others, as the head matrix, makes
+// the window large) beside a window: the one that reads least and yet hides reading where that is hardest,
+// with a disk that takes as long as computing. One that is slower keeps up with nothing, whatever is read
+// ahead, and one that is faster with less. When none hides it, the one whose pass is shortest.
+ResidencyPlan far_enough_ahead(std::span<const PageCost> pages, const std::vector<uint32_t>& order,
+                               uint64_t limit) {
+  std::vector<uint32_t> by_size = order;
+  std::stable_sort(by_size.begin(), by_size.end(),
+                   [&](uint32_t a, uint32_t b) { return pages[a].bytes > pages[b].bytes; });
+  std::vector<ResidencyPlan> plans;
+  for (size_t forced = 0; forced < std::min(order.size(), kMostForced); ++forced)
+    for (const uint64_t quarters : kWindowQuarters) {
+      std::optional<ResidencyPlan> made = stream_in_order(pages, order, by_size, limit, forced, quarters);
+      if (!made) break;
+      plans.push_back(std::move(*made));
+    }
+  CHECK(!plans.empty());
+  std::stable_sort(plans.begin(), plans.end(), [](const ResidencyPlan& a, const ResidencyPlan& b) {
+    return a.streamed_bytes < b.streamed_bytes;
+  });
+  double compute = 0;
+  for (uint32_t page : order) compute += static_cast<double>(pages[page].bytes);
+  const double read = compute / static_cast<double>(plans[0].streamed_bytes);
+  ResidencyPlan* best = nullptr;
+  double best_time = std::numeric_limits<double>::infinity();
+  for (ResidencyPlan& plan : plans) {
+    const double reading = read * static_cast<double>(plan.streamed_bytes);
+    const double time = seconds_of_pass(pages, order, plan, read);
+    if (compute + reading - time >= kHidden * compute) return std::move(plan);
+    if (time < best_time) best = &plan, best_time = time;
+  }
+  return std::move(*best);
 }
 
 }  // namespace
@@ -115,16 +169,9 @@ ResidencyPlan plan_residency(std::span<const PageCost> pages, uint64_t limit_byt
     return plan;
   }
   const std::vector<uint32_t> order = sorted_in_order(pages);
-  const uint64_t limit = limit_bytes - all.least_on_demand();
-  // A page far larger than the others (the head matrix) makes the window large; keeping it may cost less.
-  std::optional<ResidencyPlan> best;
-  for (size_t forced = 0; forced < std::min<size_t>(order.size(), 4); ++forced) {
-    std::optional<ResidencyPlan> made = stream_in_order(pages, order, limit, forced);
-    if (made && (!best || made->streamed_bytes < best->streamed_bytes)) best = std::move(made);
-  }
-  CHECK(best.has_value());
-  best->on_demand_bytes = all.least_on_demand();
-  return std::move(*best);
+  plan = far_enough_ahead(pages, order, limit_bytes - all.least_on_demand());
+  plan.on_demand_bytes = all.least_on_demand();
+  return plan;
 }
 
 void Residency::set_pages(std::vector<PageCost> pages, uint64_t limit_bytes) {

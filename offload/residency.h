@@ -35,8 +35,10 @@ struct ResidencyPlan {
 // The least limit under which the pages can be used: two in-order pages (one in use, one being read), and two
 // on-demand ones.
 uint64_t least_residency_bytes(std::span<const PageCost> pages);
-// Resident pages lie evenly over the pass, so that reading and computing overlap all along it. Throws
-// kOutOfMemory, naming the least, when the limit is below it.
+// Resident pages lie evenly over the pass, so that reading and computing overlap all along it, and the window
+// is the least that hides reading where it takes as long as computing (a prompt's pass; where it takes far
+// longer, as in decode, any window does, and what is kept counts). Throws kOutOfMemory, naming the least,
+// when the limit is below it.
 ResidencyPlan plan_residency(std::span<const PageCost> pages, uint64_t limit_bytes);
 
 // Which pages are in memory, and which to read and evict next: the state machine under the pager. It reads

@@ -31,7 +31,7 @@ PassItem demanded(double compute, double read, double tail) {
 }
 
 double seconds_of(const std::vector<PassItem>& items, uint64_t window) {
-  return pass_seconds(items, {window, 1, 1});
+  return pass_time(items, {window, 1, 1}).seconds;
 }
 
 TEST(Pass, WithoutReadsIsItsArithmetic) {
@@ -80,7 +80,7 @@ TEST(Pass, GivesDemandedReadsTheDiskBeforeThoseAhead) {
 }
 
 TEST(Pass, OfTwoThatHalveEachOtherIsTheirSum) {
-  EXPECT_NEAR(pass_seconds(std::vector{streamed(1, 1), streamed(1, 1)}, {2, 0.5, 0.5}), 4, 1e-9);
+  EXPECT_NEAR(pass_time(std::vector{streamed(1, 1), streamed(1, 1)}, {2, 0.5, 0.5}).seconds, 4, 1e-9);
 }
 
 TEST(Pass, ReadsAsFarAsTheWindowWhileOthersCompute) {
@@ -97,7 +97,7 @@ TEST(Pass, IsNeverShorterThanTheBestOverlap) {
   EXPECT_NEAR(least_pass_seconds(0, 7, 0, 0, conditions), 7, 1e-9);
   // Ten seconds of both running do eight of computing and seven of reading.
   EXPECT_NEAR(least_pass_seconds(8, 7, 0, 0, conditions), 10, 1e-9);
-  EXPECT_GE(pass_seconds(std::vector{streamed(4, 3.5), streamed(4, 3.5)}, conditions), 10 - 1e-9);
+  EXPECT_GE(pass_time(std::vector{streamed(4, 3.5), streamed(4, 3.5)}, conditions).seconds, 10 - 1e-9);
 }
 
 }  // namespace

@@ -41,6 +41,12 @@ void for_random_inputs(uint64_t seed, Use use) {
   }
 }
 
+// KV may have a part of the budget, whatever that is.
+void take_share(PlanInput& input, Random& random) {
+  input.budgets.kv_ram.reset();
+  input.budgets.kv_percent = 1 + 99 * random.unit();
+}
+
 std::string refusal(const PlanInput& input) {
   try {
     plan_pages(input);
@@ -94,20 +100,55 @@ TEST(Planner, TheWeightsShareHoldsWhatIsKeptAndWhatMoves) {
   });
 }
 
-TEST(Planner, MoreMemoryNeverPredictsSlowerDecode) {
+// Of decode at both ends of the context and of a prompt, also where KV has a share of RAM or its staging
+// always takes its part.
+TEST(Planner, MoreMemoryNeverPredictsSlower) {
   for_random_inputs(3, [](PlanInput input, Random& random) {
+    if (random.below(3) == 0) take_share(input, random);
+    input.sequences = 1u << random.below(7);
+    input.staging_bytes = random.below(3) * input.block_bytes;
+    input.staging_always = random.below(2) == 0;
+    if (input.budgets.kv_ram) *input.budgets.kv_ram += input.staging_bytes;
     const uint64_t least = planned_least_ram(input), all = ram_of_everything(input);
-    double before = std::numeric_limits<double>::infinity();
-    uint64_t ram = least;
-    while (true) {
+    Plan before;
+    for (uint64_t ram = least;; ram = std::min(all, ram + 1 + random.below((all - least) / 6 + 1))) {
       input.budgets.ram = ram;
       const Plan plan = plan_pages(input);
-      EXPECT_LE(plan.decode.seconds, before * kRounding) << "with " << ram;
-      before = plan.decode.seconds;
+      if (ram > least) {
+        EXPECT_LE(plan.decode.seconds, before.decode.seconds * kRounding) << "with " << ram;
+        EXPECT_LE(plan.decode_start.seconds, before.decode_start.seconds * kRounding) << "with " << ram;
+        EXPECT_LE(plan.prompt.seconds, before.prompt.seconds * kRounding) << "with " << ram;
+      }
+      before = plan;
       if (ram >= all) break;
-      ram = std::min(all, ram + 1 + random.below((all - least) / 6 + 1));
     }
   });
+}
+
+// Of decode and of prompts of every length, wherever three groups fit: with less, reading waits for the room.
+TEST(Planner, ReadingIsHiddenWhereItIsTheShorter) {
+  int shorter = 0;
+  SeededRandom random(11);
+  for (int i = 0; i < 8 * kInputs; ++i) {
+    SCOPED_TRACE("input " + std::to_string(i));
+    PlanInput input = random_input(random);
+    if (input.pages[3].use == PageUse::kChosen) continue;  // what a router chooses cannot be read ahead
+    input.elsewhere_seconds = 0;
+    input.budgets.kv_ram.reset();
+    input.prompt_rows = 1u << random.below(10);
+    input.budgets.ram = random_ram(random, input);
+    const Plan plan = plan_pages(input);
+    uint64_t largest = 0;
+    for (const PlanPage& page : input.pages)
+      if (page.use == PageUse::kWhole) largest = std::max(largest, page.arena_bytes);
+    if (plan.shares.weights < 3 * largest) continue;
+    for (const Prediction& pass : {plan.decode, plan.decode_start, plan.prompt}) {
+      if (pass.read_seconds >= pass.compute_seconds || plan.window_bytes == 0) continue;
+      ++shorter;
+      EXPECT_GE(pass.hidden, 0.9) << pass.rows << " rows, window of " << plan.window_bytes;
+    }
+  }
+  EXPECT_GT(shorter, kInputs / 2);
 }
 
 TEST(Planner, FloorsHold) {
@@ -278,6 +319,41 @@ TEST(Planner, WhatSpillsTakesRoomToComeBackInto) {
   EXPECT_NE(refusal(input).find("--kv-ram"), std::string::npos);
   input.budgets.kv_ram = 100 * input.block_bytes;
   EXPECT_EQ(plan_pages(input).shares.kv, 100 * input.block_bytes) << "all of it, and nothing beside it";
+}
+
+// An archive's blocks come through the staging, whether or not KV spills: it counts as KV.
+TEST(Planner, StagingThatIsAlwaysThereIsOfKv) {
+  PlanInput input = layered_input(4, 1'000'000, 1'000'000, 1'000'000);
+  input.context = 3200;
+  input.staging_bytes = 4 * input.block_bytes;
+  input.staging_always = true;
+  const Plan plan = plan_pages(input);
+  EXPECT_EQ(plan.shares.kv, 104 * input.block_bytes);
+  EXPECT_EQ(plan.floors.kv, 6 * input.block_bytes);
+  input.budgets.kv_ram = plan.floors.kv;
+  EXPECT_EQ(plan_pages(input).kv_blocks, 2u);
+  input.budgets.kv_ram = plan.floors.kv - 1;
+  EXPECT_NE(refusal(input).find("(" + std::to_string(plan.floors.kv) + " bytes)"), std::string::npos);
+}
+
+TEST(Planner, AShareOfKvGrowsWithTheRam) {
+  for_random_inputs(12, [](PlanInput input, Random& random) {
+    take_share(input, random);
+    input.budgets.ram = planned_least_ram(input);
+    const Plan least = plan_pages(input);
+    EXPECT_LE(least.shares.kv, input.budgets.kv_limit());
+    EXPECT_EQ(least.least_ram, input.budgets.ram);
+    input.budgets.ram -= 1;
+    EXPECT_FALSE(refusal(input).empty()) << "less than the least is planned";
+    input.budgets.ram = random_ram(random, input);
+    const Plan plan = plan_pages(input);
+    EXPECT_LE(plan.shares.kv, input.budgets.kv_limit());
+    for (const auto& step : {plan.next_step, plan.all_fits}) {
+      if (!step) continue;
+      input.budgets.ram = step->ram;
+      EXPECT_DOUBLE_EQ(plan_pages(input).decode.tokens_a_second(), step->decode_tokens_a_second);
+    }
+  });
 }
 
 TEST(Planner, StateThatMayNotSpillStaysInMemoryOrIsRefused) {

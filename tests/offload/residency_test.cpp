@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "offload/pass.h"
 
 namespace caravan {
 namespace {
@@ -71,6 +72,50 @@ TEST(PlanResidency, HoldsForRandomPages) {
       streamed_before = streamed;
     }
   }
+}
+
+// The share of reading for which no step waits, when it takes `ratio` of the time of computing.
+double hidden(const std::vector<PageCost>& pages, const ResidencyPlan& plan, double ratio) {
+  double all = 0;
+  for (const PageCost& page : pages) all += static_cast<double>(page.bytes);
+  const double read = ratio * all / static_cast<double>(plan.streamed_bytes);
+  std::vector<PassItem> items;
+  for (size_t i = 0; i < pages.size(); ++i) {
+    PassItem& item = items.emplace_back();
+    item.compute = static_cast<double>(pages[i].bytes);
+    if (plan.resident[i]) continue;
+    item.read = read * item.compute;
+    item.room = pages[i].bytes;
+  }
+  return 1 - pass_time(items, {plan.window_bytes, 1, 1}).waiting / (ratio * all);
+}
+
+// The window is wide enough for a disk that takes up to as long as computing, and no wider: layers of two
+// uneven groups and an output matrix, with room for three of the largest or more.
+TEST(PlanResidency, HidesReadingThatIsTheShorterWithTheLeastWindow) {
+  SeededRandom random(5);
+  int wider = 0, narrow = 0;
+  for (int round = 0; round < 300; ++round) {
+    const uint64_t attention = 1 + random.below(1000), feed_forward = 1 + random.below(3000);
+    std::vector<PageCost> pages;
+    for (uint64_t layer = 0; layer < 4 + random.below(40); ++layer) {
+      pages.push_back({attention, 2 * layer});
+      pages.push_back({feed_forward, 2 * layer + 1});
+    }
+    pages.push_back({1 + random.below(4000), 1000});
+    uint64_t all = 0, largest = 0;
+    for (const PageCost& page : pages) all += page.bytes, largest = std::max(largest, page.bytes);
+    if (all <= 3 * largest) continue;
+    const ResidencyPlan plan = plan_residency(pages, 3 * largest + random.below(all - 3 * largest));
+    for (const double ratio : {0.3, 0.7, 0.9, 1.0})
+      EXPECT_GE(hidden(pages, plan, ratio), 0.9) << "round " << round << " at " << ratio;
+    uint64_t moving = 0;  // the largest that is not kept
+    for (size_t i = 0; i < pages.size(); ++i)
+      if (!plan.resident[i]) moving = std::max(moving, pages[i].bytes);
+    (plan.window_bytes > 2 * moving + moving / 4 ? wider : narrow) += 1;
+  }
+  EXPECT_GT(wider, 20);
+  EXPECT_GT(narrow, 50);
 }
 
 TEST(PlanResidency, SpreadsResidentPagesEvenly) {

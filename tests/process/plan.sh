@@ -104,6 +104,20 @@ same_words "the least --disk" --kv-ram 2MiB --archive 16MiB --disk $disk --state
 expect_exit 1 "the least --disk for 1024 sequences of 16777216 positions is" plan "$model" $state --sequences 1024 --context 16777216
 pass "plan and run take and refuse the same budgets"
 
+# Where --kv-ram is a share it is one of the RAM that is named; the floor of KV is the least --kv-ram.
+planned() { "$program" plan "$model" $state --context 2k --json "$@"; }
+least=$(planned --kv-ram 10% | sed 's/.*"least_ram_bytes":\([0-9]*\).*/\1/')
+both_take $state --context 2k --kv-ram 10% --ram "$least"
+expect_exit 1 "the least" plan "$model" $state --context 2k --kv-ram 10% --ram $((least - 1))
+step=$(planned --kv-ram 10% --ram "$least" | grep -o '"more_ram":{[^}]*}') || give_up "more RAM than $least brings nothing"
+speed=${step##*:}
+again=$(planned --kv-ram 10% --ram "$(sed 's/.*"ram_bytes":\([0-9]*\).*/\1/' <<<"$step")")
+[[ $again == *'"decode":{'*'"tokens_per_second":'"${speed%\}}"','*'"decode_start"'* ]] || give_up "$step does not come true: $again"
+floor=$(planned --ram 20MiB | sed 's/.*"floors":{[^}]*"kv":\([0-9]*\).*/\1/')
+both_take $state --context 2k --ram 20MiB --kv-ram "$floor"
+expect_exit 1 "--kv-ram is .*($floor bytes)" plan "$model" $state --context 2k --ram 20MiB --kv-ram $((floor - 1))
+pass "plan: a share of KV grows with the RAM, and its floor is the least that run takes"
+
 # Who only reads needs no state folder, and plan no room to measure in.
 echo >"$work/no-folder"
 "$program" ls --state "$work/no-folder/state" | grep -q "no models" || give_up "ls needs a folder"
