@@ -137,14 +137,24 @@ void print_statistics(const RunResult& result, const ServiceStatus& status) {
   std::fprintf(stderr, "\n");
 }
 
-// How much of reading weights was hidden behind computing.
-void print_streaming(const Pager& pager) {
-  if (pager.mapped()) return;
+// What of weights was read, and waited for, by now.
+struct Streamed {
+  uint64_t bytes = 0, busy_ns = 0, waited_ns = 0;
+};
+Streamed streamed(const Pager& pager) {
   const PagerCounters& counters = pager.counters();
-  const double busy = static_cast<double>(counters.read_busy_ns.value());
-  const double waited = static_cast<double>(counters.waited_ns.value());
+  return {counters.bytes_read.value(), counters.read_busy_ns.value(), counters.waited_ns.value()};
+}
+
+// How much of reading weights was hidden behind computing, since what was read `before`: the first fill of
+// memory has nothing to hide behind.
+void print_streaming(const Pager& pager, const Streamed& before) {
+  if (pager.mapped()) return;
+  const Streamed now = streamed(pager);
+  const auto busy = static_cast<double>(now.busy_ns - before.busy_ns);
+  const auto waited = static_cast<double>(now.waited_ns - before.waited_ns);
   std::fprintf(stderr, "weights streamed: %s read in %.1f s (%s), %.0f %% of it beside computing\n",
-               to_string(Bytes{counters.bytes_read.value()}).c_str(), busy / 1e9, pager.reader_name().c_str(),
+               to_string(Bytes{now.bytes - before.bytes}).c_str(), busy / 1e9, pager.reader_name().c_str(),
                busy > 0 ? 100 * std::max(0.0, 1 - waited / busy) : 100.0);
 }
 
@@ -221,6 +231,7 @@ int command_run(const CommandLine& line) {
   LocalRing ring(loop, clock, random, config, line.model, line.peers, load.progress());
   HeadProcess& head = ring.head();
   RunResult result;
+  Streamed before;
   result.prompt_ids = prompt_ids(line, head.text());
   std::optional<PrefillReport> prefill;
   if (!line.logits_path.empty()) logits.emplace(line.logits_path, head.engine().spec().vocabulary);
@@ -238,6 +249,7 @@ int command_run(const CommandLine& line) {
         head.service().collect_prompt_logits(
             [&](uint32_t position, std::span<const float> row) { logits->write(position, row); });
       prefill.emplace(clock, result.prompt_ids.size());
+      before = streamed(head.engine().pager());
       const Time start = clock.now();
       head.service().start(result.prompt_ids, generation_options(line),
                            [&, start](const GenerationEvent& event) {
@@ -267,7 +279,7 @@ int command_run(const CommandLine& line) {
     if (!result.text.empty()) std::printf("\n");
     std::fflush(stdout);
     print_statistics(result, head.service().status());
-    print_streaming(head.engine().pager());
+    print_streaming(head.engine().pager(), before);
     print_spilling(head.engine());
   }
   return 0;
