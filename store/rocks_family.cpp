@@ -19,7 +19,7 @@ namespace {
 
 // In a copy: it has all that the family has. Put last when a copy is written, so that one that was begun is
 // never taken for all there is. No record has an empty key.
-constexpr std::string_view kWhole;
+constexpr std::string_view kWhole("");
 
 constexpr size_t kBatchBytes = 1u << 20;
 // So many tables are written as one.

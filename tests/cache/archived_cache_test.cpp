@@ -157,6 +157,8 @@ TEST_P(ArchivedCache, TheNewestOfManyThatStayInMemoryIsAlwaysArchivedWhole) {
     EXPECT_LE(values_->bytes().count, 40 * block);
   }
   EXPECT_LE(archive.counters().blocks_written.value(), 8u * 20) << "nothing goes to and fro";
+  for (int i = 0; i < 3000 && one->cache().archive_on(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   EXPECT_FALSE(one->cache().archive_on()) << "there is an end to it";
   std::vector<Range> all;
   for (uint64_t sequence = 1; sequence <= 8; ++sequence) all.push_back({sequence, 1});
