@@ -39,7 +39,8 @@ for ((i = 1; i <= kills; ++i)); do
   caravan import "$model" --copy || give_up "the import after kill $i failed"
   caravan verify demo || give_up "a group is bad after the import that followed kill $i"
   caravan rm demo || give_up "rm failed after kill $i"
-  [ "$(room)" -le $((empty + 1024)) ] || give_up "$(room) KiB instead of $empty KiB are left after kill $i"
+  # The model's record is 170 KiB, twice, in up to three tables that are not compacted yet; its weights are 8 MiB.
+  [ "$(room)" -le $((empty + 1536)) ] || give_up "$(room) KiB instead of $empty KiB are left after kill $i"
 done
 [ "$inside" -gt 0 ] || give_up "every import ended before it was killed"
 echo "passed: $kills kills of an import, $inside of them inside it"
