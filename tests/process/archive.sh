@@ -64,7 +64,8 @@ loaded=$(($(metric loaded_tokens) - before))
 pass "at Ctrl-C what waits is archived: $loaded tokens of 300"
 kill_all
 
-# Bytes of most blocks in both peers' tables (160 KiB each, or less; the demo's own tale shares them); what is around them stays readable.
+# Bytes of most blocks in both peers' tables (53 KiB for each layer of the peer; the demo's own tale shares them); what is around them
+# stays readable.
 # Few blocks have frames, so that what is computed again is read from disk at once; and no peer knows of the other's damage.
 start_demo
 answer_to_ids() { answer_to "$body_of_ids"; }
@@ -73,7 +74,7 @@ kill_all
 for peer in 1 2; do
   damaged=0
   for table in $(find "$work/state/archive/peer-$peer" -name '*.sst' -size +64k); do
-    for ((at = 20; (at + 16) * 4096 < $(stat -c %s "$table"); at += 40)); do
+    for ((at = 4; (at + 8) * 4096 < $(stat -c %s "$table"); at += 12)); do
       dd if=/dev/zero of="$table" bs=4096 seek=$at count=1 conv=notrunc 2>/dev/null && damaged=$((damaged + 1))
     done
   done
