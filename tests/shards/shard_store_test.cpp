@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <mutex>
@@ -377,7 +378,7 @@ TEST_F(StoreTest, ABudgetIsKeptBeforeAnythingIsWritten) {
   ImportOptions options;
   options.copy = true;
   options.limit = manifest.bytes().count / 2;
-  bool wrote = false;
+  std::atomic<bool> wrote = false;  // a full table is written by another thread
   inject_ = [&](MemoryBulk::Operation, std::string_view) { return wrote = true, Fault::kNone; };
   expect_error(ErrorCode::kOutOfMemory, {"--disk", to_string(Bytes{*options.limit}), "0 B"},
                [&] { import_model(*store_, manifest, options); });
