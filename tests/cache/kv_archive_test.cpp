@@ -531,6 +531,7 @@ TEST(KvArchive, ADamagedTableOfTheRealStoreCostsItsBatchAlone) {
   const SystemClock clock;
   const KvArchiveShape shape = small_shape(0, {20'000});
   const uint64_t block = 20'000 + kKvSealBytes, limit = 160 * block;
+  constexpr uint64_t kSessions = 26;  // of 8 blocks: more than the limit
   for (const uint64_t eighths : {1, 6}) {
     const TemporaryFolder folder;
     std::string damaged;
@@ -550,7 +551,7 @@ TEST(KvArchive, ADamagedTableOfTheRealStoreCostsItsBatchAlone) {
         for (uint64_t use = 0; use < 12; ++use) archive.adopt(shape, numbered_tag(first + use % 3));
       };
       use_beginning(1);
-      for (uint64_t session = 0; session < (life == 1 ? 40 : 2); ++session) {
+      for (uint64_t session = 0; session < (life == 1 ? kSessions : 2); ++session) {
         const uint64_t first = 10'000 * life + 100 * session;
         auto handles = write_chain(archive, first, first + 7, {}, shape);
         if (!handles.back()) {  // a slow disk took longer to make room than a batch waits
@@ -565,7 +566,8 @@ TEST(KvArchive, ADamagedTableOfTheRealStoreCostsItsBatchAlone) {
       }
       EXPECT_EQ(archive.counters().failures.value(), 0u);
       EXPECT_GE(archive.status().blocks, 96u);
-      EXPECT_TRUE(reads_back(archive, numbered_tag(10'000 * life + (life == 1 ? 3900 : 100)), shape));
+      EXPECT_TRUE(reads_back(archive, numbered_tag(10'000 * life + (life == 1 ? 100 * (kSessions - 1) : 100)),
+                             shape));
       quarantined += archive.counters().quarantined.value();
     }
     EXPECT_GT(quarantined, 0u) << "it was met";

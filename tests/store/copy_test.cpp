@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "store/rocks_store.h"
+#include "tests/support/sanitized.h"
 #include "tests/support/temporary_folder.h"
 
 namespace caravan {
@@ -102,7 +103,8 @@ Records write(const std::string& folder, int lives, RocksStore::Damage damage = 
 }
 
 TEST(RocksCopy, NoFlippedByteOfATableCostsARecord) {
-  for (const int lives : {1, 5}) {  // a table each, and those that were made one of several
+  for (const int lives : {5, 1}) {  // those that were made one of several, and a table each
+    if (lives == 1 && test::takes_less()) continue;
     TemporaryFolder folder, damaged;
     const Records model = write(folder.path(), lives);
     const auto tables = tables_of(folder.path());
