@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/bytes.h"
+#include "base/check.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "store/rocks_state.h"
@@ -18,7 +20,7 @@ namespace caravan {
 namespace {
 
 // In a copy: it has all that the family has. Put last when a copy is written, so that one that was begun is
-// never taken for all there is. No record has an empty key.
+// never taken for all there is. No record of a family that has a copy has an empty key.
 constexpr std::string_view kWhole("");
 
 constexpr size_t kBatchBytes = 1u << 20;
@@ -45,13 +47,13 @@ class Family final : public KeyValue {
   }
 
   void put(std::string_view key, std::string_view value) override {
-    write([&](rocksdb::WriteBatch& batch, rocksdb::ColumnFamilyHandle* handle) {
+    write(key, [&](rocksdb::WriteBatch& batch, rocksdb::ColumnFamilyHandle* handle) {
       return batch.Put(handle, slice(key), slice(value));
     });
   }
 
   void erase(std::string_view key) override {
-    write([&](rocksdb::WriteBatch& batch, rocksdb::ColumnFamilyHandle* handle) {
+    write(key, [&](rocksdb::WriteBatch& batch, rocksdb::ColumnFamilyHandle* handle) {
       return batch.Delete(handle, slice(key));
     });
   }
@@ -78,20 +80,21 @@ class Family final : public KeyValue {
  private:
   // Into both at once, or into none.
   template <class Change>
-  void write(Change&& change) {
+  void write(std::string_view key, Change&& change) {
+    CHECK((!copy_.handle || key != kWhole));
     rocksdb::WriteBatch batch;
     check(change(batch, handle_));
     if (copy_.handle) check(change(batch, copy_.handle));
     write_to_log(*state_, batch);
   }
 
+  // Damaged, or a disk that does not give it out.
   bool goes_on_in_copy(const rocksdb::Status& status) const {
-    if (!is_damage(status) || !copy_.whole) return false;
+    if (status.ok() || status.IsNotFound() || !copy_.whole) return false;
     if (!state_->told_of_copy.exchange(true))
       log_warning(
           "store_damaged store={} records={} reason=\"{}\" then=\"their copy is read; whoever opens the "
-          "store "
-          "next to write, such as caravan verify, writes them anew\"",
+          "store next to write, such as caravan verify, writes them anew\"",
           state_->path, name_, status.ToString());
     return true;
   }
@@ -134,13 +137,21 @@ Comparison compare(rocksdb::DB& database, rocksdb::ColumnFamilyHandle* family,
   return found;
 }
 
+rocksdb::ColumnFamilyMetaData facts_of(rocksdb::DB& database, rocksdb::ColumnFamilyHandle* family) {
+  rocksdb::ColumnFamilyMetaData facts;
+  database.GetColumnFamilyMetaData(family, &facts);
+  return facts;
+}
+
 class Rewriting {
  public:
   explicit Rewriting(RocksStore::State& state) : state_(state), database_(*state.database) {}
 
   // Puts all of `from`, which can be read, into `to`, and then drops what tables `to` had before, so that at
-  // every moment `to` has all of it or is seen to be damaged or not whole.
+  // every moment `to` has all of it or is seen to be damaged or not whole. Throws kIo before anything has
+  // changed when the disk has no room for all of it, in the log and in tables.
   void run(rocksdb::ColumnFamilyHandle* from, rocksdb::ColumnFamilyHandle* to, bool to_is_copy) {
+    require_room(state_.path, Bytes{2 * facts_of(database_, from).size});
     flush(to);
     const std::vector<std::string> before = tables_of(to);
     if (to_is_copy) {
@@ -165,8 +176,7 @@ class Rewriting {
  private:
   // In the order in which RocksDB lets go of them: what is older first, so that nothing erased comes back.
   std::vector<std::string> tables_of(rocksdb::ColumnFamilyHandle* family) const {
-    rocksdb::ColumnFamilyMetaData facts;
-    database_.GetColumnFamilyMetaData(family, &facts);
+    const rocksdb::ColumnFamilyMetaData facts = facts_of(database_, family);
     std::vector<std::string> names;
     for (auto level = facts.levels.rbegin(); level != facts.levels.rend(); ++level)
       for (auto table = level->files.rbegin(); table != level->files.rend(); ++table)
@@ -192,31 +202,37 @@ class Rewriting {
   rocksdb::WriteBatch batch_;
 };
 
-void rewrite(RocksStore::State& state, const std::string& name, rocksdb::ColumnFamilyHandle* family,
+// Whether both can be read to their ends in the end.
+bool rewrite(RocksStore::State& state, const std::string& name, rocksdb::ColumnFamilyHandle* family,
              RocksStore::State::Copy& copy) {
   const Comparison found = compare(*state.database, family, copy.handle);
-  copy.whole = found.whole && found.copy.ok();
-  if (found.family.ok() && found.copy.ok() && found.alike && found.whole) return;
-  const bool family_is_damaged = is_damage(found.family), copy_is_damaged = is_damage(found.copy);
-  if (family_is_damaged && !copy.whole) return;  // whoever reads it is told
-  if (family_is_damaged)
+  const bool family_is_bad = !found.family.ok(), copy_is_bad = !found.copy.ok();
+  copy.whole = found.whole;
+  if (!family_is_bad && !copy_is_bad && found.alike && found.whole) return true;
+  // Whatever the reason is that one cannot be read now, nothing is taken from the other. Whoever reads what
+  // both lack is told.
+  if (family_is_bad && (copy_is_bad || !found.whole)) return false;
+  if (family_is_bad) {
     Rewriting(state).run(copy.handle, family, false);
-  else
+  } else {
+    copy.whole = false;
     Rewriting(state).run(family, copy.handle, true);
-  copy.whole = true;
-  if (family_is_damaged || copy_is_damaged)
+    copy.whole = true;
+  }
+  if (family_is_bad || copy_is_bad)
     log_warning("store_mended store={} records={} reason=\"{}\" then=\"they were written anew from {}\"",
-                state.path, name, (family_is_damaged ? found.family : found.copy).ToString(),
-                family_is_damaged ? "their copy" : "the records themselves");
+                state.path, name, (family_is_bad ? found.family : found.copy).ToString(),
+                family_is_bad ? "their copy" : "the records themselves");
+  return true;
 }
 
-// Nobody else compacts these.
-void compact(RocksStore::State& state, rocksdb::ColumnFamilyHandle* family) {
-  rocksdb::ColumnFamilyMetaData facts;
-  state.database->GetColumnFamilyMetaData(family, &facts);
-  if (facts.levels.front().files.size() < kManyTables) return;
+// Nobody else compacts these. It can wait: for room, too.
+void compact(RocksStore::State& state, const std::string& name, rocksdb::ColumnFamilyHandle* family) {
+  const rocksdb::ColumnFamilyMetaData facts = facts_of(*state.database, family);
+  if (facts.levels.front().files.size() < kManyTables || !has_room(state.path, Bytes{facts.size})) return;
   const auto status = state.database->CompactRange({}, family, nullptr, nullptr);
-  if (!status.ok()) fail_status(state.path, status);
+  if (!status.ok())
+    log_warning("store_not_compacted store={} records={} reason=\"{}\"", state.path, name, status.ToString());
 }
 
 }  // namespace
@@ -235,12 +251,11 @@ void find_copies(RocksStore::State& state) {
       copy.whole = state.database->Get({}, copy.handle, slice(kWhole), &value).ok();
     } else {
       try {
-        rewrite(state, name, handle, copy);
-        if (copy.whole)
-          for (rocksdb::ColumnFamilyHandle* one : {handle, copy.handle}) compact(state, one);
+        if (rewrite(state, name, handle, copy))
+          for (rocksdb::ColumnFamilyHandle* one : {handle, copy.handle}) compact(state, name, one);
       } catch (const Error& error) {
-        // What is there is as it was, and one of them is enough.
-        log_warning("store_not_mended records={} reason=\"{}\"", name, error.message());
+        // The one that can be read is as it was, and is enough.
+        log_warning("store_not_mended store={} records={} reason=\"{}\"", state.path, name, error.message());
       }
     }
     state.copies[name] = copy;
@@ -249,7 +264,9 @@ void find_copies(RocksStore::State& state) {
 
 std::shared_ptr<KeyValue> make_rocks_family(const std::shared_ptr<RocksStore::State>& state,
                                             const std::string& name) {
-  return std::make_shared<Family>(state, name, state->families.at(name), state->copies[name]);
+  const auto copy = state->copies.find(name);
+  return std::make_shared<Family>(state, name, state->families.at(name),
+                                  copy == state->copies.end() ? RocksStore::State::Copy{} : copy->second);
 }
 
 }  // namespace caravan

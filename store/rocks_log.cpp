@@ -37,16 +37,17 @@ std::shared_ptr<rocksdb::Logger> log_to_ours() {
   return std::make_shared<ToOurLog>();
 }
 
-bool has_room(const std::string& path) {
+bool has_room(const std::string& path, Bytes more) {
   struct statvfs disk {};
-  return ::statvfs(path.c_str(), &disk) != 0 || uint64_t{disk.f_bavail} * disk.f_frsize >= kLeastRoom;
+  return ::statvfs(path.c_str(), &disk) != 0 ||
+         uint64_t{disk.f_bavail} * disk.f_frsize >= kLeastRoom + more.count;
 }
 
-void require_room(const std::string& path) {
-  if (!has_room(path))
+void require_room(const std::string& path, Bytes more) {
+  if (!has_room(path, more))
     fail(ErrorCode::kIo,
          "the disk of the store {} is full, it has less than {} left; what it held before is kept", path,
-         to_string(Bytes{kLeastRoom}));
+         to_string(Bytes{kLeastRoom + more.count}));
 }
 
 void write_to_log(RocksStore::State& state, rocksdb::WriteBatch& batch) {

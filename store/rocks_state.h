@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "base/bytes.h"
 #include "store/rocks_store.h"
 
 namespace rocksdb {
@@ -38,7 +39,7 @@ struct RocksStore::State {
     rocksdb::ColumnFamilyHandle* handle = nullptr;  // none: there is no copy
     bool whole = false;                             // it can stand in for the family
   };
-  std::map<std::string, Copy> copies;  // by the family's name; constant once the store is open
+  std::map<std::string, Copy> copies;  // of those that have one, by name; constant once the store is open
   std::atomic<bool> told_of_copy{false};
 
   State();
@@ -58,10 +59,10 @@ std::string incoming_folder(const std::string& store_path);
 // cannot write there a second time.
 std::shared_ptr<rocksdb::Logger> log_to_ours();
 
-// Whether the disk has room for what a store writes beside its tables. Asked first, because what a full disk
-// cuts short is hard to go on from.
-bool has_room(const std::string& path);
-void require_room(const std::string& path);
+// Whether the disk has room for what a store writes beside its tables, and for `more`. Asked first, because
+// what a full disk cuts short is hard to go on from.
+bool has_room(const std::string& path, Bytes more = {});
+void require_room(const std::string& path, Bytes more = {});
 
 // Acknowledged when it returns: it survives a kill, and a power failure. Throws kIo.
 void write_to_log(RocksStore::State& state, rocksdb::WriteBatch& batch);
@@ -72,8 +73,9 @@ void note_list(const RocksStore::State& state);
 
 // The family that has a family's copy.
 std::string copy_of(const std::string& family);
-// Which copies there are. When writing, what of a family and its copy is damaged, or not as the family, is
-// written anew from the other; what both lack stays as it is, and is met by whoever reads it.
+// Which copies there are. When writing, the one of a family and its copy that cannot be read to its end, or a
+// copy that is not as the family, is written anew from the other; where neither can, both stay as they are,
+// and each record is read from whichever has it.
 void find_copies(RocksStore::State& state);
 std::shared_ptr<KeyValue> make_rocks_family(const std::shared_ptr<RocksStore::State>& state,
                                             const std::string& name);

@@ -232,8 +232,7 @@ void check_note(const std::string& path) {
   if (sum_of(path + "/" + name, bytes) != sum && name == listed_in(path))
     fail(ErrorCode::kMalformed,
          "the store {} is damaged: {}, the list of its files, is cut short or not as it was written; nothing "
-         "was "
-         "changed",
+         "was changed",
          path, name);
 }
 
@@ -463,7 +462,8 @@ RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>
   }
   if (!status.ok()) fail_to_open(path, status);
   for (size_t i = 0; i < names.size(); ++i) state_->families[names[i]] = handles[i];
-  if (twice) find_copies(*state_);
+  // Whoever writes must write both.
+  if (twice || access == Access::kWrite) find_copies(*state_);
   if (access == Access::kRead) return;
   empty_incoming(path);
   if (!state_->may_lose) note_list(*state_);
