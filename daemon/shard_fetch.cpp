@@ -20,10 +20,18 @@ namespace {
 constexpr uint64_t kOnTheWayBytes = 192u << 20;
 constexpr uint64_t kGroupsOnTheWay = 4;  // of the largest
 
-uint64_t on_the_way_bytes(const ModelRecord& record) {
+uint64_t on_the_way_bytes(uint64_t largest_group) {
+  return std::max(kOnTheWayBytes, kGroupsOnTheWay * largest_group);
+}
+
+// Of those that a peer may be asked to host: the embedding and the output stay with the head.
+uint64_t largest_hosted(const Manifest& manifest) {
   uint64_t largest = 0;
-  for (const WeightGroup& group : record.manifest.groups) largest = std::max(largest, group.bytes().count);
-  return std::max(kOnTheWayBytes, kGroupsOnTheWay * largest);
+  for (const WeightGroup& group : manifest.groups) {
+    const uint32_t unit = unit_of(group.id, manifest.layer_count);
+    if (unit > 0 && unit <= manifest.layer_count) largest = std::max(largest, group.bytes().count);
+  }
+  return largest;
 }
 
 ShardFetcherOptions fetcher_options(const ShardFetch::Options& options) {
@@ -123,7 +131,8 @@ uint64_t ShardFetch::room_bytes() const {
   const auto space = std::filesystem::space(options_.folder, error);
   if (!error)
     more = std::min<uint64_t>(
-        more, space.available - std::min<uint64_t>(space.available, on_the_way_bytes(*record_)));
+        more, space.available -
+                  std::min<uint64_t>(space.available, on_the_way_bytes(largest_hosted(record_->manifest))));
   return here + more;
 }
 
@@ -162,21 +171,22 @@ void ShardFetch::want(std::vector<WantedShard> shards, bool check, Done done) {
 
 // What is here already, and whether there is room for the rest.
 std::vector<WantedShard> ShardFetch::look(std::vector<WantedShard> shards, bool check) {
-  uint64_t needed = 0, total = 0;
+  uint64_t needed = 0, total = 0, largest = 0;
   for (WantedShard& shard : shards) {
     if (check) incoming_.check(shard.hash, shard.bytes);
     shard.have = incoming_.have(shard.hash, shard.bytes);
     needed += shard.bytes - shard.have;
     total += shard.bytes;
+    if (shard.have < shard.bytes) largest = std::max(largest, shard.bytes);
   }
   log_info("to_fetch bytes={} of={}", needed, total);
   std::error_code error;
   const auto space = std::filesystem::space(options_.folder, error);
-  const uint64_t beside = needed > 0 && record_ ? on_the_way_bytes(*record_) : 0;
-  if (!error && needed + std::min(beside, needed) > space.available)
+  const uint64_t beside = std::min(on_the_way_bytes(largest), needed);
+  if (!error && needed + beside > space.available)
     fail(ErrorCode::kOutOfMemory,
          "{} of weights are to be fetched, {} are on their way meanwhile, and the disk of {} has {} left",
-         to_string(Bytes{needed}), to_string(Bytes{std::min(beside, needed)}), store_->name(),
+         to_string(Bytes{needed}), to_string(Bytes{beside}), store_->name(),
          to_string(Bytes{space.available}));
   if (options_.disk_limit && needed > 0 && store_->bytes().count + needed > *options_.disk_limit)
     fail(ErrorCode::kOutOfMemory, "{} of weights are to be fetched; {} has {} of the {} that --disk allows",

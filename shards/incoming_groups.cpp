@@ -111,14 +111,11 @@ void IncomingGroups::use_writer(const std::function<void(ShardStore::Writer&)>& 
 void IncomingGroups::begin(const Hash256& group, uint64_t bytes) {
   take_spare(group);
   use_writer([&](ShardStore::Writer& writer) { writer.begin(group, bytes); });
-  passing_ = group;
-  passed_bytes_ = 0;
 }
 
 void IncomingGroups::pass(const Hash256& group, uint64_t offset, std::span<const std::byte> bytes) {
-  if (passing_ != group || offset != passed_bytes_) return;
+  if (!writer_ || writer_->passed(group) != offset) return;
   use_writer([&](ShardStore::Writer& writer) { writer.append(bytes); });
-  passed_bytes_ += bytes.size();
 }
 
 // The file of a group that is stored becomes the next one's.
@@ -132,8 +129,7 @@ void IncomingGroups::take_spare(const Hash256& group) {
 
 // The store's writer hashes what it is given, and adds nothing that has another hash.
 IncomingGroups::State IncomingGroups::finish(const Hash256& group, uint64_t bytes) {
-  const bool has_passed = passing_ == group && passed_bytes_ == bytes;
-  passing_.reset();
+  const bool has_passed = writer_ && writer_->passed(group) == bytes;
   try {
     use_writer([&](ShardStore::Writer& writer) {
       if (has_passed)
@@ -165,7 +161,6 @@ void IncomingGroups::add_file(ShardStore::Writer& writer, const Hash256& group, 
 
 void IncomingGroups::flush() {
   if (!writer_) return;
-  passing_.reset();
   use_writer([](ShardStore::Writer& writer) { writer.flush(); });
   writer_.reset();
   for (const Hash256& group : finished_) damaged_.erase(group);
@@ -175,7 +170,6 @@ void IncomingGroups::flush() {
 
 // What the store did not take of that which it was given has files, which the next have() adds.
 void IncomingGroups::forget_writer() {
-  passing_.reset();
   writer_.reset();
   remove_stored();
   finished_.clear();

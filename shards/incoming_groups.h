@@ -63,11 +63,9 @@ class IncomingGroups {
 
   const std::shared_ptr<ShardStore> store_;
   const std::string folder_;
+  // Gets the bytes of the group that began last as they come; of others the files are read when they are
+  // whole.
   std::optional<ShardStore::Writer> writer_;
-  // The group whose bytes go into the writer as they come, and how many did: the last that began. Of others
-  // the files are read when they are whole.
-  std::optional<Hash256> passing_;
-  uint64_t passed_bytes_ = 0;
   std::vector<Hash256> finished_;    // whose files go when the store has acknowledged them
   std::set<Hash256> damaged_;        // in the store
   std::vector<std::string> spares_;  // files of groups that are stored, to be written over

@@ -153,6 +153,8 @@ class ShardStore::Writer {
   void begin(const Hash256& group, uint64_t bytes);
   void append(std::span<const std::byte> bytes);
   uint64_t end();
+  // How many bytes of it were appended, if it was begun and neither ended nor given up.
+  std::optional<uint64_t> passed(const Hash256& group) const;
   // Whether the group is there or will be with the next flush.
   bool has(const Hash256& group) const;
   void flush();
@@ -177,6 +179,7 @@ class ShardStore::Writer {
   uint64_t write(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared,
                  const Content& content, const std::function<void(uint64_t bytes)>& advance);
   void start(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared);
+  void give_up();
 
   ShardStore& store_;
   std::unique_ptr<BulkStore::Batch> batch_;

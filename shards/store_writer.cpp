@@ -20,7 +20,9 @@ class ShardStore::Writer::Adding {
       : batch_(batch), group_(group), place_(std::move(place)) {
     value_.resize(kChunkHeaderBytes + limits::kShardChunkBytes);
   }
+  const Hash256& group() const { return group_; }
   uint64_t passed() const { return passed_; }
+  uint64_t written() const { return written_; }  // into the batch
   uint64_t left() const { return place_.bytes - passed_; }
   const std::vector<SharedPiece>& shared() const { return place_.shared; }
   // Where the next bytes go: to the end of their chunk at most.
@@ -34,10 +36,12 @@ class ShardStore::Writer::Adding {
     filled_ += bytes;
     if (filled_ == value_.size()) put();
   }
+  void write_rest() {
+    if (filled_ > kChunkHeaderBytes) put();
+  }
   // Throws kMalformed when the bytes have another hash than the group.
   std::pair<Hash256, Place> finish() {
     CHECK(left() == 0u);
-    if (filled_ > kChunkHeaderBytes) put();
     const Hash256 found = hash_.finish();
     if (found != group_)
       fail(ErrorCode::kMalformed, "the bytes of group {} hash to {}", to_string(group_), to_string(found));
@@ -51,6 +55,7 @@ class ShardStore::Writer::Adding {
     std::memcpy(value.data(), &sum, sizeof sum);
     batch_.add(chunk_key(place_.segment, place_.ordinal, chunk_), value);
     ++chunk_;
+    written_ += filled_ - kChunkHeaderBytes;
     filled_ = kChunkHeaderBytes;
   }
 
@@ -59,6 +64,7 @@ class ShardStore::Writer::Adding {
   Place place_;
   Sha256 hash_;
   uint64_t passed_ = 0;  // bytes of the group
+  uint64_t written_ = 0;
   uint32_t chunk_ = 0;
   std::vector<std::byte> value_;
   size_t filled_ = kChunkHeaderBytes;
@@ -142,7 +148,7 @@ uint64_t ShardStore::Writer::write(const Hash256& group, uint64_t bytes, std::ve
 }
 
 void ShardStore::Writer::start(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared) {
-  adding_.reset();
+  give_up();
   begin_segment();
   Place place;
   place.segment = number_;
@@ -150,7 +156,6 @@ void ShardStore::Writer::start(const Hash256& group, uint64_t bytes, std::vector
   place.bytes = bytes;
   place.shared = std::move(shared);
   std::erase_if(place.shared, [this](const SharedPiece& piece) { return !holds(piece); });
-  segment_.own_bytes += place.own_bytes();
   adding_ = std::make_unique<Adding>(*batch_, group, std::move(place));
 }
 
@@ -158,18 +163,32 @@ void ShardStore::Writer::begin(const Hash256& group, uint64_t bytes) {
   start(group, bytes, {});
 }
 
+// What was written of it lies dead in its table.
+void ShardStore::Writer::give_up() {
+  if (const auto adding = std::exchange(adding_, nullptr)) segment_.own_bytes += adding->written();
+}
+
+std::optional<uint64_t> ShardStore::Writer::passed(const Hash256& group) const {
+  if (!adding_ || adding_->group() != group) return std::nullopt;
+  return adding_->passed();
+}
+
 void ShardStore::Writer::append(std::span<const std::byte> bytes) {
   CHECK(adding_ != nullptr);
+  auto adding = std::exchange(adding_, nullptr);  // nobody goes on in the middle of what is refused
   while (!bytes.empty()) {
-    const auto part = bytes.first(std::min(bytes.size(), adding_->room().size()));
-    std::memcpy(adding_->room().data(), part.data(), part.size());
-    adding_->pass(part.size());
+    const auto part = bytes.first(std::min(bytes.size(), adding->room().size()));
+    std::memcpy(adding->room().data(), part.data(), part.size());
+    adding->pass(part.size());
     bytes = bytes.subspan(part.size());
   }
+  adding_ = std::move(adding);
 }
 
 uint64_t ShardStore::Writer::end() {
   CHECK(adding_ != nullptr);
+  adding_->write_rest();
+  segment_.own_bytes += adding_->written();
   auto [group, place] = std::exchange(adding_, nullptr)->finish();
   const uint64_t own_bytes = place.own_bytes();
   segment_.groups.emplace_back(group, std::move(place));
@@ -203,7 +222,7 @@ void ShardStore::Writer::end_commit() {
 }
 
 void ShardStore::Writer::flush() {
-  adding_.reset();
+  give_up();
   if (batch_) begin_commit();
   end_commit();
 }

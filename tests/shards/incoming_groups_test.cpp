@@ -125,6 +125,18 @@ TEST_F(IncomingTest, GroupsThatComeAtOnceAreEachWhole) {
   }
 }
 
+TEST_F(IncomingTest, OfAGroupThatIsGivenUpNoMoreIsDeadThanCameOfIt) {
+  const Content large = content_of(1, 5'000'000), other = content_of(2, 1000);
+  EXPECT_EQ(append(large, sha256(large), 0, 1'500'000), State::kPart);
+  EXPECT_EQ(append(other, sha256(other), 0, 1000), State::kWhole);
+  EXPECT_EQ(append(large, sha256(large), 1'500'000, 3'500'000), State::kWhole);
+  incoming_->flush();
+  EXPECT_EQ(stored(sha256(large)), large);
+  const uint64_t unused = store_->unused_bytes(std::vector{sha256(large), sha256(other)});
+  EXPECT_GT(unused, 0u);
+  EXPECT_LE(unused, 1'500'000u);
+}
+
 TEST_F(IncomingTest, AWrongHashIsThrownAwayAndTheOthersStay) {
   const Content good = content_of(1, 100'000), bad = content_of(2, 5000);
   append(good, sha256(good), 0, good.size());
