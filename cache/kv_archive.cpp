@@ -230,11 +230,6 @@ void KvArchive::unpin(const Block& block) {
 // --- Reading ---
 
 std::optional<Error> KvArchive::read(const Block& block, uint32_t first_layer,
-                                     std::span<const uint64_t> part_bytes, std::byte* to) {
-  return read(block, first_layer, part_bytes, to, true);
-}
-
-std::optional<Error> KvArchive::read(const Block& block, uint32_t first_layer,
                                      std::span<const uint64_t> part_bytes, std::byte* to, bool timed) {
   const auto failure = [&](uint32_t layer, const Error& why) {
     return Error(why.code(), fmt::format("{}: block {}, layer {}: {}", options_.name,
@@ -334,6 +329,8 @@ std::vector<KvArchive::Handle> KvArchive::write(const KvArchiveShape& shape, std
     const size_t count = std::min(most, writes.size() - at);
     write_batch(shape, writes.subspan(at, count), std::span(handles).subspan(at, count));
   }
+  for (size_t i = 0; i < writes.size(); ++i)
+    if (!handles[i] && !writes[i].refused) counters_.refused.add(1);
   return handles;
 }
 
@@ -350,7 +347,6 @@ void KvArchive::write_batch(const KvArchiveShape& shape, std::span<const Write> 
     {
       Lock lock(mutex_);
       const size_t count = may_write(lock, disk_bytes(shape), chosen.size());
-      refuse(writes, std::span(chosen).subspan(count));
       chosen.resize(count);
       if (chosen.empty()) return;
       spend(lock, disk_bytes(shape) * count);
@@ -366,7 +362,6 @@ void KvArchive::write_batch(const KvArchiveShape& shape, std::span<const Write> 
     }
     worked();
   } catch (const std::exception&) {
-    refuse(writes, chosen);
     {
       const Lock lock(mutex_);
       day_.correct(kept_bytes, 0);
@@ -375,9 +370,8 @@ void KvArchive::write_batch(const KvArchiveShape& shape, std::span<const Write> 
   }
 }
 
-// What is here, once all of it was read, in the background and without a share in what loading is expected to
-// take. What is damaged goes into quarantine, so that the block is written anew. Throws without memory to
-// read.
+// What is here, once all of it was read, in the background. What is damaged goes into quarantine, so that the
+// block is written anew. Throws without memory to read.
 KvArchive::Handle KvArchive::prove(const KvArchiveShape& shape, const BlockTag& tag) {
   std::vector<std::byte> part;
   while (Handle block = adopt(shape, tag)) {
@@ -385,17 +379,12 @@ KvArchive::Handle KvArchive::prove(const KvArchiveShape& shape, const BlockTag& 
     for (uint32_t layer = 0; layer < shape.layers() && !error; ++layer) {
       part.resize(shape.part_bytes[layer]);
       const auto bytes = std::span(shape.part_bytes).subspan(layer, 1);
-      error = read(*block, shape.first_layer + layer, bytes, part.data(), false);
+      error = block->read_aside(shape.first_layer + layer, bytes, part.data());
     }
     if (!error) return block;
     if (error->code() == ErrorCode::kOutOfMemory) throw Error(*error);
   }
   return nullptr;
-}
-
-void KvArchive::refuse(std::span<const Write> writes, std::span<const size_t> which) {
-  for (const size_t i : which)
-    if (!writes[i].refused) counters_.refused.add(1);
 }
 
 // Those that are to be written; the others have a handle, or are refused.
@@ -425,10 +414,7 @@ std::vector<size_t> KvArchive::choose(const KvArchiveShape& shape, std::span<con
     const bool continues = write.previous == BlockTag{} || together.count(write.previous) > 0;
     const auto earlier = continues ? std::vector<uint64_t>() : cover(write.previous);
     // What is here and was computed could not be read, because it is off.
-    if (is_off() || !serials.empty() || strange || (!continues && earlier.empty())) {
-      refuse(writes, {&i, 1});
-      continue;
-    }
+    if (is_off() || !serials.empty() || strange || (!continues && earlier.empty())) continue;
     if (!earlier.empty()) before.push_back(make_handle(write.previous, earlier));
     if (together.insert(write.tag).second) chosen.push_back(i);
   }

@@ -31,9 +31,9 @@ namespace caravan {
 
 struct KvArchiveCounters {
   Counter bytes_written;  // with what cutting out the dead wrote again
-  Counter bytes_read;
+  Counter bytes_read;     // also to prove or to copy blocks
   Counter blocks_written;
-  Counter blocks_adopted;  // taken up by sequences
+  Counter blocks_adopted;  // taken up by sequences, or to be proved
   Counter evicted;         // blocks that made room
   Counter refused;         // blocks, when they are offered first: no room, no budget, or off
   Counter quarantined;     // blocks that could not be read, or lay in a damaged table
@@ -100,12 +100,6 @@ class KvArchive {
   // disk. What fails is refused; only without memory for the handles themselves it throws.
   std::vector<Handle> write(const KvArchiveShape& shape, std::span<const Write> writes);
 
-  // Consecutive layers (of the model) of the block, one after the other to `to`. On an error, which names the
-  // block and the layer, it is in quarantine: not found any more, and erased; unless there was only no memory
-  // to read it.
-  std::optional<Error> read(const Block& block, uint32_t first_layer, std::span<const uint64_t> part_bytes,
-                            std::byte* to);
-
   struct Status {
     uint64_t bytes = 0;   // on disk, with what waits to be erased
     uint64_t blocks = 0;  // that can be found
@@ -168,7 +162,6 @@ class KvArchive {
   // Of write().
   void write_batch(const KvArchiveShape& shape, std::span<const Write> writes, std::span<Handle> handles);
   Handle prove(const KvArchiveShape& shape, const BlockTag& tag);
-  void refuse(std::span<const Write> writes, std::span<const size_t> which);
   std::vector<size_t> choose(const KvArchiveShape& shape, std::span<const Write> writes,
                              std::span<Handle> handles, std::vector<Handle>& before);
   void spend(Lock& lock, uint64_t bytes);
@@ -228,8 +221,16 @@ class KvArchive::Block {
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
   const BlockTag& tag() const { return tag_; }
+  // Consecutive layers (of the model), one after the other to `to`. On an error, which names the block and
+  // the layer, it is in quarantine: not found any more, and erased; unless there was only no memory to read
+  // it.
   std::optional<Error> read(uint32_t first_layer, std::span<const uint64_t> part_bytes, std::byte* to) const {
-    return archive_.read(*this, first_layer, part_bytes, to);
+    return archive_.read(*this, first_layer, part_bytes, to, true);
+  }
+  // In the background: without a share in what loading is expected to take.
+  std::optional<Error> read_aside(uint32_t first_layer, std::span<const uint64_t> part_bytes,
+                                  std::byte* to) const {
+    return archive_.read(*this, first_layer, part_bytes, to, false);
   }
 
  private:

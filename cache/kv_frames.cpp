@@ -1,6 +1,7 @@
 #include "cache/kv_frames.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "base/check.h"
@@ -227,8 +228,13 @@ void KvFrames::copy_idle() {
   const bool needed = archive_->mostly_in_use() || (refused_ && archive_->crowded());
   if (!store_ || !needed || copying_ > 0 || steps_ < copy_at_) return;
   for (const KvResidency::Copy& copy : residency_.start_copies(kMostCopying, kLetGoSteps)) {
-    ++copying_;
-    mover_->copy(copy.serial, copy.archived);
+    try {
+      mover_->copy(copy.serial, copy.archived);
+      ++copying_;
+    } catch (const std::bad_alloc&) {
+      residency_.copied(copy.serial, false);  // nothing depends on it
+      copy_at_ = steps_ + kLetGoSteps;
+    }
   }
 }
 

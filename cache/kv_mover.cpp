@@ -270,7 +270,7 @@ std::optional<Error> KvMover::write_batch(std::span<const Write> writes) {
 bool KvMover::read_archived(const Write& write, uint32_t layer, std::vector<std::byte>& to) const {
   const auto bytes = std::span(shape_.part_bytes).subspan(layer, 1);
   to.resize(bytes.front());
-  const std::optional<Error> error = write.archived->read(shape_.first_layer + layer, bytes, to.data());
+  const std::optional<Error> error = write.archived->read_aside(shape_.first_layer + layer, bytes, to.data());
   if (error && error->code() == ErrorCode::kOutOfMemory) throw Error(*error);
   return !error;
 }
@@ -320,15 +320,12 @@ void KvMover::read_loop() {
 std::optional<Error> KvMover::read_part(const Part& part) const {
   const KvRead& read = part.read;
   const auto bytes = std::span(shape_.part_bytes).subspan(read.first_layer, read.layers);
-  std::optional<Error> error;
-  if (part.archived)
-    error = part.archived->read(shape_.first_layer + read.first_layer, bytes, read.to);
-  else if (const auto failed = read_kv(*store_, read.serial, read.first_layer, bytes, read.to))
-    error.emplace(failed->why.code(), fmt::format("{}: block {}, layer {}: {}", name_, read.serial,
-                                                  shape_.first_layer + failed->layer, failed->why.message()));
-  if (!error)
-    counters_.bytes_read.add(std::accumulate(bytes.begin(), bytes.end(), bytes.size() * kKvSealBytes));
-  return error;
+  if (part.archived) return part.archived->read(shape_.first_layer + read.first_layer, bytes, read.to);
+  if (const auto failed = read_kv(*store_, read.serial, read.first_layer, bytes, read.to))
+    return Error(failed->why.code(), fmt::format("{}: block {}, layer {}: {}", name_, read.serial,
+                                                 shape_.first_layer + failed->layer, failed->why.message()));
+  counters_.bytes_read.add(std::accumulate(bytes.begin(), bytes.end(), bytes.size() * kKvSealBytes));
+  return std::nullopt;
 }
 
 }  // namespace caravan

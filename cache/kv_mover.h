@@ -22,10 +22,11 @@
 
 namespace caravan {
 
+// Of blocks that spill; the archive counts its own (KvArchiveCounters).
 struct KvCounters {
   Counter bytes_written;  // to disk
   Counter bytes_read;     // back
-  Counter waited_ns;      // time in which the computation waited for either
+  Counter waited_ns;      // time in which the computation waited for either, or for the archive
 };
 
 // The parts of consecutive layers in one block, on their way back, one after the other to `to`.

@@ -13,7 +13,7 @@
 namespace caravan {
 
 // How KV lies in a BulkStore: each layer's part of a block is a value of its own, keyed (serial, layer), with
-// an XXH3 checksum behind it. Serials go up from batch to batch.
+// an XXH3 checksum behind it. Serials of a kind go up from batch to batch.
 
 // Big-endian, so that the order of keys is that of serials.
 std::string kv_key(uint64_t serial, uint32_t layer);

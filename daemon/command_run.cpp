@@ -81,12 +81,6 @@ std::vector<TokenId> prompt_ids(const CommandLine& line, const ModelText& text) 
   return ids;
 }
 
-nlohmann::ordered_json figures(const ProcessAccount& account) {
-  return {{"disk_bytes", account.disk_bytes},       {"kv_bytes_written", account.kv_bytes_written},
-          {"kv_bytes_read", account.kv_bytes_read}, {"kv_bytes_archived", account.kv_bytes_archived},
-          {"kv_wait_ms", account.kv_wait_ms},       {"peak_memory_bytes", account.peak_memory_bytes}};
-}
-
 // This process's and its peers', which have ended.
 void print_json(const RunResult& result, const ServiceStatus& status, const ProcessAccount& own,
                 const std::vector<LocalRing::PeerAccount>& peers) {
@@ -97,7 +91,7 @@ void print_json(const RunResult& result, const ServiceStatus& status, const Proc
     each.push_back({{"name", name}});
     if (!account) continue;
     sum.add(*account);
-    each.back().update(figures(*account));
+    each.back().update(account_figures(*account));
     each.back()["plan"] = Json::parse(account->plan);
   }
   Json json = {{"prompt_ids", result.prompt_ids},
@@ -108,7 +102,7 @@ void print_json(const RunResult& result, const ServiceStatus& status, const Proc
                {"finish", !result.finish                          ? ""
                           : *result.finish == FinishReason::kStop ? "stop"
                                                                   : "length"}};
-  json.update(figures(sum));
+  json.update(account_figures(sum));
   json.update(Json{{"plan", Json::parse(own.plan)},
                    {"peers", std::move(each)},
                    {"model", status.model},

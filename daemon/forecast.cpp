@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <bit>
+#include <exception>
 #include <utility>
 
+#include "base/caught_error.h"
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -71,8 +73,8 @@ StageForecast forecast_part(const Config& config, const Engine& engine, const Fo
     options.ends = part.ends;
     return forecast_pages(
         model_pages(engine.manifest(), engine.spec(), part.layers, kept->measurements, options).input);
-  } catch (const Error& error) {
-    log_info("no_forecast reason=\"{}\"", error.message());
+  } catch (const std::exception&) {
+    log_info("no_forecast reason=\"{}\"", caught_error().message());
     return {};
   }
 }

@@ -125,7 +125,7 @@ std::vector<MetricFamily> service_families(const ServiceStatus& status) {
       counter("caravan_wire_bytes_total", "Bytes of steps on the wire", status.wire_bytes),
       counter("caravan_kv_disk_written_bytes_total", "KV of this process that went to disk",
               status.kv_bytes_written),
-      counter("caravan_kv_disk_read_bytes_total", "KV of this process that came back", status.kv_bytes_read),
+      counter("caravan_kv_disk_read_bytes_total", "Spilled KV of this process that came back", status.kv_bytes_read),
       family("caravan_kv_disk_wait_seconds_total", "Time in which computing waited for KV",
              MetricType::Counter, status.kv_wait_seconds),
       counter("caravan_archive_hits_total", "Prompts of which all stages had archived blocks",

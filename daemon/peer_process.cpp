@@ -1,9 +1,11 @@
 #include "daemon/peer_process.h"
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/caught_error.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/addresses.h"
@@ -71,8 +73,8 @@ PeerProcess::~PeerProcess() {
   if (!engine_ || options_.account_file.empty()) return;
   try {
     write_account(options_.account_file, account_of(*engine_));
-  } catch (const Error& error) {
-    log_warning("{}", error.message());
+  } catch (const std::exception&) {
+    log_warning("{}", caught_error().message());
   }
 }
 

@@ -52,7 +52,10 @@ ProcessAccount account_of(const Engine& engine) {
   ProcessAccount account;
   account.kv_bytes_written = kv.bytes_written.value();
   account.kv_bytes_read = kv.bytes_read.value();
-  if (engine.archive()) account.kv_bytes_archived = engine.archive()->counters().bytes_written.value();
+  if (const KvArchive* archive = engine.archive()) {
+    account.kv_bytes_read += archive->counters().bytes_read.value();
+    account.kv_bytes_archived = archive->counters().bytes_written.value();
+  }
   account.disk_bytes = engine.pager().counters().bytes_read.value() + account.kv_bytes_read +
                        account.kv_bytes_written + account.kv_bytes_archived;
   account.kv_wait_ms = static_cast<double>(kv.waited_ns.value()) * 1e-6;
@@ -61,14 +64,15 @@ ProcessAccount account_of(const Engine& engine) {
   return account;
 }
 
+nlohmann::ordered_json account_figures(const ProcessAccount& account) {
+  return {{"disk_bytes", account.disk_bytes},       {"kv_bytes_written", account.kv_bytes_written},
+          {"kv_bytes_read", account.kv_bytes_read}, {"kv_bytes_archived", account.kv_bytes_archived},
+          {"kv_wait_ms", account.kv_wait_ms},       {"peak_memory_bytes", account.peak_memory_bytes}};
+}
+
 void write_account(const std::string& path, const ProcessAccount& account) {
-  const nlohmann::ordered_json json = {{"disk_bytes", account.disk_bytes},
-                                       {"kv_bytes_written", account.kv_bytes_written},
-                                       {"kv_bytes_read", account.kv_bytes_read},
-                                       {"kv_bytes_archived", account.kv_bytes_archived},
-                                       {"kv_wait_ms", account.kv_wait_ms},
-                                       {"peak_memory_bytes", account.peak_memory_bytes},
-                                       {"plan", nlohmann::ordered_json::parse(account.plan)}};
+  nlohmann::ordered_json json = account_figures(account);
+  json["plan"] = nlohmann::ordered_json::parse(account.plan);
   const std::string text = json.dump();
   AtomicFile file(path);
   file.append(std::as_bytes(std::span(text)));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 
@@ -22,6 +23,9 @@ struct ProcessAccount {
 
 // Of this process, until now.
 ProcessAccount account_of(const Engine& engine);
+
+// All but the plan, by name.
+nlohmann::ordered_json account_figures(const ProcessAccount& account);
 
 // For the process that started this one. Throws kIo.
 void write_account(const std::string& path, const ProcessAccount& account);

@@ -44,7 +44,8 @@ struct Candidate {
 
 // Buffers kept between calls so that sampling allocates nothing in the long run. One thread.
 struct SamplerScratch {
-  // So many logits take this much of memory, and no more once it is reserved.
+  // So many logits take this much of memory, and no more once it is reserved; what penalties look back on
+  // comes on top.
   static constexpr uint64_t bytes(uint64_t vocabulary) {
     return vocabulary * (sizeof(float) + sizeof(std::pair<float, TokenId>) + sizeof(double));
   }

@@ -67,9 +67,9 @@ TEST_P(ArchivedCache, ASequenceBeginsWithWhatAnEarlierProcessWrote) {
   numbers.resize(10 * kPositions);
   after->load(7, numbers);
   EXPECT_EQ(after->cache().positions(SequenceId{7}), 10 * kPositions);
-  EXPECT_EQ(after->counters().bytes_read.value(), 0u) << "nothing is read before it is needed";
+  EXPECT_EQ(archive.counters().bytes_read.value(), 0u) << "nothing is read before it is needed";
   EXPECT_TRUE(after->run({{7, 1}}).empty()) << after->last_error();
-  EXPECT_GT(after->counters().bytes_read.value(), 0u);
+  EXPECT_GT(archive.counters().bytes_read.value(), 0u);
   after->fork(7, 8, 10 * kPositions);
   after->fork(7, 9, 4 * kPositions + 7);
   after->truncate(7, 3 * kPositions + 9);
@@ -176,6 +176,11 @@ TEST(ArchivedCacheBound, ShortSequencesThatStayInMemoryDoNotPushOutALongOne) {
     tale.run({{sequence, 2 * kPositions}});
     for (int step = 0; step < 3; ++step) tale.run({{sequence, 1}});
     finish_writing(tale, archive, 20 + 2 * (sequence - 1));
+  }
+  // Under load, making room may take longer than a batch waits; it is offered again then.
+  for (int step = 0; step < 200 && tale.archived(tale.sequences().at(60)) < 2; ++step) {
+    archive.settle();
+    tale.run({{60, 1}});
   }
   EXPECT_EQ(tale.archived(tale.sequences().at(1)), 20u);
   EXPECT_EQ(tale.archived(tale.sequences().at(60)), 2u);

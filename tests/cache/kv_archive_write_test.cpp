@@ -176,7 +176,7 @@ TEST(KvArchiveWriting, WhatIsComputedIsRefusedWhereWhatIsThereCannotBeRead) {
   EXPECT_TRUE(archive->status().off);
   none = false;
   EXPECT_EQ(taken(write_chain(*archive, 1, 2, {}, small_shape(), true)), 0u) << "it is off";
-  EXPECT_EQ(archive->counters().refused.value(), 2u);
+  EXPECT_EQ(archive->counters().refused.value(), 4u);
   world.clock.advance(std::chrono::seconds(11));
   EXPECT_EQ(taken(write_chain(*archive, 1, 2, {}, small_shape(), true)), 2u);
   EXPECT_EQ(archive->counters().quarantined.value(), 0u);
