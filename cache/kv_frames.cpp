@@ -105,6 +105,11 @@ bool KvFrames::grow() {
   return true;
 }
 
+void KvFrames::grow_for(uint32_t blocks) {
+  while (residency_.frames_free() < blocks && grow()) {
+  }
+}
+
 // Only frames that no block has: what is in use stays where it is.
 void KvFrames::shrink(uint32_t frames) {
   const uint32_t before = count(), after = residency_.set_frames(frames);
@@ -294,8 +299,7 @@ bool KvFrames::adopt(uint32_t block, const KvTag& tag) {
 }
 
 void KvFrames::expect(uint32_t blocks) {
-  while (residency_.frames_free() < blocks && grow()) {
-  }
+  grow_for(blocks);
   note_written();
   start_writes(blocks, true);
 }

@@ -71,7 +71,8 @@ struct CommandLine {
   bool pages = false;  // weights and KV that memory does not hold
   uint32_t repeats = 5;
   double seconds = 1;
-  uint32_t prompt_tokens = 2049;  // 64 whole blocks of KV, and one token to compute
+  uint32_t prompt_tokens =
+      2049;  // 64 whole blocks of KV, which are reused in memory, too, and one token to compute
 
   // tokenize
   bool text_given = false, bos = false, special = false;

@@ -34,12 +34,13 @@ static_assert(2 * (limits::kMaxRangesPerStep + limits::kMaxOperationsPerStep / 8
                   kHeaderUnits,
               "a load of the largest size comes to its turn");
 
-// For one more operation with so many blocks to load, its range, and the blocks that this completes.
+// For one more operation with so many blocks to load, one that cuts it, its range, and the blocks that this
+// completes.
 bool has_room(const StepPlan& plan, size_t load) {
   const size_t units =
       2 * (plan.operations.size() + plan.ranges.size()) + plan.tags.size() + plan.load_tags.size();
   return plan.load_tags.size() + load <= limits::kMaxTagsPerStep &&
-         units + load + 4 + limits::kMaxRowsPerStep / kBlock <= kHeaderUnits;
+         units + load + 6 + limits::kMaxRowsPerStep / kBlock <= kHeaderUnits;
 }
 
 void drop(std::deque<RequestId>& queue, RequestId id) {
@@ -157,7 +158,9 @@ void Scheduler::admit(StepPlan& plan) {
       leave_source(request);
     }
     waiting_.erase(waiting_.begin() + static_cast<ptrdiff_t>(next));
-    request.scheduled = std::max(request.source_positions, request.load_positions);
+    // One row is left to be computed, for the answer.
+    request.scheduled = std::min(static_cast<uint32_t>(request.tokens.size()) - 1,
+                                 std::max(request.source_positions, request.load_positions));
     request.sequence = SequenceId{++last_sequence_};
     request.running = true;
     request.blocks = blocks;
@@ -202,7 +205,7 @@ void Scheduler::plan_prompts(StepPlan& plan, uint32_t prompt_rows) {
   if (room > 0 && !prompts_.empty()) ++prompt_steps_;
   for (size_t left = prompts_.size(); left > 0 && room > 0; --left) {
     if (plan.ranges.size() >= limits::kMaxRangesPerStep ||
-        plan.operations.size() + 1 >= limits::kMaxOperationsPerStep || !has_room(plan, 0))
+        plan.operations.size() + 2 >= limits::kMaxOperationsPerStep || !has_room(plan, 0))
       return;
     Request& request = *find(prompts_.front());
     if (!request.opened && !open(plan, request)) return;
@@ -231,6 +234,9 @@ bool Scheduler::open(StepPlan& plan, Request& request) {
                                                             : OperationKind::kOpen;
   plan.operations.push_back({kind, request.sequence, request.next_number++, request.source,
                              std::max(request.source_positions, request.load_positions)});
+  if (request.load_positions > request.scheduled)
+    plan.operations.push_back(
+        {OperationKind::kTruncate, request.sequence, request.next_number++, {}, request.scheduled});
   plan.load_tags.insert(plan.load_tags.end(), request.tags.begin(),
                         request.tags.begin() + static_cast<ptrdiff_t>(load));
   request.opened = true;
@@ -351,7 +357,8 @@ void Scheduler::preempt(Request& request) {
 
 // --- Kept sequences ---
 
-// The longest beginning; one row is left to be computed, for the answer.
+// The longest beginning, of whole blocks: a fork then copies nothing. One row is left to be computed, for the
+// answer.
 std::pair<Scheduler::Kept*, uint32_t> Scheduler::find_kept(const Request& request) {
   if (request.lost || request.asked.prompt_logits) return {};
   const size_t most = request.tokens.size() - 1;
@@ -372,8 +379,8 @@ void Scheduler::find_source(Request& request) {
   leave_source(request);
   request.load_positions = 0;
   const auto [best, positions] = find_kept(request);
-  if (request.archived_positions > positions) {
-    const double compute_ns = position_ns_ * (request.archived_positions - positions);
+  if (saved_positions(request, positions) > 0) {
+    const double compute_ns = position_ns_ * saved_positions(request, positions);
     if (position_ns_ == 0 || static_cast<double>(request.load_ns) < compute_ns) {
       request.load_positions = request.archived_positions;
       return;
@@ -386,6 +393,12 @@ void Scheduler::find_source(Request& request) {
   request.source = best->sequence;
   ++best->pins;
   std::rotate(kept_.begin() + (best - kept_.data()), kept_.begin() + (best - kept_.data()) + 1, kept_.end());
+}
+
+// By what archives have, beyond so many that are kept.
+uint32_t Scheduler::saved_positions(const Request& request, uint32_t kept) {
+  const auto most = static_cast<uint32_t>(request.tokens.size()) - 1;
+  return std::max(kept, std::min(most, request.archived_positions)) - kept;
 }
 
 void Scheduler::leave_source(Request& request) {
@@ -407,15 +420,16 @@ std::vector<Scheduler::Question> Scheduler::take_questions() {
     request.archived_positions = 0;
     request.asking = Request::Asking::kDone;
     if (request.lost || request.unloadable || request.asked.prompt_logits) continue;
-    const size_t blocks = std::min<size_t>((request.tokens.size() - 1) / kBlock, limits::kMaxTagsPerStep);
+    const size_t blocks = std::min<size_t>(request.tokens.size() / kBlock, limits::kMaxTagsPerStep);
     const uint32_t kept = find_kept(request).second;
-    if (blocks * kBlock <= kept) continue;
+    if (std::min(blocks * kBlock, request.tokens.size() - 1) <= kept) continue;
     request.asking = Request::Asking::kAsked;
     options_.tagger->extend(request.tags, request.tokens, blocks);
     Question& question = questions.emplace_back();
     question.request = request.id;
     question.tags.assign(request.tags.begin(), request.tags.begin() + static_cast<ptrdiff_t>(blocks));
-    question.compute_ns = position_ns_ * static_cast<double>(blocks * kBlock - kept);
+    question.compute_ns =
+        position_ns_ * static_cast<double>(std::min(blocks * kBlock, request.tokens.size() - 1) - kept);
   }
   return questions;
 }
@@ -426,7 +440,7 @@ void Scheduler::answered(RequestId id, uint32_t blocks, uint64_t load_ns) {
   request->asking = Request::Asking::kDone;
   request->archived_positions = blocks * kBlock;
   request->load_ns = load_ns;
-  const bool is_hit = request->archived_positions > find_kept(*request).second;
+  const bool is_hit = saved_positions(*request, find_kept(*request).second) > 0;
   ++(is_hit ? archive_.hits : archive_.misses);
 }
 
@@ -466,18 +480,14 @@ void Scheduler::keep(Request& request) {
   kept_.push_back(std::move(kept));
 }
 
-// What was kept with the same first block may share what was lost.
-void Scheduler::forget_alike(const Request& request) {
-  const size_t block = std::min<size_t>(limits::kKvBlockPositions, request.tokens.size());
-  const auto first = request.tokens.begin(), last = first + static_cast<ptrdiff_t>(block);
-  for (auto kept = kept_.begin(); kept != kept_.end();) {
-    if (kept->pins > 0 || !std::equal(first, last, kept->tokens.begin())) {
-      ++kept;
-      continue;
-    }
-    closing_.push_back({kept->sequence, kept->next_number, kept->blocks});
-    kept = kept_.erase(kept);
-  }
+// What was kept may share what was lost; or have the memory for want of which it was lost, where a stage can
+// write nothing to its disk.
+void Scheduler::forget_kept() {
+  std::erase_if(kept_, [this](const Kept& kept) {
+    if (kept.pins > 0) return false;
+    closing_.push_back({kept.sequence, kept.next_number, kept.blocks});
+    return true;
+  });
 }
 
 bool Scheduler::evict(StepPlan& plan) {
@@ -520,7 +530,7 @@ void Scheduler::lose(SequenceId sequence, const Error& error) {
     const bool loaded = request.load_positions > 0;
     archive_.failed += loaded;
     if (loaded && !std::exchange(request.unloadable, true)) return preempt(request);
-    forget_alike(request);
+    forget_kept();
     if (!std::exchange(request.lost, true)) return preempt(request);
     return finish(request, error);
   }

@@ -95,9 +95,9 @@ struct StepPlan {
 // Prompts are cut into chunks that take turns: a new request waits at most one chunk for each running one.
 //
 // Sequences of ended requests may be kept: a prompt that begins as one of them forks its whole blocks and
-// goes on from there. Kept ones give way to whatever needs their blocks or their places, the one used longest
-// ago first. A fork's blocks are counted as if it had them alone, so that stages never have fewer than
-// counted.
+// goes on from there. Kept ones give way to whatever needs
+// their blocks or their places, the one used longest ago first. A fork's blocks are counted as if it had them
+// alone, so that stages never have fewer than counted.
 //
 // Where a prompt has whole blocks beyond what is kept, the stages' archives are asked before it begins, and
 // whoever comes behind it does not wait for that. What is found is loaded if it costs less than computing.
@@ -203,15 +203,16 @@ class Scheduler {
   };
 
   void admit(StepPlan& plan);
-  // A kept sequence that begins as the request does, and how many positions are alike, in whole blocks.
+  // A kept sequence that begins as the request does, and how many positions it can take from there.
   std::pair<Kept*, uint32_t> find_kept(const Request& request);
   // Where the request begins: from a kept sequence, from archives, or from nothing.
   void find_source(Request& request);
   // False when the step has no room for it.
   bool open(StepPlan& plan, Request& request);
+  static uint32_t saved_positions(const Request& request, uint32_t kept);
   void leave_source(Request& request);
   void keep(Request& request);
-  void forget_alike(const Request& request);
+  void forget_kept();
   // One kept sequence gives way; false when there is none that can.
   bool evict(StepPlan& plan);
   void plan_closes(StepPlan& plan);

@@ -186,6 +186,37 @@ TEST(ArchivedCacheBound, ShortSequencesThatStayInMemoryDoNotPushOutALongOne) {
   EXPECT_EQ(tale.archived(tale.sequences().at(60)), 2u);
 }
 
+// Weights that give way.
+class Weights final : public KvNeighbour {
+ public:
+  void make_room(Bytes) override {}
+  void take_room() override {}
+};
+
+// What comes from disk gets frames as what is computed does, so that it comes once.
+TEST_P(ArchivedCache, WhatComesBackGetsFramesThatWeightsLend) {
+  std::vector<float> numbers;
+  {
+    KvArchive archive(values_, records_, clock_, options());
+    const auto before = tale(archive);
+    before->open(1);
+    EXPECT_TRUE(before->run({{1, 30 * kPositions}}).empty());
+    finish_writing(*before, archive, 30);
+    numbers = before->sequences().at(1);
+  }
+  Weights weights;
+  KvArchive archive(values_, records_, clock_, options());
+  Tale after(GetParam() ? &spill_ : nullptr, &archive, GetParam() ? 80 : 256, kLayers, 256,
+             KvSharing{&weights, 3});
+  after.load(7, numbers);
+  EXPECT_TRUE(after.run({{7, 1}}).empty()) << after.last_error();
+  const uint64_t read = archive.counters().bytes_read.value();
+  EXPECT_GT(read, 0u);
+  for (int step = 0; step < 20; ++step) EXPECT_TRUE(after.run({{7, 1}}).empty());
+  EXPECT_EQ(archive.counters().bytes_read.value(), read);
+  EXPECT_GE(after.cache().frame_count(), 31u);
+}
+
 // Steps in which sequences run alternately: what runs keeps its place, and others do not push it out and in.
 TEST_P(ArchivedCache, SequencesThatRunTogetherDoNotPushEachOtherOut) {
   const uint64_t block = KvCache::block_bytes(kLayers, KvType::kF32).count + 3 * kKvSealBytes;

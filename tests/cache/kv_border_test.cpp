@@ -99,7 +99,7 @@ TEST(KvBorder, WeightsThatRefuseSendKvToDiskAndEndNobody) {
   EXPECT_GT(tale.counters().bytes_written.value(), 0u);
   weights.refuses = false;
   EXPECT_TRUE(tale.run({{1, 20 * kPositions}}).empty());
-  EXPECT_EQ(tale.cache().frame_count(), 23u) << "in eighths, for the new ones";
+  EXPECT_EQ(tale.cache().frame_count(), 40u) << "for the new ones, and those that come back";
 }
 
 TEST(KvBorder, RoomThatOthersReserveMeanwhileGoesBackToTheWeights) {

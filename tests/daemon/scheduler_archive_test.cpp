@@ -40,9 +40,9 @@ class SchedulerArchiveTest : public ::testing::Test {
   Scheduler scheduler_;
 };
 
-TEST_F(SchedulerArchiveTest, AsksForAllWholeBlocksButTheLastRow) {
+TEST_F(SchedulerArchiveTest, AsksForAllWholeBlocks) {
   for (const auto& [length, blocks] : std::vector<std::pair<uint32_t, size_t>>{
-           {1, 0}, {32, 0}, {33, 1}, {64, 1}, {65, 2}, {70'000, limits::kMaxTagsPerStep}}) {
+           {1, 0}, {31, 0}, {32, 1}, {63, 1}, {64, 2}, {70'000, limits::kMaxTagsPerStep}}) {
     const TokenRequest asked = request(length);
     const RequestId id = scheduler_.submit(asked);
     const auto questions = scheduler_.take_questions();
@@ -79,6 +79,26 @@ TEST_F(SchedulerArchiveTest, ARequestBeginsOnceItsAnswerIsThereAndOthersDoNotWai
   EXPECT_EQ(step.ranges[0].count, 36u);
   EXPECT_EQ(step.tags, std::vector<BlockTag>{tags[2]}) << "what is computed is tagged";
   EXPECT_EQ(scheduler_.blocks_used(), 1u + 4u) << "loaded blocks count like any other";
+}
+
+// A prompt of whole blocks that archives have all of is cut by the row that gives the answer.
+TEST_F(SchedulerArchiveTest, OfAPromptThatIsAllThereOneRowIsComputed) {
+  const RequestId asked = scheduler_.submit(request(96));
+  ASSERT_EQ(scheduler_.take_questions().size(), 1u);
+  scheduler_.answered(asked, 3, 1000);
+  const StepPlan step = plan();
+  ASSERT_EQ(step.operations.size(), 2u);
+  EXPECT_EQ(step.operations[0].kind, OperationKind::kLoad);
+  EXPECT_EQ(step.operations[0].positions, 96u);
+  EXPECT_EQ(step.operations[1].kind, OperationKind::kTruncate);
+  EXPECT_EQ(step.operations[1].positions, 95u);
+  EXPECT_EQ(step.operations[1].number, 2u);
+  ASSERT_EQ(step.ranges.size(), 1u);
+  EXPECT_EQ(step.ranges[0].first_position, 95u);
+  EXPECT_EQ(step.ranges[0].count, 1u);
+  EXPECT_EQ(step.ranges[0].number, 3u);
+  EXPECT_EQ(step.tags, std::vector<BlockTag>{tags_of(request(96))[2]}) << "the block is completed once more";
+  EXPECT_EQ(scheduler_.blocks_used(), 3u);
 }
 
 TEST_F(SchedulerArchiveTest, DecidesByWhatComputingCosts) {

@@ -354,11 +354,13 @@ TEST(SchedulerTest, APromptSeenBeforeIsNotComputedAgain) {
   }
 }
 
-TEST(SchedulerTest, WhatMayShareLostStateIsKeptNoLonger) {
+// They may share it, or have the memory that it lacked.
+TEST(SchedulerTest, WhereStateWasLostOthersAreKeptNoLonger) {
   Ring ring(kRoomy, 4, {.keep = true});
   ring.scheduler().submit(request(100, 5));
+  ring.scheduler().submit(request(300, 5));
   ring.run();
-  ASSERT_EQ(ring.scheduler().kept(), 1u);
+  ASSERT_EQ(ring.scheduler().kept(), 2u);
   const RequestId id = ring.scheduler().submit(request(100, 5));
   const StepPlan* plan = ring.send();
   ASSERT_EQ(plan->operations.at(0).kind, OperationKind::kFork);

@@ -53,6 +53,24 @@ cmp -s "$work/plain" "$work/archive-off" || give_up "another text beside a full 
 [ "$(ls -R "$disk/store" | wc -l)" = "$before" ] || give_up "the store has changed: $(ls -R "$disk/store")"
 pass "on a full disk texts stay the same, and what needs room says so"
 
+# Requests that fit in the memory of KV, one after the other: each finds there what the one before left.
+rm "$disk/fill"
+ask() { # FIRST_ID: 200 OK and 160 positions in 5 of the frames
+  http "$(api_of "$disk/serve")" POST /v1/completions \
+    "{\"prompt\": [$(seq -s, "$1" $(($1 + 149)))], \"max_tokens\": 8, \"ignore_eos\": true}" >"$work/answer"
+  grep -q "^HTTP/1.1 200" "$work/answer" || give_up "$2: $(cat "$work/answer")"
+}
+launch serve serve "$model" --no-calibrate --state "$disk/serve" --api 127.0.0.1:0 --listen 127.0.0.1:0 --context 1024 \
+  --archive 0 --kv-ram 2MiB --disk 30MiB
+wait_for 30 "a server" test -s "$disk/serve/running.json"
+wait_for 30 "a ready server" is_ready "$disk/serve"
+for i in 1 2 3; do ask "$i" "with room"; done
+fill 300
+for i in 4 5 6 7; do ask "$i" "a request that needs no page, with a full disk"; done
+kill "$launched"
+wait "$launched" || true
+pass "with a full disk, requests that fit in memory are answered, though others were kept there"
+
 rm "$disk/fill"
 run spill --archive 0 --kv-ram 2MiB --disk 30MiB --state "$disk/spill"
 cmp -s "$work/plain" "$work/spill" || give_up "KV on disk gives another text"
