@@ -312,7 +312,8 @@ void Stage::feed_forward(const LayerSpec& layer, uint32_t index, float* rows) {
       add);
 }
 
-// The router speaks first; then each chosen expert is leased once and runs all rows that chose it.
+// The router speaks first; then each chosen expert is leased once and runs all rows that chose it. In which
+// order they run is free: what they give is added up in the order of the choice.
 void Stage::experts(const LayerSpec& layer, uint32_t index, const Matrix& router, const Norm& before,
                     const ResidualAdd& add, const float* rows) {
   const FeedForwardSpec& spec = layer.feed_forward;

@@ -197,9 +197,14 @@ GroupLease ModelWeights::acquire(GroupId id) const {
   return GroupLease(found->second, pager_.acquire(found->second.page));
 }
 
-void ModelWeights::want_experts(uint32_t layer, std::span<const uint32_t> experts, bool scan) const {
+void ModelWeights::want_experts(uint32_t layer, std::span<uint32_t> experts, bool scan) const {
+  const auto page = [&](uint32_t expert) {
+    return bindings_.at({GroupId::Kind::kExpert, layer, expert}).page;
+  };
+  std::stable_partition(experts.begin(), experts.end(),
+                        [&](uint32_t expert) { return pager_.in_memory(page(expert)); });
   std::vector<PageId> pages;
-  for (uint32_t expert : experts) pages.push_back(bindings_.at({GroupId::Kind::kExpert, layer, expert}).page);
+  for (uint32_t expert : experts) pages.push_back(page(expert));
   pager_.want(pages, scan);
 }
 

@@ -61,9 +61,10 @@ class ModelWeights {
   ModelWeights& operator=(const ModelWeights&) = delete;
   // Throws kNotFound for a group outside the span, and as Pager::acquire.
   GroupLease acquire(GroupId id) const;
-  // The experts of a layer that will be acquired next, in this order. `scan`: for so many rows that the
-  // choice says little about what comes.
-  void want_experts(uint32_t layer, std::span<const uint32_t> experts, bool scan) const;
+  // The experts of a layer that will be acquired next, put into the order in which that waits least: those in
+  // memory first, while the others are read. `scan`: for so many rows that the choice says little about what
+  // comes.
+  void want_experts(uint32_t layer, std::span<uint32_t> experts, bool scan) const;
   // Throws kNotFound when unit 0 is not hosted, kIo. The ids are below the vocabulary's size.
   EmbeddingRows embedding(std::span<const TokenId> ids) const;
   // Bytes of the groups of a span, the embedding table left out.

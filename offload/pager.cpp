@@ -380,6 +380,11 @@ void Pager::want(std::span<const PageId> pages, bool scan) {
   pump();
 }
 
+bool Pager::in_memory(PageId page) const {
+  const Lock lock(mutex_);
+  return mapped_ || residency_.state(page.value) == Residency::State::kLoaded;
+}
+
 bool Pager::preload_mapped(const std::function<bool(uint64_t)>& advance) const {
   for (const Page& page : pages_)
     for (std::span<const std::byte> view : page.views)

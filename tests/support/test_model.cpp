@@ -84,6 +84,10 @@ void TestModel::load(uint64_t sequence, const std::vector<BlockTag>& tags) {
   for (auto& stage : stages_) stage->sequences().load(SequenceId{sequence}, positions, tags);
 }
 
+void TestModel::truncate(uint64_t sequence, uint32_t positions) {
+  for (auto& stage : stages_) stage->sequences().truncate(SequenceId{sequence}, positions);
+}
+
 uint32_t TestModel::archived(const std::vector<BlockTag>& tags) const {
   auto blocks = static_cast<uint32_t>(tags.size());
   for (const auto& stage : stages_) {

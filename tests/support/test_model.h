@@ -48,6 +48,7 @@ class TestModel : private KvNeighbour {
   void close(uint64_t sequence);
   // Opens it with the first blocks as they are in the archive.
   void load(uint64_t sequence, const std::vector<BlockTag>& tags);
+  void truncate(uint64_t sequence, uint32_t positions);
   // Leading blocks that every stage finds in the archive.
   uint32_t archived(const std::vector<BlockTag>& tags) const;
   // A step without rows: what was archived is noted, and more is.
