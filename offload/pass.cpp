@@ -114,7 +114,7 @@ double least_pass_seconds(double compute, double read, double elsewhere, double 
   const double gain = std::max(0.0, conditions.compute_while_reading + conditions.read_while_computing - 1);
   const double both =
       std::min(compute / conditions.compute_while_reading, left / conditions.read_while_computing);
-  return elsewhere + std::max({compute, left, compute + left - gain * both});
+  return elsewhere + std::max({compute, left, compute + (left - gain * both)});
 }
 
 PassTime pass_time(std::span<const PassItem> items, const PassConditions& conditions) {

@@ -54,7 +54,7 @@ struct Budgets {
   uint64_t headroom() const { return headroom_divisor ? ram / headroom_divisor : 0; }
   // The least ram that leaves `bytes` beside the headroom.
   uint64_t ram_for(uint64_t bytes) const;
-  // And that lets KV have `kv` bytes of them.
+  // And that lets KV have `kv` bytes of them. UINT64_MAX: no ram does.
   uint64_t ram_for(uint64_t bytes, uint64_t kv) const;
   // UINT64_MAX: none.
   uint64_t kv_limit() const;

@@ -15,7 +15,8 @@ namespace caravan {
 namespace {
 
 constexpr uint64_t kKvLevels = 16;
-constexpr double kUsefulStep = 0.95;  // of the time: what a step up in RAM must reach
+constexpr uint64_t kKvShareLevels = 32;  // one differs from the next by a part in so many
+constexpr double kUsefulStep = 0.95;     // of the time: what a step up in RAM must reach
 
 struct Candidate {
   uint32_t level = 0;  // of the weights
@@ -31,6 +32,7 @@ struct KvLevel {
 };
 
 constexpr uint64_t kTooMuch = uint64_t{1} << 60;
+constexpr double kPastAnyRam = 0x1p63;  // more than any budget's bytes
 
 // What can be counted.
 const PlanInput& checked(const PlanInput& input) {
@@ -62,7 +64,7 @@ class Planner {
   }
 
   Plan plan() {
-    const Candidate* best = fastest();
+    const Candidate* best = fastest(input_.budgets.ram);
     if (!best) refuse();
     Plan plan = describe(*best);
     plan.least_ram = least().ram;
@@ -73,7 +75,7 @@ class Planner {
 
   // Without all else that a plan tells.
   Prediction prediction() const {
-    const Candidate* best = fastest();
+    const Candidate* best = fastest(input_.budgets.ram);
     if (!best) refuse();
     return predict(*best);
   }
@@ -83,10 +85,8 @@ class Planner {
     const uint64_t limit = input_.budgets.kv_limit(), most = blocks_within(limit);
     if (most < kv_floor_)
       fail(ErrorCode::kOutOfMemory, "--kv-ram {} is too little: the least is {}, {} blocks of {} positions",
-           to_string(Bytes{limit}), exact(kv_bytes(kv_floor_)), kv_floor_, input_.block_positions);
-    if (!input_.may_spill && most < kv_wanted_)
-      fail(ErrorCode::kOutOfMemory, "--kv-ram {} is too little for this context: the least is {}",
-           to_string(Bytes{limit}), exact(kv_bytes(kv_wanted_)));
+           to_string(Bytes{limit}), exact(kv_bytes(least_kv_blocks())), least_kv_blocks(),
+           input_.block_positions);
     const std::vector<KvLevel> kv_levels = this->kv_levels(most);
     for (uint32_t level = 0; level < levels_.size(); ++level) add_level(level, kv_levels);
     // Of what takes the same time, first what reads least.
@@ -96,15 +96,17 @@ class Planner {
     });
   }
 
-  // How much of KV may be in RAM; `most` by the limit as it is. Where that is a share, more RAM allows more:
-  // the others reach to all of it, closer where they are few, and do not depend on the limit.
+  // How much of KV may be in RAM, whatever the RAM: `most` of it, and less. Where the limit is a share of
+  // RAM, all of KV and less, closer where it is little; what RAM each takes says which of them the share
+  // allows. (With the most that the share allows now, more RAM would lose that one.)
   std::vector<KvLevel> kv_levels(uint64_t most) const {
-    std::vector<uint64_t> blocks = {kv_floor_, most};
+    std::vector<uint64_t> blocks = {kv_floor_};
     if (!input_.budgets.kv_percent) {
-      for (uint64_t i = 1; i < kKvLevels; ++i)
+      for (uint64_t i = 1; i <= kKvLevels; ++i)
         blocks.push_back(kv_floor_ + (most - kv_floor_) * i / kKvLevels);
     } else {
-      for (uint64_t more = kv_wanted_ - kv_floor_; more > 0; more -= (more + kKvLevels - 1) / kKvLevels)
+      for (uint64_t more = kv_wanted_ - kv_floor_; more > 0;
+           more -= (more + kKvShareLevels - 1) / kKvShareLevels)
         blocks.push_back(kv_floor_ + more);
     }
     std::sort(blocks.begin(), blocks.end());
@@ -148,7 +150,10 @@ class Planner {
     const uint64_t blocks = (bytes - std::min(bytes, input_.staging_bytes)) / input_.block_bytes;
     return std::min(blocks, kv_wanted_ - 1);
   }
-  uint64_t least_kv_bytes() const { return std::min(kv_bytes(kv_floor_), kv_bytes(kv_wanted_)); }
+  // All of it, where the staging takes more than that saves.
+  uint64_t least_kv_blocks() const {
+    return kv_bytes(kv_wanted_) <= kv_bytes(kv_floor_) ? kv_wanted_ : kv_floor_;
+  }
   uint64_t spilled(uint64_t blocks) const { return (kv_wanted_ - blocks) * input_.block_bytes; }
 
   uint64_t bytes(const WeightLevel& level, uint64_t blocks) const {
@@ -165,15 +170,15 @@ class Planner {
   }
   double seconds(const Candidate& candidate) const { return predict(candidate).seconds; }
 
-  // The fastest that fits; candidates stand by the time that they cannot beat. Differences of rounding are
-  // none.
-  const Candidate* fastest() const {
+  // The fastest that fits into so much; candidates stand by the time that they cannot beat. Differences of
+  // rounding are none.
+  const Candidate* fastest(uint64_t ram) const {
     constexpr double kRounding = 1 - 1e-9;
     const Candidate* best = nullptr;
     double best_seconds = std::numeric_limits<double>::infinity();
     for (const Candidate& candidate : candidates_) {
       if (candidate.least_seconds >= best_seconds * kRounding) break;
-      if (candidate.ram > input_.budgets.ram) continue;
+      if (candidate.ram > ram) continue;
       const double time = seconds(candidate);
       if (time < best_seconds * kRounding) best = &candidate, best_seconds = time;
     }
@@ -209,7 +214,7 @@ class Planner {
   PlanShares floors() const {
     uint64_t weights = UINT64_MAX;
     for (const WeightLevel& level : levels_) weights = std::min(weights, level.bytes);
-    return {weights, least_kv_bytes(), input_.scratch_bytes, input_.wire_bytes, headroom()};
+    return {weights, kv_bytes(least_kv_blocks()), input_.scratch_bytes, input_.wire_bytes, headroom()};
   }
   // Without a limit there is nothing to keep free.
   uint64_t headroom() const { return input_.budgets.ram == UINT64_MAX ? 0 : input_.budgets.headroom(); }
@@ -268,20 +273,15 @@ class Planner {
            });
   }
 
-  RamStep step_to(const Candidate& candidate) const {
-    if (!input_.budgets.kv_percent) return {candidate.ram, pass_.rows / seconds(candidate)};
-    PlanInput more = input_;  // the share of more RAM is more than the candidate's
-    more.budgets.ram = candidate.ram;
-    return {candidate.ram, Planner(more, levels_, pass_).prediction().tokens_a_second()};
-  }
+  RamStep step_to(uint64_t ram) const { return {ram, pass_.rows / seconds(*fastest(ram))}; }
 
-  // What more RAM would bring.
+  // What more RAM would bring, of as much as there can be.
   void add_steps(Plan& plan) const {
     const double useful = plan.decode.seconds * kUsefulStep;
     std::vector<const Candidate*> larger;
     const Candidate* fits = nullptr;
     for (const Candidate& candidate : candidates_) {
-      if (candidate.ram <= input_.budgets.ram) continue;
+      if (candidate.ram <= input_.budgets.ram || candidate.ram == UINT64_MAX) continue;
       if (candidate.least_seconds <= useful) larger.push_back(&candidate);
       if (reads_nothing(candidate) && (!fits || candidate.ram < fits->ram)) fits = &candidate;
     }
@@ -289,14 +289,14 @@ class Planner {
                      [](const Candidate* a, const Candidate* b) { return a->ram < b->ram; });
     for (const Candidate* candidate : larger)
       if (seconds(*candidate) <= useful) {
-        plan.next_step = step_to(*candidate);
+        plan.next_step = step_to(candidate->ram);
         break;
       }
     const bool read = plan.kv_spilled_bytes > 0 ||
                       std::any_of(plan.placements.begin(), plan.placements.end(), [](Placement placement) {
                         return placement == Placement::kStreamed || placement == Placement::kOnDemand;
                       });
-    if (read && fits) plan.all_fits = step_to(*fits);
+    if (read && fits) plan.all_fits = step_to(fits->ram);
   }
 
   std::string binds(const Plan& plan) const {
@@ -335,15 +335,15 @@ uint64_t Budgets::kv_limit() const {
 }
 
 uint64_t Budgets::ram_for(uint64_t bytes, uint64_t kv) const {
-  uint64_t least = ram_for(bytes);
-  if (!kv_percent || share_of(Bytes{least}, *kv_percent).count >= kv) return least;
-  // Halved in between, because shares are rounded.
-  uint64_t enough = std::max(kv, least);
-  while (share_of(Bytes{enough}, *kv_percent).count < kv) enough *= 2;
-  while (enough - least > 1) {
-    const uint64_t middle = least + (enough - least) / 2;
-    (share_of(Bytes{middle}, *kv_percent).count < kv ? least : enough) = middle;
-  }
+  const uint64_t least = ram_for(bytes);
+  const auto allows = [&](uint64_t some) { return share_of(Bytes{some}, *kv_percent).count >= kv; };
+  if (!kv_percent || allows(least)) return least;
+  const double about = static_cast<double>(kv) * 100 / *kv_percent;
+  if (about >= kPastAnyRam) return UINT64_MAX;
+  // Shares are rounded.
+  auto enough = static_cast<uint64_t>(about);
+  while (!allows(enough)) ++enough;
+  while (allows(enough - 1)) --enough;
   return enough;
 }
 

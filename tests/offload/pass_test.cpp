@@ -43,6 +43,14 @@ TEST(Pass, OfStreamedPagesIsTheLongerOfReadingAndComputing) {
   EXPECT_NEAR(seconds_of({streamed(3, 1), streamed(3, 1), streamed(3, 1)}, 2), 9, 1e-9);
 }
 
+// To the last bit: of passes that take the same time, the planner takes the one that reads least.
+TEST(Pass, WhatCanBeHiddenWhollyAddsNothingToTheLeast) {
+  for (int i = 1; i < 1000; ++i) {
+    const double compute = 1.0 / i, read = compute * (1 - 0.0007 * i);
+    EXPECT_EQ(least_pass_seconds(compute, read, 0, 0, {0, 1, 1}), compute);
+  }
+}
+
 // The page that is in use fills the window: reading and computing take turns.
 TEST(Pass, WithAWindowOfOnePageHidesNothing) {
   EXPECT_NEAR(seconds_of({streamed(1, 3), streamed(2, 3), streamed(1, 3)}, 1), 13, 1e-9);

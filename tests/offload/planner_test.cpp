@@ -3,9 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
 #include <string>
 
 #include "base/error.h"
+#include "base/share.h"
 #include "tests/offload/planner_support.h"
 #include "tests/support/sanitized.h"
 
@@ -125,6 +128,28 @@ TEST(Planner, MoreMemoryNeverPredictsSlower) {
   });
 }
 
+// Where KV has a share of RAM, one more block of it is allowed at one RAM and not at a byte less: there, and
+// over steps far smaller than what a group of weights takes.
+TEST(Planner, ALittleMoreMemoryNeverPredictsSlowerWithAShareOfKv) {
+  for_random_inputs(13, [](PlanInput input, Random& random) {
+    input.budgets.kv_ram.reset();
+    input.context = 1024 + static_cast<uint32_t>(random.below(7168));
+    const uint64_t ram = random_ram(random, input), blocks = 16 + random.below(input.context / 32 - 16);
+    input.budgets.kv_percent =
+        std::min(100.0, 100.0 * static_cast<double>(blocks * input.block_bytes) / static_cast<double>(ram));
+    const uint64_t least = planned_least_ram(input);
+    const uint64_t allowed = input.budgets.ram_for(1, blocks * input.block_bytes);
+    double before = std::numeric_limits<double>::infinity();
+    for (const uint64_t more : {uint64_t{0}, uint64_t{1}, 1001 + random.below(3'000'000)}) {
+      input.budgets.ram = allowed - 1 + more;
+      if (input.budgets.ram < least) continue;
+      const double seconds = plan_pages(input).decode.seconds;
+      EXPECT_LE(seconds, before * kRounding) << "with " << input.budgets.ram;
+      before = seconds;
+    }
+  });
+}
+
 // Of decode and of prompts of every length, wherever three groups fit: with less, reading waits for the room.
 TEST(Planner, ReadingIsHiddenWhereItIsTheShorter) {
   int shorter = 0;
@@ -217,18 +242,23 @@ TEST(Planner, APassIsNeverShorterThanItsReadsOrItsArithmetic) {
 }
 
 TEST(Planner, WhatMoreMemoryBringsComesTrue) {
-  for_random_inputs(9, [](PlanInput input, Random&) {
+  for_random_inputs(9, [](PlanInput input, Random& random) {
+    if (random.below(2) == 0) {
+      take_share(input, random);
+      input.budgets.ram = random_ram(random, input);
+    }
     const Plan plan = plan_pages(input);
     if (plan.next_step) {
       input.budgets.ram = plan.next_step->ram;
-      EXPECT_LE(plan_pages(input).decode.seconds, plan.decode.seconds * 0.95 * kRounding);
+      const Prediction decode = plan_pages(input).decode;
+      EXPECT_LE(decode.seconds, plan.decode.seconds * 0.95 * kRounding);
+      EXPECT_DOUBLE_EQ(decode.tokens_a_second(), plan.next_step->decode_tokens_a_second);
       input.budgets.ram = plan.next_step->ram - 1;
       EXPECT_GT(plan_pages(input).decode.seconds, plan.decode.seconds * 0.95);
     }
     if (plan.all_fits) {
       input.budgets.ram = plan.all_fits->ram;
-      EXPECT_GE(plan_pages(input).decode.tokens_a_second() * kRounding,
-                plan.all_fits->decode_tokens_a_second);
+      EXPECT_DOUBLE_EQ(plan_pages(input).decode.tokens_a_second(), plan.all_fits->decode_tokens_a_second);
     }
   });
 }
@@ -306,6 +336,21 @@ TEST(Planner, StateBeyondItsBudgetIsReadBack) {
   EXPECT_NE(refusal(input).find("--kv-ram"), std::string::npos);
 }
 
+// A disk so fast that reading is wholly hidden, however many blocks lie there.
+TEST(Planner, OfWhatTakesTheSameTimeTheOneThatReadsLeastIsChosen) {
+  PlanInput input = layered_input(4, 1'000'000, 1'000'000, 1'000'000);
+  for (DiskRate& rate : input.measurements.disk) rate.rate *= 20;
+  input.context = 3200;
+  for (uint64_t blocks = 3; blocks < 100; blocks += 7) {
+    input.budgets = {UINT64_MAX, input.block_bytes * blocks, 0};
+    EXPECT_EQ(plan_pages(input).kv_blocks, blocks);
+    input.budgets = {ram_of_everything(input), {}, 0, 0.0};
+    input.budgets.kv_percent =
+        100.0 * static_cast<double>(input.block_bytes * blocks) / static_cast<double>(input.budgets.ram);
+    EXPECT_GE(plan_pages(input).kv_blocks, blocks * 31 / 32);
+  }
+}
+
 TEST(Planner, WhatSpillsTakesRoomToComeBackInto) {
   PlanInput input = layered_input(4, 1'000'000, 1'000'000, 1'000'000);
   input.context = 3200;
@@ -336,6 +381,20 @@ TEST(Planner, StagingThatIsAlwaysThereIsOfKv) {
   EXPECT_NE(refusal(input).find("(" + std::to_string(plan.floors.kv) + " bytes)"), std::string::npos);
 }
 
+// Where the staging takes more than all of KV, the least is all of it.
+TEST(Planner, TheLeastOfKvIsAllOfItWhereStagingTakesMore) {
+  PlanInput input = layered_input(4, 1'000'000, 1'000'000, 1'000'000);
+  input.context = 96;
+  input.staging_bytes = 4 * input.block_bytes;
+  input.budgets.kv_ram = 3 * input.block_bytes;
+  EXPECT_EQ(plan_pages(input).floors.kv, 3 * input.block_bytes);
+  input.budgets.kv_ram = 3 * input.block_bytes - 1;
+  const std::string message = refusal(input);
+  EXPECT_NE(message.find("(" + std::to_string(3 * input.block_bytes) + " bytes), 3 blocks"),
+            std::string::npos)
+      << message;
+}
+
 TEST(Planner, AShareOfKvGrowsWithTheRam) {
   for_random_inputs(12, [](PlanInput input, Random& random) {
     take_share(input, random);
@@ -346,14 +405,45 @@ TEST(Planner, AShareOfKvGrowsWithTheRam) {
     input.budgets.ram -= 1;
     EXPECT_FALSE(refusal(input).empty()) << "less than the least is planned";
     input.budgets.ram = random_ram(random, input);
-    const Plan plan = plan_pages(input);
-    EXPECT_LE(plan.shares.kv, input.budgets.kv_limit());
-    for (const auto& step : {plan.next_step, plan.all_fits}) {
-      if (!step) continue;
-      input.budgets.ram = step->ram;
-      EXPECT_DOUBLE_EQ(plan_pages(input).decode.tokens_a_second(), step->decode_tokens_a_second);
-    }
+    EXPECT_LE(plan_pages(input).shares.kv, input.budgets.kv_limit());
   });
+}
+
+// The least that a share of it allows, however small the share; nothing where that is past counting.
+TEST(Planner, TheRamForAShareOfKvIsTheLeast) {
+  SeededRandom random(14);
+  int beyond = 0;
+  for (int i = 0; i < 2000; ++i) {
+    Budgets budgets{0, {}, 32};
+    budgets.kv_percent = 100 * std::pow(random.unit(), 1 + random.below(40));
+    if (!(*budgets.kv_percent > 0)) continue;
+    const uint64_t bytes = random.below(uint64_t{1} << random.below(40));
+    const uint64_t kv = random.below(uint64_t{1} << random.below(60));
+    const uint64_t ram = budgets.ram_for(bytes, kv);
+    if (ram == UINT64_MAX) {
+      ++beyond;
+      EXPECT_LT(share_of(Bytes{uint64_t{1} << 62}, *budgets.kv_percent).count, kv);
+      continue;
+    }
+    EXPECT_GE(share_of(Bytes{ram}, *budgets.kv_percent).count, kv);
+    EXPECT_GE(ram, budgets.ram_for(bytes));
+    if (ram > budgets.ram_for(bytes)) {
+      EXPECT_LT(share_of(Bytes{ram - 1}, *budgets.kv_percent).count, kv);
+    }
+  }
+  EXPECT_GT(beyond, 100);
+}
+
+// `caravan plan --ram 7000PiB --kv-ram 0.000000005%` of a context of 16 million.
+TEST(Planner, WhatNoRamAllowsIsNotNamed) {
+  PlanInput input = layered_input(4, 1'000'000, 1'000'000, 1'000'000);
+  input.context = 16'777'216;
+  input.block_bytes = 700'000;
+  input.budgets = {uint64_t{7000} << 50, {}, 32, 5e-9};
+  const Plan plan = plan_pages(input);
+  EXPECT_GT(plan.kv_spilled_bytes, 0u);
+  EXPECT_LE(plan.shares.kv, input.budgets.kv_limit());
+  EXPECT_FALSE(plan.all_fits);
 }
 
 TEST(Planner, StateThatMayNotSpillStaysInMemoryOrIsRefused) {
