@@ -53,6 +53,7 @@ class Costs {
     if (page.use == PageUse::kChosen) {
       step.count = choose(first, step.chosen, cost);
     } else if (page.use == PageUse::kRows) {
+      // Read through the page cache, which has those that are common: not from disk.
       cost.memory = shape_.rows * static_cast<double>(page.row_bytes) / memory_;
     } else {
       add_work(page, 1, shape_.rows, cost);
@@ -138,10 +139,8 @@ Read weight_read(const PlanInput& input, const PassShape& shape, const PassStep&
   switch (placement) {
     case Placement::kMapped:
     case Placement::kResident:
-      return {};
     case Placement::kByRow:
-      return {static_cast<double>(page.row_bytes) * shape.rows,
-              input.measurements.small_read_seconds * shape.rows};
+      return {};
     case Placement::kStreamed:
       bytes = static_cast<double>(page.bytes);
       break;
@@ -159,9 +158,9 @@ double place(const PlanInput& input, const PassShape& shape, const PassStep& ste
   const Read read = weight_read(input, shape, step, where, placement.cache_pages);
   item.read = read.seconds;
   if (where == Placement::kStreamed) item.room = input.pages[step.first].arena_bytes;
-  if (where == Placement::kByRow || where == Placement::kOnDemand) {
+  if (where == Placement::kOnDemand) {
     item.demand = true;
-    item.tail = where == Placement::kByRow ? item.compute : item.compute / std::max(1.0, step.chosen);
+    item.tail = item.compute / std::max(1.0, step.chosen);
   }
   const double state = spilled * step.state_bytes;
   item.read += state_seconds(input.measurements, state);
@@ -199,7 +198,7 @@ Prediction predict_pass(const PlanInput& input, const PassShape& shape, std::spa
   result.rows = shape.rows;
   result.position = shape.position;
   const double spilled = spilled_share(steps, placement.kv_bytes);
-  double memory = 0, arithmetic = 0, rows = 0;
+  double memory = 0, arithmetic = 0;
   std::vector<PassItem> items;
   items.reserve(steps.size() + 1);
   for (const PassStep& step : steps) {
@@ -207,7 +206,6 @@ Prediction predict_pass(const PlanInput& input, const PassShape& shape, std::spa
     item.compute = step.compute();
     result.read_bytes += place(input, shape, step, placement, spilled, item);
     result.read_seconds += item.read;
-    if (placement.placements[step.first] == Placement::kByRow) rows += item.read;
     memory += step.memory_seconds;
     arithmetic += step.arithmetic_seconds;
   }
@@ -221,9 +219,8 @@ Prediction predict_pass(const PlanInput& input, const PassShape& shape, std::spa
       pass_time(items, {placement.window_bytes, machine.compute_while_reading, machine.read_while_computing});
   result.seconds = time.seconds;
   const double busy = result.compute_seconds + input.elsewhere_seconds;
-  const double shorter = std::min(busy, result.read_seconds - rows);
-  if (shorter > 0)
-    result.hidden = std::clamp(1 - std::min(time.waiting - rows, time.idle) / shorter, 0.0, 1.0);
+  const double shorter = std::min(busy, result.read_seconds);
+  if (shorter > 0) result.hidden = std::clamp(1 - std::min(time.waiting, time.idle) / shorter, 0.0, 1.0);
   result.bound = result.read_seconds > busy ? Bound::kDisk
                  : memory >= arithmetic     ? Bound::kMemory
                                             : Bound::kArithmetic;

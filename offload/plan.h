@@ -90,7 +90,7 @@ enum class Placement : uint8_t {
   kResident,  // read once into the arena and kept
   kStreamed,  // read into the arena ahead of each use, in order
   kOnDemand,  // read when it has been chosen, unless its choice's cache still holds it
-  kByRow,     // rows are read from the source as tokens come; never kept
+  kByRow,     // rows are read from the source as tokens come, whatever fits: in no budget, and never kept
 };
 std::string_view name(Placement placement);
 
@@ -117,8 +117,7 @@ struct Prediction {
   double read_seconds = 0;     // the disk busy
   double compute_seconds = 0;  // without waiting
   // The share of min(read_seconds, compute_seconds) that ran beside the other: where reading is the shorter,
-  // for which no step waits. Without the table's rows: which they are is known with the tokens, and they are
-  // few bytes.
+  // for which no step waits.
   double hidden = 1;
   Bound bound{};
   double tokens_a_second() const { return seconds > 0 ? rows / seconds : 0; }

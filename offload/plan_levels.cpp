@@ -58,8 +58,11 @@ class Levels {
 
   void add_mapped() {
     WeightLevel& level = levels_.emplace_back();
-    level.placements.assign(pages_.size(), Placement::kMapped);
-    for (const PlanPage& page : pages_) level.resident_bytes += page.mapped_bytes;
+    for (const PlanPage& page : pages_) {
+      const bool by_row = page.use == PageUse::kRows;
+      level.placements.push_back(by_row ? Placement::kByRow : Placement::kMapped);
+      if (!by_row) level.resident_bytes += page.mapped_bytes;
+    }
     level.bytes = level.resident_bytes;
   }
 

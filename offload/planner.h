@@ -10,7 +10,7 @@ namespace caravan {
 // Where every page goes, and what that gives: the fastest decode, at the full context of every sequence, that
 // fits the budgets. A pure function; more RAM never predicts a slower decode, at the start or at the full
 // context, nor a slower prompt: each is the fastest of what fits, from lists that a greater budget only adds
-// to. Without a single streamed page everything is mapped. Throws kOutOfMemory naming the least that would
+// to. Where all pages fit they are mapped. Throws kOutOfMemory naming the least that would
 // run and what it is made of, kLimit for sizes past counting, kInvalidArgument for no pages.
 Plan plan_pages(const PlanInput& input);
 

@@ -203,6 +203,7 @@ TEST_F(ModelPlanTest, WeightsInTheStoreAreReadAtTheStoresRateAndNotMapped) {
     return std::find(plan.placements.begin(), plan.placements.end(), placement) != plan.placements.end();
   };
   EXPECT_TRUE(has(plan_of(manifest_), Placement::kMapped));
+  EXPECT_EQ(plan_of(manifest_).placements[0], Placement::kByRow) << "rows are read, also where all fits";
   EXPECT_FALSE(has(plan_of(stored), Placement::kMapped));
   options_.budgets.ram = manifest_.bytes().count + (1u << 20);  // with KV, too little for all
   const Plan from_file = plan_of(manifest_), from_store = plan_of(stored);
