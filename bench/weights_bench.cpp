@@ -180,10 +180,13 @@ class WeightsBenchRun {
 
   double predicted(const Manifest& manifest, const Config& config) {
     const ModelSpec spec = read_spec(manifest);
-    const ModelPlan made = plan_model(clock_, config, manifest, spec, state_folder(options_.config), 1,
-                                      [this](const std::string& what) {
-                                        if (!what.empty()) options_.step("calibrating: " + what);
-                                      });
+    const auto progress = [this](const std::string& what) {
+      if (!what.empty()) options_.step("calibrating: " + what);
+    };
+    const auto calibrate = [&](const CalibrationOptions& calibration) {
+      return load_or_measure(clock_, state_folder(options_.config), calibration, false, progress);
+    };
+    const ModelPlan made = plan_model(config, manifest, spec, 1, calibrate);
     return predict(made.pages.input, made.plan, 1, 1, kContext / 2).seconds;
   }
 

@@ -16,13 +16,16 @@ namespace caravan {
 
 int command_plan(const CommandLine& line) {
   apply_log_level(line.config);
-  Interruption interruption;
   Manifest manifest = open_model_header(line.model, line.config);
   take_model_text(manifest);  // for its size
   const ModelSpec spec = read_spec(manifest);
   const SystemClock clock;
-  const ModelPlan made = plan_model(clock, line.config, manifest, spec, state_folder_to_read(line.config),
-                                    line.sequences, calibration_progress(interruption));
+  const auto calibrate = [&](const CalibrationOptions& options) {
+    Interruption interruption;  // asked for while it measures, and held back no longer
+    return load_or_measure(clock, state_folder_to_read(line.config), options, false,
+                           calibration_progress(interruption));
+  };
+  const ModelPlan made = plan_model(line.config, manifest, spec, line.sequences, calibrate);
   print_note(made.calibration);
   const std::optional<Prediction> peer =
       with_another_peer(manifest, spec, made.calibration.measurements, made.options);

@@ -88,7 +88,6 @@ class Builder {
     if (unit == 0) {
       PlanPage& page = add({Kind::kEmbed, 0, 0});
       page.use = PageUse::kRows;
-      page.mapped_bytes = 0;
       page.work.clear();
     } else if (unit == spec_.layer_count() + 1) {
       add({Kind::kOutput, 0, 0}).calls = kOtherCalls;
@@ -170,9 +169,8 @@ ModelPages model_pages(const Manifest& manifest, const ModelSpec& spec, UnitSpan
   return Builder(manifest, spec, options).build(span, measurements);
 }
 
-ModelPlan plan_model(const Clock& clock, const Config& config, const Manifest& manifest,
-                     const ModelSpec& spec, const std::string& state_folder, uint32_t sequences,
-                     const CalibrationProgress& progress) {
+ModelPlan plan_model(const Config& config, const Manifest& manifest, const ModelSpec& spec,
+                     uint32_t sequences, const Calibrate& calibrate) {
   ModelPlan made;
   made.options.engine = engine_options(config, 1);
   made.options.budgets.ram = made.options.engine.memory.count;
@@ -187,7 +185,7 @@ ModelPlan plan_model(const Clock& clock, const Config& config, const Manifest& m
   calibration.isa = config.isa;
   std::error_code none;
   calibration.elsewhere = std::filesystem::temp_directory_path(none).string();
-  made.calibration = load_or_measure(clock, state_folder, calibration, false, progress);
+  made.calibration = calibrate(calibration);
   made.pages =
       model_pages(manifest, spec, {0, spec.unit_count()}, made.calibration.measurements, made.options);
   made.plan = plan_pages(made.pages.input);

@@ -1,12 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/bytes.h"
-#include "base/clock.h"
 #include "base/config.h"
 #include "daemon/calibrate.h"
 #include "daemon/engine.h"
@@ -45,12 +45,14 @@ struct ModelPlan {
   Plan plan;
 };
 
+// What is kept of the machine, or is measured now: load_or_measure.
+using Calibrate = std::function<Calibration(const CalibrationOptions&)>;
+
 // Plans a model as a configuration asks for, with the budgets that a process would have here and now. Throws
-// kOutOfMemory as such a process would (small_budgets). Then measures the machine, where that has not been
-// done. Throws as plan_pages, model_pages and load_or_measure.
-ModelPlan plan_model(const Clock& clock, const Config& config, const Manifest& manifest,
-                     const ModelSpec& spec, const std::string& state_folder, uint32_t sequences,
-                     const CalibrationProgress& progress = {});
+// kOutOfMemory as such a process would (small_budgets), before it calibrates. Throws as plan_pages,
+// model_pages and `calibrate`.
+ModelPlan plan_model(const Config& config, const Manifest& manifest, const ModelSpec& spec,
+                     uint32_t sequences, const Calibrate& calibrate);
 
 // What two peers of this kind would give, each with half of the layers; no time for the links between them.
 // Nothing for a model of one layer, or when a half has no plan.

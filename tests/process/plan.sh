@@ -70,6 +70,16 @@ expect_exit 2 "context" plan "$model" $state --context 8x
 expect_exit 2 "sequences" plan "$model" $state --sequences 0
 pass "plan: the picture, --json, the least budget runs and a byte less is refused with its reason"
 
+# A plain kill ends it, wherever it is: only measuring holds signals back, and asks for them.
+mkfifo "$work/nothing.gguf"
+launch waiting plan "$work/nothing.gguf" $state
+is_gone() { [ ! -e "/proc/$1" ] || grep -q "^State:.Z" "/proc/$1/status"; }
+sleep 0.3
+! is_gone "$launched" || give_up "a plan reads a pipe that nobody writes: $(cat "$work/waiting.err")"
+kill -TERM "$launched"
+wait_for 5 "the end of a plan that is killed" is_gone "$launched"
+pass "plan ends on a plain kill"
+
 # What run refuses plan refuses, in the same words, and what plan takes run takes.
 same_words() { # PATTERN ARGUMENTS...
   local pattern=$1
