@@ -222,7 +222,7 @@ void Pager::settle(Lock& lock, std::vector<Page> pages, Bytes limit) {
   }
   const bool map = can_map(pages) && bytes <= limit.count;
   std::vector<PageCost> prices = costs(pages);
-  if (!map) (void)plan_residency(prices, limit.count);
+  ResidencyPlan plan = map ? ResidencyPlan{} : plan_residency(prices, limit.count);
   // What may be refused comes before anything has changed.
   if (!map && !reader_) {
     const auto done = [this](uint64_t job, std::optional<Error> error) { take_done(job, std::move(error)); };
@@ -238,7 +238,7 @@ void Pager::settle(Lock& lock, std::vector<Page> pages, Bytes limit) {
   limit_ = limit;
   mapped_ = map;
   if (map) return map_pages();
-  residency_.set_pages(std::move(prices), limit.count);
+  residency_.set_pages(std::move(prices), std::move(plan), limit.count);
   arena_.set_limit(limit.count);
   pump();
   // What is being read cannot be taken back before it is there.

@@ -63,7 +63,6 @@ std::optional<ResidencyPlan> stream_in_order(std::span<const PageCost> pages,
                                              size_t forced, uint64_t quarters) {
   ResidencyPlan plan;
   plan.resident.assign(pages.size(), false);
-  if (forced >= by_size.size()) return std::nullopt;
   for (size_t i = 0; i < forced; ++i) {
     plan.resident[by_size[i]] = true;
     plan.resident_bytes += pages[by_size[i]].bytes;
@@ -174,8 +173,8 @@ ResidencyPlan plan_residency(std::span<const PageCost> pages, uint64_t limit_byt
   return plan;
 }
 
-void Residency::set_pages(std::vector<PageCost> pages, uint64_t limit_bytes) {
-  ResidencyPlan plan = plan_residency(pages, limit_bytes);
+void Residency::set_pages(std::vector<PageCost> pages, ResidencyPlan plan, uint64_t limit_bytes) {
+  CHECK(plan.resident.size() == pages.size());
   const size_t before = pages_.size();
   for (size_t i = 0; i < before; ++i)
     if (pages_[i].state != State::kAbsent) CHECK(pages.at(i).bytes == pages_[i].cost.bytes);

@@ -54,9 +54,9 @@ class Residency {
   // `read_ahead_bytes`: of reads under way at a time; beyond, at least one page.
   explicit Residency(uint64_t read_ahead_bytes) : read_ahead_bytes_(read_ahead_bytes) {}
 
-  // Pages by index; those that stood at an index before and have bytes still, keep their state. A page that
-  // loses its bytes must be absent. Throws as plan_residency; nothing has changed then.
-  void set_pages(std::vector<PageCost> pages, uint64_t limit_bytes);
+  // Pages by index, with what plan_residency makes of them under the limit; those that stood at an index
+  // before and have bytes still, keep their state. A page that loses its bytes must be absent.
+  void set_pages(std::vector<PageCost> pages, ResidencyPlan plan, uint64_t limit_bytes);
   // What the limit, and pages let go, call for now.
   Actions next();
   // Nothing is read any more and every page that no one holds is given back: for pages about to go.

@@ -149,8 +149,8 @@ class Simulation {
 
  private:
   void change_limit() {
-    const uint64_t least = least_residency_bytes(pages_);
-    residency_.set_pages(pages_, least + random_.below(all_));
+    const uint64_t limit = least_residency_bytes(pages_) + random_.below(all_);
+    residency_.set_pages(pages_, plan_residency(pages_, limit), limit);
     obey();
     while (residency_.used_bytes() > residency_.limit_bytes()) ASSERT_TRUE(finish_one());
   }
