@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <span>
 
-#include "base/ids.h"
 #include "compute/format.h"
 
 namespace caravan {
@@ -138,8 +137,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  // out[r] = scale * table[ids[r]], [rows, table.columns]
-  virtual void embed(const Matrix& table, std::span<const TokenId> ids, float scale, float* out) = 0;
+  // out = scale * rows, of the embedding table
+  virtual void embed(const Matrix& rows, float scale, float* out) = 0;
   // Every projection of norm(x); x [rows, width].
   virtual void norm_project(const float* x, uint32_t rows, const Norm& norm,
                             std::span<const Projection> projections) = 0;

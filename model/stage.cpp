@@ -125,8 +125,7 @@ void Stage::embed(std::span<const TokenId> ids, float* rows) {
     if (id >= spec_.vocabulary)
       fail(ErrorCode::kInvalidArgument, "token {} is not among the {} of the vocabulary", id,
            spec_.vocabulary);
-  const EmbeddingRows embedding = weights_.embedding(ids);
-  backend_.embed(embedding.table, embedding.rows, spec_.embedding_scale, rows);
+  backend_.embed(weights_.embedding(ids).rows, spec_.embedding_scale, rows);
 }
 
 std::vector<StageFailure> Stage::run(std::span<const StageRange> ranges, float* rows) {

@@ -1,7 +1,6 @@
 #include "model/weights.h"
 
 #include <algorithm>
-#include <numeric>
 #include <string>
 #include <utility>
 
@@ -211,15 +210,13 @@ void ModelWeights::want_experts(uint32_t layer, std::span<uint32_t> experts, boo
 EmbeddingRows ModelWeights::embedding(std::span<const TokenId> ids) const {
   if (!embedding_) fail(ErrorCode::kNotFound, "weight group embed is not hosted here");
   const Tensor& tensor = *embedding_;
-  EmbeddingRows made{{tensor.type, static_cast<uint32_t>(ids.size()), tensor.columns, nullptr}, {}, {}};
+  EmbeddingRows made{{tensor.type, static_cast<uint32_t>(ids.size()), tensor.columns, nullptr}, {}};
   const uint64_t row_bytes = tensor.extent.length / tensor.rows;
   made.bytes.resize(ids.size() * row_bytes);
-  made.rows.resize(ids.size());
-  std::iota(made.rows.begin(), made.rows.end(), TokenId{0});
   for (size_t i = 0; i < ids.size(); ++i)
     pager_.source().read(tensor.extent.file, tensor.extent.offset + ids[i] * row_bytes,
                          std::span(made.bytes).subspan(i * row_bytes, row_bytes));
-  made.table.data = made.bytes.data();
+  made.rows.data = made.bytes.data();
   return made;
 }
 

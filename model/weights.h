@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "base/ids.h"
 #include "base/unit_span.h"
 #include "compute/backend.h"
 #include "model/spec.h"
@@ -43,8 +44,7 @@ void check_weights(const Manifest& manifest, const ModelSpec& spec);
 // and takes no part of the weights' budget; and its mapping is not touched, since a row that is brings its
 // neighbours along, until all of a large table is resident.
 struct EmbeddingRows {
-  Matrix table;
-  std::vector<TokenId> rows;  // of `table`, one for each id asked for
+  Matrix rows;  // one for each id asked for
   std::vector<std::byte> bytes;
 };
 

@@ -236,17 +236,16 @@ void CpuBackend::add_residual(float* y, uint32_t rows, uint32_t width, const Res
   });
 }
 
-void CpuBackend::embed(const Matrix& table, std::span<const TokenId> ids, float scale, float* out) {
-  pool_.parallel_for(ids.size(), 1, [&](uint64_t first, uint64_t last, uint32_t) {
+void CpuBackend::embed(const Matrix& rows, float scale, float* out) {
+  pool_.parallel_for(rows.rows, 1, [&](uint64_t first, uint64_t last, uint32_t) {
     for (uint64_t i = first; i < last; ++i) {
-      CHECK(ids[i] < table.rows);
-      float* row = out + i * table.columns;
-      dequantize(table.type, row_of(table, ids[i]), {row, table.columns});
+      float* row = out + i * rows.columns;
+      dequantize(rows.type, row_of(rows, i), {row, rows.columns});
       if (scale != 1.0f)
-        kernels_.widen(TensorType::kF32, reinterpret_cast<const uint8_t*>(row), scale, table.columns, row);
+        kernels_.widen(TensorType::kF32, reinterpret_cast<const uint8_t*>(row), scale, rows.columns, row);
     }
   });
-  counters_.weight_bytes.add(ids.size() * row_bytes(table.type, table.columns));
+  counters_.weight_bytes.add(rows.rows * row_bytes(rows.type, rows.columns));
 }
 
 void CpuBackend::norm_project(const float* x, uint32_t rows, const Norm& norm,

@@ -47,7 +47,7 @@ class CpuBackend final : public Backend {
   const char* isa_name() const { return kernels_.name; }
   const ComputeCounters& counters() const { return counters_; }
 
-  void embed(const Matrix& table, std::span<const TokenId> ids, float scale, float* out) override;
+  void embed(const Matrix& rows, float scale, float* out) override;
   void norm_project(const float* x, uint32_t rows, const Norm& norm,
                     std::span<const Projection> projections) override;
   void prepare_attention(const AttentionPrepare& prepare) override;

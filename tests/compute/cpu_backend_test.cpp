@@ -104,15 +104,11 @@ TEST(CpuBackend, NormaliseAndEmbed) {
       EXPECT_NEAR(out[r * 100 + i], normed(x.data() + r * 100, weight, 1e-6)[i], 1e-5);
 
   const std::vector<float> rows = on_all([&](CpuBackend& backend) {
-    std::vector<float> result(200);
-    const TokenId ids[] = {2, 0};
-    backend.embed(f32(x, 3), ids, 3.0f, result.data());
+    std::vector<float> result(300);
+    backend.embed(f32(x, 3), 3.0f, result.data());
     return result;
   });
-  for (int i = 0; i < 100; ++i) {
-    EXPECT_EQ(rows[i], 3.0f * x[200 + i]);
-    EXPECT_EQ(rows[100 + i], 3.0f * x[i]);
-  }
+  for (int i = 0; i < 300; ++i) EXPECT_EQ(rows[i], 3.0f * x[i]);
 }
 
 TEST(CpuBackend, FeedForwardIsGatedAndAddedToTheResidual) {
