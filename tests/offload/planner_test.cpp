@@ -353,7 +353,7 @@ TEST(Planner, OfWhatTakesTheSameTimeTheOneThatReadsLeastIsChosen) {
   PlanInput input = layered_input(4, 1'000'000, 1'000'000, 1'000'000);
   for (DiskRate& rate : input.measurements.disk) rate.rate *= 20;
   input.context = 3200;
-  for (uint64_t blocks = 3; blocks < 100; blocks += 7) {
+  for (uint64_t blocks = 3; blocks < 100; blocks += 24) {
     input.budgets = {UINT64_MAX, input.block_bytes * blocks, 0};
     EXPECT_EQ(plan_pages(input).kv_blocks, blocks);
     input.budgets = {ram_of_everything(input), {}, 0, 0.0};
