@@ -91,8 +91,7 @@ void print_json(const RunResult& result, const ServiceStatus& status, const Proc
     each.push_back({{"name", name}});
     if (!account) continue;
     sum.add(*account);
-    each.back().update(account_figures(*account));
-    each.back()["plan"] = Json::parse(account->plan);
+    each.back().update(Json::parse(account_text(*account)));
   }
   Json json = {{"prompt_ids", result.prompt_ids},
                {"ids", result.ids},
@@ -102,9 +101,8 @@ void print_json(const RunResult& result, const ServiceStatus& status, const Proc
                {"finish", !result.finish                          ? ""
                           : *result.finish == FinishReason::kStop ? "stop"
                                                                   : "length"}};
-  json.update(account_figures(sum));
-  json.update(Json{{"plan", Json::parse(own.plan)},
-                   {"peers", std::move(each)},
+  json.update(Json::parse(account_text(sum)));
+  json.update(Json{{"peers", std::move(each)},
                    {"model", status.model},
                    {"codec", status.codec},
                    {"exact", status.exact},

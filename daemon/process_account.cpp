@@ -64,16 +64,19 @@ ProcessAccount account_of(const Engine& engine) {
   return account;
 }
 
-nlohmann::ordered_json account_figures(const ProcessAccount& account) {
-  return {{"disk_bytes", account.disk_bytes},       {"kv_bytes_written", account.kv_bytes_written},
-          {"kv_bytes_read", account.kv_bytes_read}, {"kv_bytes_archived", account.kv_bytes_archived},
-          {"kv_wait_ms", account.kv_wait_ms},       {"peak_memory_bytes", account.peak_memory_bytes}};
+std::string account_text(const ProcessAccount& account) {
+  const nlohmann::ordered_json json = {{"disk_bytes", account.disk_bytes},
+                                       {"kv_bytes_written", account.kv_bytes_written},
+                                       {"kv_bytes_read", account.kv_bytes_read},
+                                       {"kv_bytes_archived", account.kv_bytes_archived},
+                                       {"kv_wait_ms", account.kv_wait_ms},
+                                       {"peak_memory_bytes", account.peak_memory_bytes},
+                                       {"plan", nlohmann::ordered_json::parse(account.plan)}};
+  return json.dump();
 }
 
 void write_account(const std::string& path, const ProcessAccount& account) {
-  nlohmann::ordered_json json = account_figures(account);
-  json["plan"] = nlohmann::ordered_json::parse(account.plan);
-  const std::string text = json.dump();
+  const std::string text = account_text(account);
   AtomicFile file(path);
   file.append(std::as_bytes(std::span(text)));
   file.commit();

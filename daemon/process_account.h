@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 
@@ -24,8 +23,8 @@ struct ProcessAccount {
 // Of this process, until now.
 ProcessAccount account_of(const Engine& engine);
 
-// All but the plan, by name.
-nlohmann::ordered_json account_figures(const ProcessAccount& account);
+// A JSON object of all of it.
+std::string account_text(const ProcessAccount& account);
 
 // For the process that started this one. Throws kIo.
 void write_account(const std::string& path, const ProcessAccount& account);
