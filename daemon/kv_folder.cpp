@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "base/caught_error.h"
 #include "base/error.h"
 #include "daemon/process_folder.h"
 
@@ -49,9 +50,18 @@ KvFolder::~KvFolder() {
 }
 
 std::shared_ptr<BulkStore> KvFolder::store() {
-  if (!rocks_)
-    rocks_ = std::make_unique<RocksStore>(path_, std::vector<std::string>{kFamily},
-                                          RocksStore::Access::kWrite, RocksStore::Damage::kTolerated);
+  if (refused_) throw Error(*refused_);
+  try {
+    if (!rocks_)
+      rocks_ = std::make_unique<RocksStore>(path_, std::vector<std::string>{kFamily},
+                                            RocksStore::Access::kWrite, RocksStore::Damage::kTolerated);
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception&) {
+    // RocksDB keeps what it had opened by then, so that trying again would only meet its own lock.
+    refused_ = caught_error();
+    throw Error(*refused_);
+  }
   auto store = rocks_->bulk(kFamily);
   store->erase_range("", std::string(16, '\xff'));
   return store;

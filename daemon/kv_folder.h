@@ -2,10 +2,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/bulk_store.h"
+#include "base/error.h"
 #include "store/rocks_store.h"
 
 namespace caravan {
@@ -22,7 +24,7 @@ class KvFolder {
   KvFolder& operator=(const KvFolder&) = delete;
 
   const std::string& path() const { return path_; }
-  // Empty.
+  // Empty. Once the system had no memory or thread for it, it fails for that reason ever after.
   std::shared_ptr<BulkStore> store();
   // At once, also while the store is in use: what uses it then meets errors. Any thread.
   void remove() const;
@@ -30,6 +32,7 @@ class KvFolder {
  private:
   std::string path_;
   std::unique_ptr<RocksStore> rocks_;
+  std::optional<Error> refused_;
 };
 
 // What an ordinary user may still write to the disk of a folder, which need not be there yet; 0 when nobody

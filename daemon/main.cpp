@@ -77,6 +77,7 @@ int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // likewise over a limit of a file's size
   allow_many_files();
   caravan::explain_lost_mappings();
+  caravan::explain_lack_of_memory();
   caravan::keep_freed_memory();
   try {
     const CommandLine line = caravan::parse_command_line(argc, argv);

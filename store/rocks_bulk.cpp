@@ -109,7 +109,7 @@ class TableBatch final : public BulkStore::Batch {
     rocksdb::IngestExternalFileOptions options;
     options.move_files = true;
     options.write_global_seqno = false;
-    check(state_->database->IngestExternalFile(handle_, {path_}, options));
+    check(whole([&] { return state_->database->IngestExternalFile(handle_, {path_}, options); }));
     if (!state_->may_lose) note_list(*state_);
   }
 
@@ -145,7 +145,7 @@ bool Bulk::read(std::string_view key, const Use& use) const {
   const auto use_one = [&](size_t, std::span<const std::byte> value) { use(value); };
   if (state_->direct && tables_.read({&wanted, 1}, use_one)) return true;
   rocksdb::PinnableSlice value;
-  const auto status = state_->database->Get(checked(), handle_, wanted, &value);
+  const auto status = whole([&] { return state_->database->Get(checked(), handle_, wanted, &value); });
   if (status.IsNotFound()) return false;
   check(status);
   if (state_->direct) tables_.learn(wanted);
@@ -160,8 +160,10 @@ void Bulk::read_many(std::span<const std::string> keys, const UseOne& use) const
   if (state_->direct && tables_.read(wanted, use)) return;
   std::vector<rocksdb::PinnableSlice> values(keys.size());
   std::vector<rocksdb::Status> statuses(keys.size());
-  state_->database->MultiGet(checked(), handle_, keys.size(), wanted.data(), values.data(), statuses.data(),
-                             true);
+  whole([&] {
+    state_->database->MultiGet(checked(), handle_, keys.size(), wanted.data(), values.data(), statuses.data(),
+                               true);
+  });
   for (size_t place = 0; place < keys.size(); ++place) {
     if (statuses[place].IsNotFound()) continue;
     check(statuses[place]);
@@ -184,7 +186,7 @@ bool Bulk::lies_in_a_table(const rocksdb::Slice& begin, const rocksdb::Slice& en
 // Whole tables go. The first and the last key that is left, in tables of which the range is a part.
 std::optional<Bulk::Range> Bulk::erase_tables(const rocksdb::Slice& begin, const rocksdb::Slice& end) {
   rocksdb::DB& database = *state_->database;
-  check(rocksdb::DeleteFilesInRange(&database, handle_, &begin, &end, false));
+  check(whole([&] { return rocksdb::DeleteFilesInRange(&database, handle_, &begin, &end, false); }));
   rocksdb::ReadOptions options;
   options.iterate_lower_bound = &begin;
   options.iterate_upper_bound = &end;
@@ -225,7 +227,7 @@ void Bulk::erase(std::span<const Range> ranges) {
   const rocksdb::Slice begin = slice(all->first), end = slice(all->last);
   rocksdb::CompactRangeOptions compact;
   compact.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
-  check(database.CompactRange(compact, handle_, &begin, &end));
+  check(whole([&] { return database.CompactRange(compact, handle_, &begin, &end); }));
 }
 
 Bytes Bulk::bytes() const {

@@ -39,8 +39,11 @@ class Family final : public KeyValue {
 
   std::optional<std::string> get(std::string_view key) const override {
     std::string value;
-    auto status = state_->database->Get({}, handle_, slice(key), &value);
-    if (goes_on_in_copy(status)) status = state_->database->Get({}, copy_.handle, slice(key), &value);
+    const auto get_from = [&](rocksdb::ColumnFamilyHandle* handle) {
+      return whole([&] { return state_->database->Get({}, handle, slice(key), &value); });
+    };
+    auto status = get_from(handle_);
+    if (goes_on_in_copy(status)) status = get_from(copy_.handle);
     if (status.IsNotFound()) return std::nullopt;
     check(status);
     return value;
@@ -167,7 +170,7 @@ class Rewriting {
     check(at->status());
     write();
     flush(to);
-    for (const std::string& table : before) check(database_.DeleteFile(table));
+    for (const std::string& table : before) check(whole([&] { return database_.DeleteFile(table); }));
     if (!to_is_copy) return;
     check(batch_.Put(to, slice(kWhole), ""));
     write();
@@ -187,7 +190,7 @@ class Rewriting {
     require_room(state_.path);
     rocksdb::FlushOptions options;
     options.allow_write_stall = true;
-    check(database_.Flush(options, family));
+    check(whole([&] { return database_.Flush(options, family); }));
   }
   void write() {
     write_to_log(state_, batch_);
@@ -230,7 +233,7 @@ bool rewrite(RocksStore::State& state, const std::string& name, rocksdb::ColumnF
 void compact(RocksStore::State& state, const std::string& name, rocksdb::ColumnFamilyHandle* family) {
   const rocksdb::ColumnFamilyMetaData facts = facts_of(*state.database, family);
   if (facts.levels.front().files.size() < kManyTables || !has_room(state.path, Bytes{facts.size})) return;
-  const auto status = state.database->CompactRange({}, family, nullptr, nullptr);
+  const auto status = whole([&] { return state.database->CompactRange({}, family, nullptr, nullptr); });
   if (!status.ok())
     log_warning("store_not_compacted store={} records={} reason=\"{}\"", state.path, name, status.ToString());
 }
@@ -248,7 +251,7 @@ void find_copies(RocksStore::State& state) {
     RocksStore::State::Copy copy{found->second, false};
     if (state.access == RocksStore::Access::kRead) {
       std::string value;
-      copy.whole = state.database->Get({}, copy.handle, slice(kWhole), &value).ok();
+      copy.whole = whole([&] { return state.database->Get({}, copy.handle, slice(kWhole), &value); }).ok();
     } else {
       try {
         if (rewrite(state, name, handle, copy))

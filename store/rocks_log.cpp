@@ -59,7 +59,7 @@ void write_to_log(RocksStore::State& state, rocksdb::WriteBatch& batch) {
   require_room(state.path);
   rocksdb::WriteOptions synced;
   synced.sync = true;
-  const auto status = state.database->Write(synced, &batch);
+  const auto status = whole([&] { return state.database->Write(synced, &batch); });
   if (status.ok()) return;
   state.log_is_torn = true;
   fail_status(state.path, status);

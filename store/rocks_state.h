@@ -52,6 +52,14 @@ struct RocksStore::State {
 bool is_damage(const rocksdb::Status& status);
 [[noreturn]] void fail_status(const std::string& path, const rocksdb::Status& status);
 
+// A call of RocksDB that an exception must not leave half-way, for want of memory or of a thread: a store
+// that is then used on, or closed, takes the caller for one that still reads or writes, and waits for it for
+// ever or ends the process without a word. So it ends the process here (explain_lack_of_memory).
+template <class Call>
+auto whole(Call&& call) noexcept {
+  return call();
+}
+
 // Where half-written tables lie, inside the store; emptied at opening.
 std::string incoming_folder(const std::string& store_path);
 

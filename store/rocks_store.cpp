@@ -380,6 +380,8 @@ bool is_damage(const rocksdb::Status& status) {
 void fail_status(const std::string& path, const rocksdb::Status& status) {
   const std::string reason = status.ToString();
   if (is_damage(status)) fail(ErrorCode::kMalformed, "the store {} is damaged: {}", path, reason);
+  if (reason.find("lock hold by current process") != std::string::npos)
+    fail(ErrorCode::kIo, "the store {} is open in this very process ({})", path, reason);
   if (reason.find("lock ") != std::string::npos || reason.find("LOCK") != std::string::npos)
     fail(ErrorCode::kIo, "the store {} is held by another process; use another folder with --state DIR ({})",
          path, reason);
@@ -414,7 +416,7 @@ RocksStore::State::~State() {
     rocksdb::FlushOptions flush;
     flush.allow_write_stall = true;
     // The log has all of it, should it fail.
-    if (const auto status = database->Flush(flush, handles); !status.ok())
+    if (const auto status = whole([&] { return database->Flush(flush, handles); }); !status.ok())
       log_warning("store_not_flushed store={} reason=\"{}\"", path, status.ToString());
   }
   for (const auto& [name, handle] : families) database->DestroyColumnFamilyHandle(handle);

@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <thread>
 
 #include "base/budget.h"
 #include "base/bytes.h"
@@ -78,6 +79,21 @@ TEST(Check, EndsTheProcessAndPrintsBothValues) {
   const int a = 3, b = 4;
   EXPECT_DEATH(CHECK(a == b), "3 against 4");
   CHECK(a < b);
+}
+
+// As of RocksDB's own threads.
+TEST(LackOfMemory, EndsTheProcessInWordsWhereNothingCatchesIt) {
+  const auto end_by = [](const auto& throws) {
+    explain_lack_of_memory();
+    std::thread(throws).join();
+  };
+  EXPECT_EXIT(end_by([] { throw std::bad_alloc(); }), ::testing::ExitedWithCode(1),
+              "^caravan: the system gives this process no more memory; .* stays\n$");
+  EXPECT_EXIT(end_by([] {
+                throw std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again));
+              }),
+              ::testing::ExitedWithCode(1), "^caravan: the system starts no more threads");
+  EXPECT_DEATH(end_by([] { throw std::logic_error("a bug"); }), "a bug");
 }
 
 TEST(Random, IsAFunctionOfItsSeed) {

@@ -69,13 +69,13 @@ pass "a tokenizer of 256000 tokens is counted in --ram, in the least that is tol
 # Whatever is lacking, and wherever: one line that says so, never a signal.
 if (ulimit -v 4000000) 2>/dev/null; then
   for mebibytes in 320 400 500; do
-    for arguments in "--archive 0 --context 256 --threads 40" "--archive 0 --context 64 --ram 100MiB"; do
+    for arguments in "--archive 0 --context 256 --threads 40" "--archive 0 --context 64 --ram 100MiB" "--archive 0 --context 1024 --ram 80MiB --kv-ram 8MiB"; do
       status=0
       (ulimit -v $((mebibytes << 10)) && exec timeout 60 "$program" run "$work/model.gguf" --state "$work/state" --ids 1,2,3 -n 1 $arguments) \
         >/dev/null 2>"$work/limited.err" || status=$?
       [ "$status" = 0 ] || { [ "$status" = 1 ] && grep -q "^caravan: " "$work/limited.err"; } ||
         give_up "run $arguments in $mebibytes MiB of addresses: ended with $status: $(cat "$work/limited.err")"
-      grep -q "std::\|^caravan: Resource" "$work/limited.err" && give_up "run $arguments: $(cat "$work/limited.err")"
+      grep -q "std::\|^caravan: Resource\|another process" "$work/limited.err" && give_up "run $arguments: $(cat "$work/limited.err")"
     done
   done
   (ulimit -v $((300 << 10)) && exec "$program" calibrate --force --state "$work/state") >/dev/null 2>"$work/limited.err" || true

@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -143,7 +144,32 @@ TEST(RocksStore, OneHandleAFolder) {
   const Error error = error_of([&] { RocksStore second(folder.path(), {}); });
   EXPECT_EQ(error.code(), ErrorCode::kIo);
   EXPECT_NE(error.message().find(folder.path()), std::string::npos) << error.message();
-  EXPECT_NE(error.message().find("another process"), std::string::npos) << error.message();
+  EXPECT_NE(error.message().find("in this very process"), std::string::npos) << error.message();
+}
+
+TEST(RocksStore, AFolderThatAnotherProcessHasIsRefused) {
+  TemporaryFolder folder;
+  { RocksStore store(folder.path(), {}); }
+  const std::string lock = folder.path() + "/store/LOCK";
+  int told[2];
+  ASSERT_EQ(::pipe(told), 0);
+  const pid_t holder = ::fork();
+  if (holder == 0) {
+    struct flock all {};
+    all.l_type = F_WRLCK;
+    const bool held = ::fcntl(::open(lock.c_str(), O_RDWR), F_SETLK, &all) == 0;
+    (void)!::write(told[1], held ? "y" : "n", 1);
+    ::pause();
+  }
+  char held = 'n';
+  EXPECT_EQ(::read(told[0], &held, 1), 1);
+  EXPECT_EQ(held, 'y');
+  const Error error = error_of([&] { RocksStore store(folder.path(), {}); });
+  EXPECT_NE(error.message().find("held by another process"), std::string::npos) << error.message();
+  EXPECT_NE(error.message().find("--state"), std::string::npos) << error.message();
+  ::kill(holder, SIGKILL);
+  ::waitpid(holder, nullptr, 0);
+  for (const int end : told) ::close(end);
 }
 
 TEST(RocksStore, ADamagedStoreSaysSo) {
