@@ -1,7 +1,7 @@
 #include "daemon/engine.h"
 
 #include <algorithm>
-#include <fstream>
+#include <string_view>
 #include <utility>
 
 #include "base/allocator.h"
@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "compute/cpu/cpu_backend.h"
 #include "compute/cpu/cpu_device.h"
+#include "daemon/memory_line.h"
 #include "model/families.h"
 #include "model/weights.h"
 #include "shards/weights_id.h"
@@ -48,16 +49,9 @@ Bytes rows_bytes(const ModelSpec& spec, const EngineOptions& options) {
   return {2 * uint64_t{options.max_rows} * spec.width * sizeof(float)};
 }
 
-// A line of /proc/meminfo; a guess where there is none.
-Bytes memory_line(const std::string& name) {
-  std::ifstream in("/proc/meminfo");
-  std::string key, unit;
-  uint64_t kib = 0;
-  while (in >> key >> kib) {
-    if (key == name) return {kib * 1024};
-    std::getline(in, unit);
-  }
-  return {uint64_t{1} << 30};
+// A guess where the system does not tell.
+Bytes of_the_machine(std::string_view name) {
+  return memory_line("/proc/meminfo", name).value_or(Bytes{uint64_t{1} << 30});
 }
 
 }  // namespace
@@ -253,11 +247,11 @@ uint64_t Engine::measure_layer_ns() {
 }
 
 Bytes default_memory(uint32_t sharers) {
-  return {memory_line("MemAvailable:").count / 4 * 3 / std::max(1u, sharers)};
+  return {of_the_machine("MemAvailable:").count / 4 * 3 / std::max(1u, sharers)};
 }
 
 Bytes machine_memory() {
-  return memory_line("MemTotal:");
+  return of_the_machine("MemTotal:");
 }
 
 }  // namespace caravan

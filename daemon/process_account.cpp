@@ -1,12 +1,12 @@
 #include "daemon/process_account.h"
 
-#include <sys/resource.h>
-
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <span>
 
 #include "base/atomic_file.h"
+#include "base/bytes.h"
+#include "daemon/memory_line.h"
 
 namespace caravan {
 
@@ -29,11 +29,10 @@ nlohmann::ordered_json plan_json(const Engine& engine) {
           {"kv_memory_bytes", engine.memory().state_bytes}};
 }
 
-// The most that was resident of this process: its own memory, and what it had mapped of files.
+// The most that was resident of this process: its own memory, and what it had mapped of files. What
+// getrusage() tells has the memory of the program that started this one in it, because it outlives exec().
 uint64_t peak_memory_bytes() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
+  return memory_line("/proc/self/status", "VmHWM:").value_or(Bytes{}).count;
 }
 
 }  // namespace

@@ -68,6 +68,10 @@ grep -q "^prefill: 256 tokens of 300 tokens" "$work/prefill.err" || give_up "a l
 grep -q '"weights":"mapped"' "$work/fits" || give_up "weights that fit are not mapped"
 "$program" run "$model" --ids 1,2,3 -n 4 --temp 0 --threads 2 --ram 14MiB --context 64 --json >"$work/streamed" 2>/dev/null
 grep -q '"weights":"streamed"' "$work/streamed" || give_up "weights over --ram are not streamed: $(cat "$work/streamed")"
+# The memory of whoever starts it does not count.
+(held=$(head -c $((200 << 20)) /dev/zero | tr '\0' x) && exec "$program" run "$model" --ids 1,2,3 -n 4 --ram 14MiB --context 64 --json) >"$work/started" 2>/dev/null
+[ "$(grep -o '"peak_memory_bytes":[0-9]*' "$work/started" | cut -d: -f2)" -lt $((100 << 20)) ] ||
+  give_up "the memory of the program that started it is counted: $(cat "$work/started")"
 ids_of() { grep -o '"ids":[^]]*]' "$1"; }
 [ "$(ids_of "$work/fits")" = "$(ids_of "$work/streamed")" ] || give_up "another budget gives other ids"
 # What cannot run is told in one line that names the flag or the file and the way out.
