@@ -240,8 +240,10 @@ class Parser {
         "print one object: prompt_ids, ids, text, finish (stop or length), token_ms (of each token), "
         "wire_bytes, disk_bytes (read and written, of weights and KV; this and the next are sums over the "
         "processes of --peers, too), kv_bytes_written, kv_bytes_read, kv_bytes_archived, kv_wait_ms, "
-        "peak_memory_bytes, plan (where weights and KV of this process lie), peers (of each process of "
-        "--peers name, these figures and plan), model, codec, exact and stages");
+        "peak_memory_bytes, plan (where weights and KV of this process lie), weights_streamed (of the prompt "
+        "and of the tokens after the first: read_bytes, read_seconds, and the share of them hidden behind "
+        "computing), peers (of each process of --peers name, these figures and plan), model, codec, exact "
+        "and stages");
     sub->add_option("--logits", line_.logits_path,
                     "write the f32 logits of every position of the prompt to this file")
         ->check(CLI::Validator(

@@ -19,6 +19,7 @@
 #include "daemon/load_report.h"
 #include "daemon/local_ring.h"
 #include "daemon/process_account.h"
+#include "daemon/weights_streamed.h"
 
 namespace caravan {
 
@@ -34,6 +35,7 @@ struct RunResult {
   double prompt_ms = 0;  // when nothing was generated
   std::optional<FinishReason> finish;
   std::optional<Error> error;
+  WeightsStreamed streamed;
 };
 
 // The f32 logits of every prompt position, [position][vocabulary], little-endian; taken back unless finished.
@@ -81,35 +83,6 @@ std::vector<TokenId> prompt_ids(const CommandLine& line, const ModelText& text) 
   return ids;
 }
 
-// This process's and its peers', which have ended.
-void print_json(const RunResult& result, const ServiceStatus& status, const ProcessAccount& own,
-                const std::vector<LocalRing::PeerAccount>& peers) {
-  using Json = nlohmann::ordered_json;
-  ProcessAccount sum = own;
-  Json each = Json::array();
-  for (const auto& [name, account] : peers) {
-    each.push_back({{"name", name}});
-    if (!account) continue;
-    sum.add(*account);
-    each.back().update(Json::parse(account_text(*account)));
-  }
-  Json json = {{"prompt_ids", result.prompt_ids},
-               {"ids", result.ids},
-               {"text", result.text},
-               {"token_ms", result.token_ms},
-               {"wire_bytes", status.wire_bytes},
-               {"finish", !result.finish                          ? ""
-                          : *result.finish == FinishReason::kStop ? "stop"
-                                                                  : "length"}};
-  json.update(Json::parse(account_text(sum)));
-  json.update(Json{{"peers", std::move(each)},
-                   {"model", status.model},
-                   {"codec", status.codec},
-                   {"exact", status.exact},
-                   {"stages", status.stages.size()}});
-  std::printf("%s\n", json.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
-}
-
 void print_statistics(const RunResult& result, const ServiceStatus& status) {
   if (result.token_ms.empty()) {
     std::fprintf(stderr, "%zu prompt token%s in %s\n", result.prompt_ids.size(),
@@ -129,25 +102,64 @@ void print_statistics(const RunResult& result, const ServiceStatus& status) {
   std::fprintf(stderr, "\n");
 }
 
-// What of weights was read, and waited for, by now.
-struct Streamed {
-  uint64_t bytes = 0, busy_ns = 0, waited_ns = 0;
-};
-Streamed streamed(const Pager& pager) {
-  const PagerCounters& counters = pager.counters();
-  return {counters.bytes_read.value(), counters.read_busy_ns.value(), counters.waited_ns.value()};
+std::string streamed_text(const WeightsRead& read) {
+  const std::string text = fmt::format("{} read in {:.1f} s", to_string(Bytes{read.bytes}),
+                                       static_cast<double>(read.busy_ns) / 1e9);
+  const std::optional<double> hidden = read.hidden();
+  return hidden ? fmt::format("{}, {:.0f} % of it beside computing", text, 100 * *hidden) : text;
 }
 
-// How much of reading weights was hidden behind computing, since what was read `before`: the first fill of
-// memory has nothing to hide behind.
-void print_streaming(const Pager& pager, const Streamed& before) {
+void print_streaming(const Pager& pager, const WeightsStreamed& streamed) {
   if (pager.mapped()) return;
-  const Streamed now = streamed(pager);
-  const auto busy = static_cast<double>(now.busy_ns - before.busy_ns);
-  const auto waited = static_cast<double>(now.waited_ns - before.waited_ns);
-  std::fprintf(stderr, "weights streamed: %s read in %.1f s (%s), %.0f %% of it beside computing\n",
-               to_string(Bytes{now.bytes - before.bytes}).c_str(), busy / 1e9, pager.reader_name().c_str(),
-               busy > 0 ? 100 * std::max(0.0, 1 - waited / busy) : 100.0);
+  std::string text = "prompt: " + streamed_text(streamed.prompt());
+  if (const auto tokens = streamed.tokens()) text += "; tokens: " + streamed_text(*tokens);
+  std::fprintf(stderr, "weights streamed (%s): %s\n", pager.reader_name().c_str(), text.c_str());
+}
+
+nlohmann::ordered_json streamed_json(const WeightsRead& read) {
+  nlohmann::ordered_json json = {{"read_bytes", read.bytes},
+                                 {"read_seconds", static_cast<double>(read.busy_ns) / 1e9},
+                                 {"hidden", nullptr}};
+  if (const auto hidden = read.hidden()) json["hidden"] = *hidden;
+  return json;
+}
+
+// Null where no weights are streamed.
+nlohmann::ordered_json streaming_json(const Pager& pager, const WeightsStreamed& streamed) {
+  if (pager.mapped()) return nullptr;
+  nlohmann::ordered_json json = {{"prompt", streamed_json(streamed.prompt())}, {"tokens", nullptr}};
+  if (const auto tokens = streamed.tokens()) json["tokens"] = streamed_json(*tokens);
+  return json;
+}
+
+// This process's and its peers', which have ended.
+void print_json(const RunResult& result, const ServiceStatus& status, const Engine& engine,
+                const std::vector<LocalRing::PeerAccount>& peers) {
+  using Json = nlohmann::ordered_json;
+  ProcessAccount sum = account_of(engine);
+  Json each = Json::array();
+  for (const auto& [name, account] : peers) {
+    each.push_back({{"name", name}});
+    if (!account) continue;
+    sum.add(*account);
+    each.back().update(Json::parse(account_text(*account)));
+  }
+  Json json = {{"prompt_ids", result.prompt_ids},
+               {"ids", result.ids},
+               {"text", result.text},
+               {"token_ms", result.token_ms},
+               {"wire_bytes", status.wire_bytes},
+               {"finish", !result.finish                          ? ""
+                          : *result.finish == FinishReason::kStop ? "stop"
+                                                                  : "length"}};
+  json.update(Json::parse(account_text(sum)));
+  json.update(Json{{"weights_streamed", streaming_json(engine.pager(), result.streamed)},
+                   {"peers", std::move(each)},
+                   {"model", status.model},
+                   {"codec", status.codec},
+                   {"exact", status.exact},
+                   {"stages", status.stages.size()}});
+  std::printf("%s\n", json.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
 }
 
 void print_spilling(const Engine& engine) {
@@ -223,7 +235,6 @@ int command_run(const CommandLine& line) {
   LocalRing ring(loop, clock, random, config, line.model, line.peers, load.progress());
   HeadProcess& head = ring.head();
   RunResult result;
-  Streamed before;
   result.prompt_ids = prompt_ids(line, head.text());
   std::optional<PrefillReport> prefill;
   if (!line.logits_path.empty()) logits.emplace(line.logits_path, head.engine().spec().vocabulary);
@@ -241,12 +252,16 @@ int command_run(const CommandLine& line) {
         head.service().collect_prompt_logits(
             [&](uint32_t position, std::span<const float> row) { logits->write(position, row); });
       prefill.emplace(clock, result.prompt_ids.size());
-      before = streamed(head.engine().pager());
+      const PagerCounters& weights = head.engine().pager().counters();
+      result.streamed.begin(WeightsRead::by_now(weights));
       const Time start = clock.now();
       head.service().start(result.prompt_ids, generation_options(line),
                            [&, start](const GenerationEvent& event) {
                              prefill->take(event);
+                             if (!event.tokens.empty())
+                               result.streamed.add_tokens(event.tokens.size(), WeightsRead::by_now(weights));
                              if (!take(event, !line.json, result)) return;
+                             result.streamed.end(WeightsRead::by_now(weights));
                              result.prompt_ms = seconds(clock.now() - start) * 1e3;
                              loop.stop();
                            });
@@ -266,12 +281,12 @@ int command_run(const CommandLine& line) {
   if (line.json) {
     const ServiceStatus status = head.service().status();
     const std::vector<LocalRing::PeerAccount> peers = ring.end();
-    print_json(result, status, account_of(head.engine()), peers);
+    print_json(result, status, head.engine(), peers);
   } else {
     if (!result.text.empty()) std::printf("\n");
     std::fflush(stdout);
     print_statistics(result, head.service().status());
-    print_streaming(head.engine().pager(), before);
+    print_streaming(head.engine().pager(), result.streamed);
     print_spilling(head.engine());
   }
   return 0;

@@ -68,6 +68,15 @@ grep -q "^prefill: 256 tokens of 300 tokens" "$work/prefill.err" || give_up "a l
 grep -q '"weights":"mapped"' "$work/fits" || give_up "weights that fit are not mapped"
 "$program" run "$model" --ids 1,2,3 -n 4 --temp 0 --threads 2 --ram 14MiB --context 64 --json >"$work/streamed" 2>/dev/null
 grep -q '"weights":"streamed"' "$work/streamed" || give_up "weights over --ram are not streamed: $(cat "$work/streamed")"
+grep -q '"weights_streamed":{"prompt":{"read_bytes":[0-9]*,"read_seconds":[0-9.e-]*,"hidden":[0-9n].*"tokens":{"read_bytes":[1-9]' "$work/streamed" ||
+  give_up "--json does not tell prompt and tokens apart: $(cat "$work/streamed")"
+grep -q '"weights_streamed":null' "$work/fits" || give_up "mapped weights are streamed: $(cat "$work/fits")"
+for tokens in 1 4; do
+  "$program" run "$model" --ids 1,2,3 -n $tokens --temp 0 --ignore-end --threads 2 --ram 14MiB --context 64 >/dev/null 2>"$work/streamed.err"
+  grep -q "^weights streamed (.*): prompt: .* read in" "$work/streamed.err" || give_up "no share of the prompt: $(cat "$work/streamed.err")"
+  [ $tokens = "$(grep -q "; tokens: .* read in .* % of it beside computing$" "$work/streamed.err" && echo 4 || echo 1)" ] ||
+    give_up "$tokens tokens: $(cat "$work/streamed.err")"
+done
 # The memory of whoever starts it does not count.
 (held=$(head -c $((200 << 20)) /dev/zero | tr '\0' x) && exec "$program" run "$model" --ids 1,2,3 -n 4 --ram 14MiB --context 64 --json) >"$work/started" 2>/dev/null
 [ "$(grep -o '"peak_memory_bytes":[0-9]*' "$work/started" | cut -d: -f2)" -lt $((100 << 20)) ] ||
