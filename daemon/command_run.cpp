@@ -202,7 +202,8 @@ class PrefillReport {
 };
 
 // Keeps what an event brings; shows its text as it comes. True for the last one.
-bool take(const GenerationEvent& event, bool show, RunResult& result) {
+bool take(const GenerationEvent& event, bool show, const PagerCounters& weights, RunResult& result) {
+  if (!event.tokens.empty()) result.streamed.add_tokens(event.tokens.size(), WeightsRead::by_now(weights));
   for (const GeneratedToken& token : event.tokens) {
     result.ids.push_back(token.id);
     result.token_ms.push_back(token.milliseconds);
@@ -258,9 +259,7 @@ int command_run(const CommandLine& line) {
       head.service().start(result.prompt_ids, generation_options(line),
                            [&, start](const GenerationEvent& event) {
                              prefill->take(event);
-                             if (!event.tokens.empty())
-                               result.streamed.add_tokens(event.tokens.size(), WeightsRead::by_now(weights));
-                             if (!take(event, !line.json, result)) return;
+                             if (!take(event, !line.json, weights, result)) return;
                              result.streamed.end(WeightsRead::by_now(weights));
                              result.prompt_ms = seconds(clock.now() - start) * 1e3;
                              loop.stop();
