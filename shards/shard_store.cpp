@@ -316,6 +316,10 @@ void ShardStore::put_hashes(std::string_view path, const HashRecord& record) {
   records_->put(std::string(kHashPrefix) + std::string(path), encode_hash_record(record));
 }
 
+void ShardStore::erase_hashes(std::string_view path) {
+  records_->erase(std::string(kHashPrefix) + std::string(path));
+}
+
 void ShardStore::acknowledge(uint64_t number, Segment segment) {
   records_->put(segment_record_key(number), encode_segment(segment));
   std::unique_lock lock(mutex_);

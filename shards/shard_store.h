@@ -91,6 +91,7 @@ class ShardStore {
 
   std::optional<HashRecord> hashes_of(std::string_view path) const;
   void put_hashes(std::string_view path, const HashRecord& record);
+  void erase_hashes(std::string_view path);
 
  private:
   struct Place {

@@ -218,6 +218,7 @@ class Import {
   }
 
   bool fits(uint64_t needed) const {
+    if (needed == 0) return true;  // whatever the store has by now
     return needed <= options_.free.value_or(UINT64_MAX) &&
            (!options_.limit || store_.bytes().count + needed <= *options_.limit);
   }

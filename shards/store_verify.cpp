@@ -21,7 +21,7 @@ class Verify {
     try {
       std::vector<std::string> paths;
       for (const FileStamp& file : record.files) {
-        stamp_of(file.path);
+        stamps_.push_back(stamp_of(file.path));
         paths.push_back(file.path);
       }
       files_ = std::make_unique<FileSource>(std::move(paths));
@@ -39,6 +39,7 @@ class Verify {
       else
         check_file(i);
     if (!record_.copied && !findings_.empty()) take_from_store();
+    if (!record_.copied && findings_.empty() && stamps_ != record_.files) note_stamps();
     return std::move(findings_);
   }
 
@@ -83,7 +84,11 @@ class Verify {
     if (!files_) return no_files_;
     const Extent& first = group(i).tensors.front().extent;
     const std::string problem_there = problem(i, file_content(i), counted);
-    return problem_there.empty() ? "" : files_->path(first.file) + ": " + problem_there;
+    if (problem_there.empty()) return "";
+    // What is known of the file's hashes is not so, and the next import is not to believe it.
+    store_.erase_hashes(record_.manifest.path);
+    const std::string& path = files_->path(first.file);
+    return problem_there.find(path) == std::string::npos ? path + ": " + problem_there : problem_there;
   }
 
   ShardStore::Content file_content(size_t i) const {
@@ -124,11 +129,33 @@ class Verify {
     for (Finding& finding : findings_) finding.mended = "the model is now read from the store";
   }
 
+  // All bytes of the groups are as they were, but the files are not those of the record by their times. Of
+  // what else is in them the fingerprint speaks.
+  void note_stamps() {
+    Finding finding{record_.manifest.path, "it was written to after it was imported", ""};
+    try {
+      if (read_manifest(record_.manifest.path).fingerprint() == record_.fingerprint) {
+        require_unchanged(stamps_);
+        ModelRecord noted = record_;
+        noted.files = stamps_;
+        store_.put_model(noted);
+        finding.mended = "its bytes are the same, and its new time is noted";
+      } else {
+        finding.problem += ", and is another model now";
+      }
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::kIo) throw;
+      finding.problem = error.message();
+    }
+    findings_.push_back(std::move(finding));
+  }
+
   ShardStore& store_;
   const ModelRecord& record_;
   const VerifyOptions& options_;
   std::unique_ptr<FileSource> files_;
   std::string no_files_;
+  std::vector<FileStamp> stamps_;  // as the files are now
   std::vector<Finding> findings_;
 };
 

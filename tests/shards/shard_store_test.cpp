@@ -361,6 +361,13 @@ TEST_F(StoreTest, VerifyFindsABadFileAndTakesTheModelFromTheStore) {
   EXPECT_NE(findings[0].problem.find("model.safetensors"), std::string::npos) << findings[0].problem;
   EXPECT_EQ(findings[0].group, "layer.0.ffn");
   EXPECT_TRUE(findings[0].mended.empty());
+  // What was known of the file's hashes is not believed any more.
+  ImportOptions by_another_name;
+  by_another_name.name = "other";
+  const ImportResult damaged = import_model(*store_, read_manifest(path), by_another_name);
+  EXPECT_EQ(damaged.hashed_bytes, content_bytes(original));
+  EXPECT_NE(damaged.record.hashes, record.hashes);
+  remove_model(*store_, damaged.record);
   import(twin, true);
   findings = verify_model(*store_, record, {});
   ASSERT_EQ(findings.size(), 1u);
@@ -369,6 +376,45 @@ TEST_F(StoreTest, VerifyFindsABadFileAndTakesTheModelFromTheStore) {
   const Manifest now = opened(store_, "model");
   EXPECT_EQ(bytes_of(now, *now.groups[1].find(Role::kQuery)),
             bytes_of(read_manifest(twin), *original.groups[1].find(Role::kQuery)));
+}
+
+TEST_F(StoreTest, VerifyNotesTheNewTimeOfAFileThatWasTouched) {
+  open();
+  const std::string path = write({}, "model"), file = path + "/model.safetensors";
+  const ModelRecord record = import(path, false).record;
+  const auto touch = [&](int seconds) {
+    fs::last_write_time(file, fs::last_write_time(file) + std::chrono::seconds(seconds));
+  };
+  touch(5);
+  EXPECT_THROW(require_unchanged(store_->find_model("model")->files), Error);
+  auto findings = verify_model(*store_, record, {});
+  ASSERT_EQ(findings.size(), 1u);
+  EXPECT_EQ(findings[0].group, fs::canonical(path));
+  EXPECT_NE(findings[0].mended.find("new time"), std::string::npos) << findings[0].mended;
+  const ModelRecord noted = *store_->find_model("model");
+  EXPECT_NO_THROW(require_unchanged(noted.files));
+  EXPECT_EQ(noted.hashes, record.hashes);
+  EXPECT_TRUE(verify_model(*store_, noted, {}).empty());
+  // The groups are the same, and what the model is besides them is not.
+  touch(5);
+  write_bytes(path + "/config.json", R"({"model_type": "llama", "more": 1})");
+  findings = verify_model(*store_, noted, {});
+  ASSERT_EQ(findings.size(), 1u);
+  EXPECT_NE(findings[0].problem.find("another model"), std::string::npos) << findings[0].problem;
+  EXPECT_TRUE(findings[0].mended.empty());
+  EXPECT_THROW(require_unchanged(store_->find_model("model")->files), Error);
+}
+
+TEST_F(StoreTest, VerifyNamesAFileThatWasCutShortOnce) {
+  open();
+  const std::string path = write({}, "model"), file = path + "/model.safetensors";
+  const ModelRecord record = import(path, false).record;
+  fs::resize_file(file, fs::file_size(file) - 8);
+  const auto findings = verify_model(*store_, record, {});
+  ASSERT_EQ(findings.size(), 1u);
+  const std::string& problem = findings[0].problem;
+  EXPECT_NE(problem.find(file), std::string::npos) << problem;
+  EXPECT_EQ(problem.find(file), problem.rfind(file)) << problem;
 }
 
 TEST_F(StoreTest, ABudgetIsKeptBeforeAnythingIsWritten) {
@@ -392,6 +438,9 @@ TEST_F(StoreTest, ABudgetIsKeptBeforeAnythingIsWritten) {
   // What is there already costs nothing.
   options.limit = bulk_->bytes().count + 1000;
   import_model(*store_, manifest, options);
+  options.limit = 1;  // also where the store has more than that by now
+  import_model(*store_, manifest, options);
+  options.limit = bulk_->bytes().count + 1000;
   const std::string twin = write(model, "twin");
   write_bytes(twin + "/config.json", R"({"model_type": "llama", "more": 1})");
   import_model(*store_, read_manifest(twin), options);
