@@ -24,9 +24,6 @@ constexpr uint64_t kOfferAgainSteps = 64;
 constexpr size_t kMostArchiving = 16;
 // Blocks on their way from there to the store at a time.
 constexpr size_t kMostCopying = 16;
-// Layers of a block that lie together are read together up to so many bytes: a read of 64 KiB costs the
-// processor as much by itself as by its bytes.
-constexpr uint64_t kMostRunBytes = 256u << 10;
 
 }  // namespace
 

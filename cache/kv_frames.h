@@ -44,6 +44,10 @@ struct KvSharing {
 // movers can write. Bytes are reserved for all frames that there are, and allocated as they are first used.
 class KvFrames {
  public:
+  // Layers of a block that lie together are read together up to so many bytes: a read of 64 KiB costs the
+  // processor as much by itself as by its bytes.
+  static constexpr uint64_t kMostRunBytes = 256u << 10;
+
   // Throws kOutOfMemory when the budget has no room for the frames that are there at first.
   KvFrames(Device& device, Budget& budget, std::vector<KvLayerShape> layers, KvType type, uint32_t blocks,
            const std::optional<KvSpill>& spill, const std::optional<KvSharing>& sharing);

@@ -89,15 +89,14 @@ Shares measure_together(ComputeProbe& compute, const Rate& read) {
   return {share(row, row_alone), share(reading, read_alone)};
 }
 
-// What products and reads leave of a thread that sums.
-double measure_hash_beside(ComputeProbe& compute, const Rate& read) {
-  const double alone = compute.checksum_rate(kTogetherSeconds);
-  Beside reader([&] { (void)read(kTogetherSeconds); });
-  double beside = 0;
-  Beside hash([&] { beside = compute.checksum_rate(kTogetherSeconds); });
-  (void)compute.row_rate(kTogetherSeconds);
-  hash.join();
-  reader.join();
+// What two others leave of a rate.
+double measure_beside(const Rate& rate, const Rate& one, const Rate& another) {
+  const double alone = rate(kTogetherSeconds);
+  Beside first([&] { (void)one(kTogetherSeconds); });
+  Beside second([&] { (void)another(kTogetherSeconds); });
+  const double beside = rate(kTogetherSeconds);
+  first.join();
+  second.join();
   return share(beside, alone);
 }
 
@@ -162,7 +161,14 @@ Measurements measure_machine(const Clock& clock, const std::string& state_folder
     measurements.compute_while_reading = shares.computing;
     measurements.read_while_computing = shares.reading;
     next("hashes while reading and computing");
-    measurements.hash_while_both = measure_hash_beside(compute, read);
+    const Rate product = [&compute](double lasting) { return compute.row_rate(lasting); };
+    const Rate sum = [&compute](double lasting) { return compute.checksum_rate(lasting); };
+    const Rate hash = [&compute](double lasting) { return compute.sha256_rate(lasting); };
+    measurements.hash_while_both = measure_beside(sum, product, read);
+    measurements.sha256_while_both = measure_beside(hash, product, read);
+    next("memory while reading and hashing");
+    measurements.memory_while_both =
+        measure_beside([&compute](double lasting) { return compute.memory_rate(lasting); }, read, hash);
   }
   next("store");
   const StoreProbe store(clock, state_folder, options.store_bytes);

@@ -88,25 +88,55 @@ struct ComputeProbe::State {
     return from;
   }
 
-  double read_memory(uint32_t count) {
+  // All of it, once; the bytes.
+  uint64_t read_all(cpu::ThreadPool& pool, uint32_t count) const {
     constexpr uint64_t kChunkWords = (1u << 20) / sizeof(uint64_t);
     const uint64_t chunks = weights.size() / kChunkWords;
-    cpu::ThreadPool pool(count);
     std::vector<uint64_t> sums(count);
-    const double elapsed = seconds_of([&] {
-      pool.parallel_for(chunks, 1, [&](uint64_t first, uint64_t last, uint32_t worker) {
-        const uint64_t* from = weights.data() + first * kChunkWords;
-        const uint64_t* const end = weights.data() + last * kChunkWords;
-        uint64_t lanes[32] = {};
-        for (; from != end; from += 32)
-          for (int k = 0; k < 32; ++k) lanes[k] |= from[k];
-        for (uint64_t lane : lanes) sums[worker] |= lane;
-      });
+    pool.parallel_for(chunks, 1, [&](uint64_t first, uint64_t last, uint32_t worker) {
+      const uint64_t* from = weights.data() + first * kChunkWords;
+      const uint64_t* const end = weights.data() + last * kChunkWords;
+      uint64_t lanes[32] = {};
+      for (; from != end; from += 32)
+        for (int k = 0; k < 32; ++k) lanes[k] |= from[k];
+      for (uint64_t lane : lanes) sums[worker] |= lane;
     });
     uint64_t seen = 0;
     for (uint64_t sum : sums) seen |= sum;
     CHECK(seen == weights[0]);  // else the loop would not have been run
-    return static_cast<double>(chunks * kChunkWords * sizeof(uint64_t)) / elapsed;
+    return chunks * kChunkWords * sizeof(uint64_t);
+  }
+
+  double read_memory(uint32_t count) {
+    cpu::ThreadPool pool(count);
+    uint64_t bytes = 0;
+    const double elapsed = seconds_of([&] { bytes = read_all(pool, count); });
+    return static_cast<double>(bytes) / elapsed;
+  }
+
+  // Bytes a second of `work`, which returns how many it did, over and over for so long.
+  template <class Work>
+  double rate_of(double lasting, Work&& work) const {
+    const Time start = clock.now();
+    uint64_t bytes = 0;
+    double elapsed = 0;
+    do {
+      bytes += work();
+      elapsed = seconds(clock.now() - start);
+    } while (elapsed < lasting);
+    return static_cast<double>(bytes) / elapsed;
+  }
+
+  template <class Hash>
+  double long_hash_rate(double lasting, Hash&& hash) const {
+    constexpr uint64_t kBytes = 1u << 20;  // what the store sums at once
+    const auto memory = std::as_bytes(std::span(weights));
+    uint64_t at = 0;
+    return rate_of(lasting, [&] {
+      hash(memory.subspan(at, kBytes));
+      at = at + 2 * kBytes <= memory.size() ? at + kBytes : 0;
+      return kBytes;
+    });
   }
 
   // One row against as many outputs as a slice holds; the bytes.
@@ -254,31 +284,22 @@ void ComputeProbe::measure(Measurements& measurements,
 
 double ComputeProbe::row_rate(double lasting) {
   State& state = *state_;
-  const Time start = state.clock.now();
-  uint64_t bytes = 0;
-  double elapsed = 0;
-  do {
-    bytes += state.multiply_row(state.all(), TensorType::kQ8_0);
-    elapsed = seconds(state.clock.now() - start);
-  } while (elapsed < lasting);
-  return static_cast<double>(bytes) / elapsed;
+  return state.rate_of(lasting, [&] { return state.multiply_row(state.all(), TensorType::kQ8_0); });
+}
+
+double ComputeProbe::memory_rate(double lasting) {
+  cpu::ThreadPool pool(state_->threads);
+  return state_->rate_of(lasting, [&] { return state_->read_all(pool, state_->threads); });
 }
 
 double ComputeProbe::checksum_rate(double lasting) const {
-  constexpr uint64_t kBytes = 1u << 20;  // what the store sums at once
-  const State& state = *state_;
-  const auto memory = std::as_bytes(std::span(state.weights));
-  const Time start = state.clock.now();
-  uint64_t bytes = 0, sums = 0;
-  double elapsed = 0;
-  for (uint64_t at = 0; elapsed < lasting; at = at + 2 * kBytes <= memory.size() ? at + kBytes : 0) {
-    sums ^= xxh3(memory.subspan(at, kBytes));
-    bytes += kBytes;
-    elapsed = seconds(state.clock.now() - start);
-  }
-  volatile uint64_t sink = sums;
-  (void)sink;
-  return static_cast<double>(bytes) / elapsed;
+  volatile uint64_t sink = 0;
+  return state_->long_hash_rate(lasting,
+                                [&](std::span<const std::byte> bytes) { sink = sink ^ xxh3(bytes); });
+}
+
+double ComputeProbe::sha256_rate(double lasting) const {
+  return state_->long_hash_rate(lasting, [](std::span<const std::byte> bytes) { (void)sha256(bytes); });
 }
 
 }  // namespace caravan

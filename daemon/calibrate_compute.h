@@ -26,8 +26,11 @@ class ComputeProbe {
   void measure(Measurements& measurements, const std::function<void(const std::string& what)>& next);
   // Bytes of weights a second for one row with all threads, over `lasting` seconds or a little longer.
   double row_rate(double lasting);
-  // Of XXH3 with the calling thread; it may run beside row_rate.
+  // Of reading memory with all threads, likewise.
+  double memory_rate(double lasting);
+  // Of XXH3 and of SHA-256 with the calling thread; they may run beside the others.
   double checksum_rate(double lasting) const;
+  double sha256_rate(double lasting) const;
 
  private:
   struct State;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -16,8 +17,11 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/hash.h"
 #include "base/random.h"
 #include "base/source.h"
+#include "cache/kv_frames.h"
+#include "compute/cpu/thread_pool.h"
 #include "offload/page_reader.h"
 #include "offload/read_job.h"
 #include "offload/read_rate.h"
@@ -158,6 +162,39 @@ double DiskProbe::rate(double lasting) const {
   return read_rate(source, extents, *clock_, lasting).rate;
 }
 
+// As a cache's readers do: a run of blocks at a time, each in its own read, summed and copied to its place.
+DiskRate DiskProbe::kv_rate(double lasting) const {
+  const uint32_t readers = KvSpill().readers;
+  const uint64_t size = std::min(KvFrames::kMostRunBytes, bytes_ / kAlignment * kAlignment);
+  const uint64_t places = bytes_ / size;
+  std::vector<std::unique_ptr<AlignedBuffer>> buffers;
+  for (uint32_t i = 0; i < 2 * readers; ++i) {
+    buffers.push_back(std::make_unique<AlignedBuffer>(size));
+    std::memset(buffers.back()->span().data(), 0, size);
+  }
+  std::atomic<uint64_t> begun = 0, read = 0, sums = 0;
+  std::atomic<int> problem = 0;
+  cpu::ThreadPool pool(readers);
+  forget();
+  const Time start = clock_->now();
+  pool.parallel_for(readers, 1, [&](uint64_t first, uint64_t, uint32_t) {
+    const std::span<std::byte> from = buffers[2 * first]->span(), to = buffers[2 * first + 1]->span();
+    while (problem == 0 && seconds(clock_->now() - start) < lasting) {
+      if (!read_whole(descriptor_, begun++ * kJumble % places * size, from)) {
+        problem = errno;
+        return;
+      }
+      sums ^= xxh3(from);
+      std::memcpy(to.data(), from.data(), size);
+      read += size;
+    }
+  });
+  const double elapsed = seconds(clock_->now() - start);
+  errno = problem;
+  if (errno != 0 || read == 0) fail_io(path_, "cannot be read");
+  return {size, readers, static_cast<double>(read) / elapsed};
+}
+
 double DiskProbe::small_read() const {
   constexpr int kReads = 33;
   const AlignedBuffer buffer(kAlignment);
@@ -176,6 +213,7 @@ double DiskProbe::small_read() const {
 
 void DiskProbe::measure(Measurements& measurements, double seconds_each) const {
   measurements.disk = {{kPieceBytes, PageReaderOptions().pieces_in_flight, rate(seconds_each)}};
+  measurements.kv = kv_rate(seconds_each);
   measurements.small_read_seconds = small_read();
   measurements.direct = direct_;
 }

@@ -25,7 +25,7 @@ class DiskProbe {
   // False when the file system refuses direct reads: then the kernel is asked to forget the file before each
   // measurement, and figures may still be those of the page cache.
   bool direct() const { return direct_; }
-  // Fills disk, small_read_seconds and direct.
+  // Fills disk, kv, small_read_seconds and direct.
   void measure(Measurements& measurements, double seconds_each) const;
   // Bytes a second of the pager's reader, for so long.
   double rate(double lasting) const;
@@ -35,6 +35,7 @@ class DiskProbe {
   void set_direct();
   void forget() const;
   double small_read() const;
+  DiskRate kv_rate(double lasting) const;
 
   const Clock* clock_;
   std::string path_;

@@ -11,7 +11,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr int kVersion = 2;
+constexpr int kVersion = 3;
 
 Json put(const ThreadRate& rate) {
   return {{"one", rate.one}, {"all", rate.all}};
@@ -45,6 +45,10 @@ double share_of(const Json& json) {
   return value;
 }
 
+Json put(const DiskRate& rate) {
+  return {{"read_bytes", rate.bytes}, {"readers", rate.readers}, {"bytes_per_second", rate.rate}};
+}
+
 Json put(const Measurements& measurements) {
   Json json = {{"threads", measurements.threads}, {"memory", put(measurements.memory)}};
   for (const auto& [type, rates] : measurements.kernels)
@@ -52,9 +56,8 @@ Json put(const Measurements& measurements) {
   json["attention"] = {{"f32", put(measurements.attention_f32)}, {"f16", put(measurements.attention_f16)}};
   json["call_seconds"] = measurements.call_seconds;
   json["disk"] = Json::array();
-  for (const DiskRate& rate : measurements.disk)
-    json["disk"].push_back(
-        {{"read_bytes", rate.bytes}, {"readers", rate.readers}, {"bytes_per_second", rate.rate}});
+  for (const DiskRate& rate : measurements.disk) json["disk"].push_back(put(rate));
+  json["kv"] = put(measurements.kv);
   json["small_read_seconds"] = measurements.small_read_seconds;
   json["direct"] = measurements.direct;
   json["sha256"] = measurements.sha256;
@@ -62,10 +65,17 @@ Json put(const Measurements& measurements) {
   json["compute_while_reading"] = measurements.compute_while_reading;
   json["read_while_computing"] = measurements.read_while_computing;
   json["hash_while_both"] = measurements.hash_while_both;
+  json["sha256_while_both"] = measurements.sha256_while_both;
+  json["memory_while_both"] = measurements.memory_while_both;
   json["store"] = {{"bytes_per_second", measurements.store.rate},
                    {"compute_while_reading", measurements.store.compute_while_reading},
                    {"read_while_computing", measurements.store.read_while_computing}};
   return json;
+}
+
+DiskRate take_disk(const Json& json) {
+  return {json.at("read_bytes").get<uint64_t>(), json.at("readers").get<uint32_t>(),
+          rate_of(json.at("bytes_per_second"))};
 }
 
 Measurements take_measurements(const Json& json) {
@@ -81,9 +91,8 @@ Measurements take_measurements(const Json& json) {
   measurements.attention_f32 = take_rates(json.at("attention").at("f32"));
   measurements.attention_f16 = take_rates(json.at("attention").at("f16"));
   measurements.call_seconds = seconds_of(json.at("call_seconds"));
-  for (const Json& rate : json.at("disk"))
-    measurements.disk.push_back({rate.at("read_bytes").get<uint64_t>(), rate.at("readers").get<uint32_t>(),
-                                 rate_of(rate.at("bytes_per_second"))});
+  for (const Json& rate : json.at("disk")) measurements.disk.push_back(take_disk(rate));
+  measurements.kv = take_disk(json.at("kv"));
   measurements.small_read_seconds = seconds_of(json.at("small_read_seconds"));
   measurements.direct = json.at("direct").get<bool>();
   measurements.sha256 = rate_of(json.at("sha256"));
@@ -91,6 +100,8 @@ Measurements take_measurements(const Json& json) {
   measurements.compute_while_reading = share_of(json.at("compute_while_reading"));
   measurements.read_while_computing = share_of(json.at("read_while_computing"));
   measurements.hash_while_both = share_of(json.at("hash_while_both"));
+  measurements.sha256_while_both = share_of(json.at("sha256_while_both"));
+  measurements.memory_while_both = share_of(json.at("memory_while_both"));
   const Json& store = json.at("store");
   measurements.store = {rate_of(store.at("bytes_per_second")), share_of(store.at("compute_while_reading")),
                         share_of(store.at("read_while_computing"))};

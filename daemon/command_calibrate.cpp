@@ -38,13 +38,18 @@ void print_table(const Calibration& calibration) {
   for (const DiskRate& rate : machine.disk)
     std::printf("  %s, %u reader%s %*.2f GB/s\n", to_string(Bytes{rate.bytes}).c_str(), rate.readers,
                 rate.readers == 1 ? " " : "s", 10, rate.rate / 1e9);
+  std::printf("  %s, %u reader%s %*.2f GB/s, as KV comes back\n", to_string(Bytes{machine.kv.bytes}).c_str(),
+              machine.kv.readers, machine.kv.readers == 1 ? " " : "s", 8, machine.kv.rate / 1e9);
   std::printf("  4 KiB alone %14.0f us\n", machine.small_read_seconds * 1e6);
   std::printf("  from the store %11.2f GB/s, checked\n\n", machine.store.rate / 1e9);
   std::printf("SHA-256 %.2f GB/s, XXH3 %.1f GB/s, a call of the back end %.1f us\n", machine.sha256 / 1e9,
               machine.xxh3 / 1e9, machine.call_seconds * 1e6);
-  std::printf("together: products keep %.0f %% of their rate, reads %.0f %%; XXH3 beside both %.0f %%\n",
-              machine.compute_while_reading * 100, machine.read_while_computing * 100,
-              machine.hash_while_both * 100);
+  std::printf(
+      "together: products keep %.0f %% of their rate, reads %.0f %%; beside both XXH3 %.0f %% and SHA-256 "
+      "%.0f %%\n",
+      machine.compute_while_reading * 100, machine.read_while_computing * 100, machine.hash_while_both * 100,
+      machine.sha256_while_both * 100);
+  std::printf("memory beside reads and a hash keeps %.0f %%\n", machine.memory_while_both * 100);
   std::printf("products beside reads from the store keep %.0f %%, these reads %.0f %%\n",
               machine.store.compute_while_reading * 100, machine.store.read_while_computing * 100);
 }

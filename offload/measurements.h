@@ -48,13 +48,16 @@ struct Measurements {
   KernelRates attention_f32, attention_f16;
   double call_seconds = 0;        // of a call of the back end with next to no work
   std::vector<DiskRate> disk;     // at least one
+  DiskRate kv;                    // reads as KV comes back in, checked and copied
   double small_read_seconds = 0;  // one read of 4 KiB, alone
   bool direct = false;            // the disk was read around the page cache (O_DIRECT)
   double sha256 = 0, xxh3 = 0;    // bytes a second, one thread
   // Of the rate alone, what is left while the other one runs too; at most 1.
   double compute_while_reading = 1;
   double read_while_computing = 1;
-  double hash_while_both = 1;  // XXH3 while products and reads run
+  double hash_while_both = 1;    // XXH3 while products and reads run
+  double sha256_while_both = 1;  // likewise
+  double memory_while_both = 1;  // of all threads, while reads and a hash run
   StoreRates store;
 
   // The same machine with weights that come out of the store instead of files.

@@ -7,9 +7,6 @@ namespace caravan {
 
 namespace {
 
-// KV comes back a block of a few layers at a time, in smaller reads than weights.
-constexpr uint64_t kStateReadBytes = 1u << 20;
-
 struct Cost {
   double memory = 0;      // seconds
   double arithmetic = 0;  // seconds
@@ -123,7 +120,7 @@ double read_seconds(const Measurements& measurements, double bytes) {
 
 double state_seconds(const Measurements& measurements, double bytes) {
   if (bytes <= 0) return 0;
-  return bytes / measurements.best_read(kStateReadBytes).rate + measurements.small_read_seconds;
+  return bytes / measurements.kv.rate + measurements.small_read_seconds;
 }
 
 // What a step's weights ask of the disk.

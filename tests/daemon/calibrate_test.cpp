@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "cache/kv_frames.h"
 #include "daemon/calibrate_disk.h"
 #include "tests/offload/planner_support.h"
 #include "tests/support/temporary_folder.h"
@@ -83,6 +84,21 @@ TEST_F(CalibrationTest, AnotherMachineOrBuildMeasuresAgain) {
   change([](CalibrationKey& key) { key.isa = "other"; });
 }
 
+// Without what is measured by now.
+TEST_F(CalibrationTest, AnEarlierFormatMeasuresAgain) {
+  load();
+  std::string text = read_text(kept());
+  const std::string format = "\"format\": 3";
+  ASSERT_NE(text.find(format), std::string::npos);
+  text.replace(text.find(format), format.size(), "\"format\": 2");
+  text.erase(text.find("    \"kv\": {"),
+             text.find("    \"small_read_seconds\"") - text.find("    \"kv\": {"));
+  std::ofstream(kept()) << text;
+  EXPECT_FALSE(kept_calibration(folder_.path(), key_));
+  EXPECT_TRUE(load().measured_now);
+  EXPECT_EQ(kept_calibration(folder_.path(), key_)->measurements, round_machine());
+}
+
 TEST_F(CalibrationTest, ADamagedFileMeasuresAgainAndSaysSo) {
   load();
   const std::string text = read_text(kept());
@@ -100,8 +116,8 @@ TEST_F(CalibrationTest, ADamagedFileMeasuresAgainAndSaysSo) {
 TEST_F(CalibrationTest, FiguresThatNothingCanBeDividedByAreDamage) {
   const std::string text = calibration_text(load());
   ASSERT_TRUE(parse_calibration(text));
-  for (const char* key :
-       {"\"sha256\": ", "\"one\": ", "\"bytes_per_second\": ", "\"read_while_computing\": "})
+  for (const char* key : {"\"sha256\": ", "\"one\": ", "\"bytes_per_second\": ", "\"read_while_computing\": ",
+                          "\"sha256_while_both\": ", "\"memory_while_both\": "})
     for (const char* value : {"0", "-1", "1e999", "\"fast\"", "null"}) {
       std::string changed = text;
       const size_t at = changed.find(key) + std::string(key).size();
@@ -128,6 +144,9 @@ void expect_all_measured(const Measurements& machine) {
     EXPECT_GT(rates.many_operations.all, 1e6) << name(type);
   }
   for (const DiskRate& rate : machine.disk) EXPECT_GT(rate.rate, 1e5);
+  EXPECT_EQ(machine.kv.bytes, KvFrames::kMostRunBytes);
+  EXPECT_EQ(machine.kv.readers, KvSpill().readers);
+  EXPECT_GT(machine.kv.rate, 1e5);
   EXPECT_GT(machine.memory.all, 1e7);
   EXPECT_GT(machine.attention_f16.row_bytes.one, 1e6);
   EXPECT_GT(machine.call_seconds, 0);
@@ -136,7 +155,10 @@ void expect_all_measured(const Measurements& machine) {
   EXPECT_LE(machine.read_while_computing, 1);
   EXPECT_GT(machine.store.rate, 1e5);
   EXPECT_LE(machine.store.read_while_computing, 1);
-  EXPECT_LE(machine.hash_while_both, 1);
+  for (const double kept : {machine.hash_while_both, machine.sha256_while_both, machine.memory_while_both}) {
+    EXPECT_GT(kept, 0);
+    EXPECT_LE(kept, 1);
+  }
 }
 
 // The real thing, once: it takes seconds. That it leaves its file alone in the state folder is a test of the
@@ -172,6 +194,8 @@ TEST_F(CalibrationTest, TheDiskIsAFileThatIsThere) {
   DiskProbe::open_file(clock, file).measure(machine, 0.01);
   EXPECT_EQ(machine.disk.size(), 1u);
   for (const DiskRate& rate : machine.disk) EXPECT_GT(rate.rate, 1e5);
+  EXPECT_EQ(machine.kv.bytes, KvFrames::kMostRunBytes);
+  EXPECT_GT(machine.kv.rate, 1e5);
   EXPECT_THROW(DiskProbe::open_file(clock, folder_.path() + "/absent"), Error);
   std::ofstream(file) << "small";
   EXPECT_THROW(DiskProbe::open_file(clock, file), Error);

@@ -17,6 +17,7 @@ inline Measurements round_machine() {
   machine.kernels[TensorType::kQ4_0] = {{4e9, 8e9}, {200e9, 400e9}};
   machine.attention_f32 = machine.attention_f16 = {{5e9, 9e9}, {20e9, 40e9}};
   machine.disk = {{1u << 20, 1, 0.7e9}, {1u << 20, 4, 0.9e9}, {4u << 20, 1, 0.9e9}, {4u << 20, 4, 1e9}};
+  machine.kv = {256u << 10, 4, 0.9e9};
   machine.direct = true;
   machine.store = {0.8e9, 0.75, 0.7};
   machine.sha256 = 1.7e9;
@@ -74,6 +75,7 @@ inline PlanInput random_input(Random& random) {
   Measurements& machine = input.measurements;
   const double disk = 0.02 + random.unit() * 20;
   for (DiskRate& rate : machine.disk) rate.rate *= disk;
+  machine.kv.rate *= disk;
   machine.compute_while_reading = 0.5 + random.unit() / 2;
   machine.read_while_computing = 0.5 + random.unit() / 2;
   machine.small_read_seconds = random.unit() * 1e-4;

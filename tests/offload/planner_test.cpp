@@ -352,6 +352,7 @@ TEST(Planner, StateBeyondItsBudgetIsReadBack) {
 TEST(Planner, OfWhatTakesTheSameTimeTheOneThatReadsLeastIsChosen) {
   PlanInput input = layered_input(4, 1'000'000, 1'000'000, 1'000'000);
   for (DiskRate& rate : input.measurements.disk) rate.rate *= 20;
+  input.measurements.kv.rate *= 20;
   input.context = 3200;
   for (uint64_t blocks = 3; blocks < 100; blocks += 24) {
     input.budgets = {UINT64_MAX, input.block_bytes * blocks, 0};
@@ -361,6 +362,20 @@ TEST(Planner, OfWhatTakesTheSameTimeTheOneThatReadsLeastIsChosen) {
         100.0 * static_cast<double>(input.block_bytes * blocks) / static_cast<double>(input.budgets.ram);
     EXPECT_GE(plan_pages(input).kv_blocks, blocks * 31 / 32);
   }
+}
+
+// In its own reads, whatever those of weights reach: of the store, too.
+TEST(Planner, StateComesBackAtTheRateOfItsOwnReads) {
+  PlanInput input = layered_input(4, 1'000'000, 1'000'000, 1'000'000);
+  input.context = 3200;
+  input.budgets = {UINT64_MAX, input.block_bytes * 25, 0};
+  const double fast = plan_pages(input).decode.read_seconds;
+  EXPECT_NEAR(fast, 75.0 * static_cast<double>(input.block_bytes) / input.measurements.kv.rate, 1e-9);
+  input.measurements.kv.rate /= 3;
+  EXPECT_NEAR(plan_pages(input).decode.read_seconds, 3 * fast, 1e-9);
+  input.measurements = input.measurements.reading_from_store();
+  for (DiskRate& rate : input.measurements.disk) rate.rate *= 2;
+  EXPECT_NEAR(plan_pages(input).decode.read_seconds, 3 * fast, 1e-9);
 }
 
 TEST(Planner, WhatSpillsTakesRoomToComeBackInto) {

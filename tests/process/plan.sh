@@ -13,7 +13,7 @@ state="--state $work/state"
 # With a file whose disk is measured; plan measures with one of its own, below.
 "$program" calibrate $state "$model" >"$work/first" 2>"$work/first.err"
 grep -q "measuring this machine: disk" "$work/first.err" || give_up "no progress is shown: $(cat "$work/first.err")"
-for word in memory Q4_K "attention f32" "readers" SHA-256 XXH3 together; do
+for word in memory Q4_K "attention f32" "readers" "KV comes back" SHA-256 XXH3 together "memory beside"; do
   grep -q "$word" "$work/first" || give_up "the table has no $word: $(cat "$work/first")"
 done
 [ "$(ls "$work/state")" = calibration.json ] || give_up "calibrate leaves $(ls "$work/state")"
@@ -21,7 +21,7 @@ done
 [ ! -s "$work/second.err" ] || give_up "the kept figures were measured again: $(cat "$work/second.err")"
 grep -q "measured before" "$work/second" || give_up "kept figures look new"
 json=$("$program" calibrate $state --json)
-for key in processor cores version isa kernels attention disk small_read_seconds sha256 xxh3 read_while_computing; do
+for key in processor cores version isa kernels attention disk small_read_seconds sha256 xxh3 read_while_computing kv sha256_while_both memory_while_both; do
   [[ $json == *"\"$key\":"* ]] || give_up "calibrate --json has no $key"
 done
 expect_exit 1 "absent.gguf" calibrate $state --force "$work/absent.gguf"
