@@ -83,6 +83,10 @@ inline constexpr size_t kShardPartBytes = 256u << 10;    // of a range, in one f
 inline constexpr size_t kShardWindowBytes = 16u << 20;   // asked for by a fetching peer, not yet kept
 inline constexpr size_t kMaxShardBytesOwed = 16u << 20;  // asked for by one peer, not yet given to its link
 inline constexpr uint32_t kMaxShardReads = 8;            // of a head's disk at a time
+// Read for all peers together and not yet in the system's sockets: as much as a head's memory leaves, in
+// these bounds.
+inline constexpr size_t kMostShardBytesHeld = 16u << 20;
+inline constexpr size_t kLeastShardBytesHeld = 4u << 20;
 
 // Archived KV.
 inline constexpr uint32_t kMaxTagsPerStep = 2048;  // of completed blocks, of loaded ones, of one probe
@@ -115,6 +119,7 @@ static_assert(size_t{kMaxRowsPerStep} * kMaxRowBytes <= kMaxFrameBytes, "a whole
 static_assert(kMaxShardRangeBytes % kShardPartBytes == 0);
 static_assert(1u << (kForecastPrompts - 1) == kMaxRowsPerStep);
 static_assert(kShardWindowBytes <= kMaxShardBytesOwed);
+static_assert(kMaxShardRangeBytes <= kLeastShardBytesHeld && kLeastShardBytesHeld <= kMostShardBytesHeld);
 static_assert(kMaxShardBytesOwed / kFragmentBytes < kMaxQueuedMessages,
               "a link takes what one peer may ask for");
 static_assert(size_t{kMaxTagsPerStep} * 16 <= kMaxHeaderBytes / 2, "a probe fits a header");

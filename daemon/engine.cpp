@@ -190,6 +190,26 @@ void Engine::take_room() {
   pager_->set_limit({weights_room(0)});
 }
 
+void Engine::settle_wire() {
+  const uint64_t wanted = wanted_wire_, has = wire_.bytes().count;
+  if (wanted < has) {
+    wire_.give_back(Bytes{has - wanted});
+    return take_room();
+  }
+  uint64_t room = (budget_.limit() - budget_.used()).count;
+  if (const uint64_t limit = pager_->limit().count, least = pager_->least_bytes();
+      !pager_->mapped() && limit > least)
+    room = std::max(room, (limit - least) / 2);
+  const uint64_t more = std::min(wanted - has, room);
+  if (more == 0) return;
+  try {
+    make_room(Bytes{more});
+  } catch (const Error&) {
+    return;  // a head gives a little without
+  }
+  wire_.merge(budget_.try_reserve(MemoryTag::kWire, Bytes{more}));
+}
+
 std::optional<KvSharing> Engine::share(UnitSpan span, KvRoom kv, Bytes state, Bytes block) {
   const uint64_t weights = pager_->total_bytes() + ModelWeights::paged_bytes(manifest_, span).count;
   if (weights <= weights_room(state.count)) return std::nullopt;

@@ -112,6 +112,15 @@ class Engine : private KvNeighbour {
   // Whether that was asked for. Any thread.
   bool left_disk() const { return left_disk_; }
 
+  // Bytes for what is on its way to other peers. Any thread; settle_wire() takes them or gives them back.
+  void want_wire(Bytes bytes) { wanted_wire_ = bytes.count; }
+  // What was taken of that. Any thread.
+  Bytes wire() const { return budget_.used(MemoryTag::kWire); }
+  // Between steps: takes what nobody has and, of weights that are streamed, half of what they can do without.
+  void settle_wire();
+  // Before a stage is made, which is not refused or made smaller for it.
+  void give_back_wire() { wire_ = Reservation(); }
+
   struct Hosted {
     std::shared_ptr<BulkStore> kv_store;  // when KV spills
     std::unique_ptr<ModelWeights> weights;
@@ -154,6 +163,8 @@ class Engine : private KvNeighbour {
   Budget budget_;
   Reservation text_;  // the tokenizer's, which was made of the manifest
   Reservation rows_;
+  std::atomic<uint64_t> wanted_wire_{0};
+  Reservation wire_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Pager> pager_;

@@ -70,6 +70,7 @@ StageForecast forecast_part(const Config& config, const Engine& engine, const Fo
     if (const auto kv = options.engine.kv_memory) options.budgets.kv_ram = kv->count;
     options.budgets.headroom_divisor = kHeadroomShare;
     options.context = part.context;
+    options.wire_bytes = engine.wire().count;
     options.ends = part.ends;
     return forecast_pages(
         model_pages(engine.manifest(), engine.spec(), part.layers, kept->measurements, options).input);

@@ -124,6 +124,11 @@ void HeadProcess::finish_archiving() {
   done.get_future().wait();
 }
 
+void HeadProcess::want_wire(Bytes bytes) {
+  engine_->want_wire(bytes);
+  thread_->post([this] { engine_->settle_wire(); });
+}
+
 void HeadProcess::start() {
   NodeDriver::Parts parts{options_.link, stage_runner_.get(), head_runner_.get()};
   if (options_.kept)

@@ -48,6 +48,8 @@ class HeadProcess {
   HeadService& service() { return *service_; }
   NodeDriver& driver() { return *driver_; }
   const Engine& engine() const { return *engine_; }
+  // Bytes of the budget for what is on its way to peers; engine().wire() tells what there is of them.
+  void want_wire(Bytes bytes);
   const ModelText& text() const { return text_; }
   const std::string& name() const { return name_; }
   uint32_t context() const { return context_; }

@@ -64,6 +64,7 @@ void LocalStageRunner::prepare_now(const StagePlan& plan) {
   StagePrepared event{plan.ring, plan.epoch, 0, ""};
   try {
     prepared_.reset();
+    engine_.give_back_wire();
     if (plan.kv_type > static_cast<uint8_t>(KvType::kF16))
       fail(ErrorCode::kUnsupported, "the ring keeps KV as type {}, which this peer does not know",
            plan.kv_type);
@@ -83,6 +84,7 @@ void LocalStageRunner::prepare_now(const StagePlan& plan) {
     CHECK(kv.blocks >= needs.kv.blocks);
     prepared_.emplace(
         Prepared{plan, engine_.host(plan.span, plan.context, kv, progress_, kv_type, plan.lineage)});
+    engine_.settle_wire();
     rows_.resize(size_t{engine_.options().max_rows} * engine_.spec().width);
     event.kv_blocks = kv.blocks;
     event.forecast = forecast_(plan);

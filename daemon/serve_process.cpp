@@ -36,6 +36,8 @@ ServeProcess::ServeProcess(EventLoop& loop, const Clock& clock, Random& random, 
                                         std::move(progress));
   shards_ = std::make_unique<ShardService>(loop, clock, std::move(stores.shards), head_->engine().manifest(),
                                            std::move(reopen), *link_);
+  shards_->take_memory(
+      {[this](Bytes bytes) { head_->want_wire(bytes); }, [this] { return head_->engine().wire(); }});
   serving_ = std::make_unique<Serving>(loop, clock, random, config, *head_);
   running_ = std::make_unique<RunningFile>(
       state, RunningHead{::getpid(), serving_->address(), wire_addresses(), head_->name()});

@@ -30,12 +30,13 @@ ShardService::ShardService(EventLoop& loop, const Clock& clock, std::shared_ptr<
       buffers_(kKeptParts) {}
 
 ShardService::~ShardService() {
-  is_ending_ = true;
+  life_->is_over = true;
 }
 
 bool ShardService::on(const LinkEvent& event) {
   if (const auto* down = std::get_if<LinkDown>(&event)) {
     server_.lost(down->peer);
+    settle();
     return false;
   }
   const auto* received = std::get_if<Received>(&event);
@@ -46,6 +47,11 @@ bool ShardService::on(const LinkEvent& event) {
 }
 
 void ShardService::settle() {
+  if (memory_) {
+    const Bytes wanted{server_.takers() > 0 ? limits::kMostShardBytesHeld : 0};
+    if (std::exchange(wanted_, wanted) != wanted) memory_->want(wanted);
+    server_.set_room(memory_->has().count);
+  }
   for (ShardServerAction& action : server_.take_actions()) {
     if (auto* send = std::get_if<SendMessage>(&action)) {
       // What a link does not take is asked for again.
@@ -70,7 +76,7 @@ void ShardService::hash_now() {
   uint64_t done = 0;
   Time told = start, logged = start;
   ImportOptions options;
-  options.cancelled = [this] { return is_ending_.load(); };
+  options.cancelled = [this] { return life_->is_over.load(); };
   options.advance = [&](uint64_t bytes) {
     done += bytes;
     const Time now = clock_.now();
@@ -106,18 +112,32 @@ void ShardService::hash_now() {
 ShardRead ShardService::read_now(const ReadShard& what) {
   ShardRead event{what, {}, ""};
   try {
+    std::vector<std::shared_ptr<SpareBuffers::Buffer>> parts;
     for (uint64_t offset = what.offset; offset < what.offset + what.length;) {
       const auto count = std::min<uint64_t>(limits::kShardPartBytes, what.offset + what.length - offset);
-      auto bytes = buffers_.take(count);
-      read_content_of(what.group, offset, *bytes);
-      event.parts.push_back(std::move(bytes));
+      read_content_of(what.group, offset, *parts.emplace_back(buffers_.take(count)));
       offset += count;
     }
+    for (auto& bytes : parts) event.parts.push_back(counted(std::move(bytes), what.to));
   } catch (const Error& error) {
-    event.parts.clear();
     event.error = error.message();
   }
   return event;
+}
+
+SharedBytes ShardService::counted(std::shared_ptr<SpareBuffers::Buffer> bytes, const PeerKey& to) {
+  const SpareBuffers::Buffer* const data = bytes.get();
+  return {data, [this, &loop = loop_, life = life_, to, bytes = std::move(bytes)](const auto*) mutable {
+            const uint64_t count = bytes->size();
+            bytes.reset();
+            // On any thread, and perhaps when there is no service any more.
+            if (life->is_over) return;
+            loop.post([this, life, to, count] {
+              if (life->is_over) return;
+              server_.gone(to, count);
+              settle();
+            });
+          }};
 }
 
 void ShardService::read_content_of(const Hash256& group, uint64_t offset, std::span<std::byte> out) const {

@@ -2,10 +2,13 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "daemon/compute_thread.h"
 #include "daemon/event_loop.h"
@@ -23,8 +26,8 @@ namespace caravan {
 class ShardService {
  public:
   using Reopen = std::function<Manifest()>;
-  // All outlive the service. `reopen` opens the model anew: its record has the tokenizer, which the manifest
-  // at hand has dropped. On the service's thread.
+  // All outlive the service, and the loop what was given to the link. `reopen` opens the model anew: its
+  // record has the tokenizer, which the manifest at hand has dropped. On the service's thread.
   ShardService(EventLoop& loop, const Clock& clock, std::shared_ptr<ShardStore> store,
                const Manifest& manifest, Reopen reopen, Link& link);
   // Breaks hashing off.
@@ -32,6 +35,13 @@ class ShardService {
   ShardService(const ShardService&) = delete;
   ShardService& operator=(const ShardService&) = delete;
 
+  // Where memory for what is on its way to peers comes from. What there is bounds it, but never to less than
+  // limits::kLeastShardBytesHeld.
+  struct Memory {
+    std::function<void(Bytes)> want;  // some while there are such peers, else none
+    std::function<Bytes()> has;
+  };
+  void take_memory(Memory memory) { memory_ = std::move(memory); }
   // True when the event was meant for the service alone. Control thread.
   bool on(const LinkEvent& event);
   uint64_t refused() const { return server_.refused(); }
@@ -43,7 +53,13 @@ class ShardService {
     Hash256 record;
     std::string record_bytes;
   };
+  // What the threads of a link may still hold knows by it whether there is a service to tell.
+  struct Life {
+    std::atomic<bool> is_over{false};
+  };
   void settle();
+  // The same bytes; the server is told when nobody holds them any more.
+  SharedBytes counted(std::shared_ptr<SpareBuffers::Buffer> bytes, const PeerKey& to);
   // On the thread.
   void hash_now();
   ShardRead read_now(const ReadShard& what);
@@ -55,10 +71,12 @@ class ShardService {
   const Manifest& manifest_;
   const Reopen reopen_;
   Link& link_;
+  std::optional<Memory> memory_;  // none: the most that it may be
+  Bytes wanted_;
   ShardServer server_;
   Index index_;           // of the thread
   SpareBuffers buffers_;  // parts of ranges
-  std::atomic<bool> is_ending_{false};
+  const std::shared_ptr<Life> life_ = std::make_shared<Life>();
   ComputeThread thread_;  // last: joined before what it uses goes
 };
 

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "base/limits.h"
 #include "base/log.h"
 
 namespace caravan {
@@ -13,6 +12,7 @@ namespace caravan {
 void ShardServer::on(const PeerKey& from, const Message& message) {
   if (const auto* request = std::get_if<ShardRequest>(&message)) return handle(from, *request);
   if (!std::holds_alternative<ManifestRequest>(message)) return;
+  takers_.insert(from);
   if (!contents_ && unavailable_.empty() && !std::exchange(asked_, true)) actions_.emplace_back(HashModel{});
   tell_manifest(from);
 }
@@ -56,18 +56,31 @@ void ShardServer::refuse(const PeerKey& to, const ShardRequest& request, std::st
   actions_.emplace_back(SendMessage{to, ShardRefused{request.group, request.offset, std::move(reason)}});
 }
 
-// One range of a peer, then one of the next that waits.
+// The next that waits and does not hold its share yet.
+ShardServer::Clients::iterator ShardServer::next_in_turn() {
+  auto next = clients_.upper_bound(served_);
+  for (size_t tried = 0; tried < clients_.size(); ++tried, ++next) {
+    if (next == clients_.end()) next = clients_.begin();
+    const Client& client = next->second;
+    if (client.waiting.empty()) continue;
+    const uint64_t free = room_bytes_ - std::min(room_bytes_, held_bytes_);
+    if (client.held_bytes == 0 || client.held_bytes + client.waiting.front().length <= free) return next;
+  }
+  return clients_.end();
+}
+
+// One range of a peer, then one of the next. Whose turn it is waits for room, and the others with it: small
+// ranges would otherwise fill what a large one needs, for ever.
 void ShardServer::read_next() {
   while (reading_ < limits::kMaxShardReads) {
-    auto next = clients_.upper_bound(served_);
-    for (size_t tried = 0; tried < clients_.size(); ++tried, ++next) {
-      if (next == clients_.end()) next = clients_.begin();
-      if (!next->second.waiting.empty()) break;
-    }
-    if (next == clients_.end()) next = clients_.begin();
-    if (next == clients_.end() || next->second.waiting.empty()) return;
-    const ShardRequest request = next->second.waiting.front();
-    next->second.waiting.pop_front();
+    const auto next = next_in_turn();
+    if (next == clients_.end()) return;
+    Client& client = next->second;
+    const ShardRequest request = client.waiting.front();
+    if (held_bytes_ + request.length > room_bytes_) return;
+    client.waiting.pop_front();
+    client.held_bytes += request.length;
+    held_bytes_ += request.length;
     served_ = next->first;
     ++reading_;
     actions_.emplace_back(ReadShard{next->first, request.group, request.offset, request.length});
@@ -80,26 +93,50 @@ void ShardServer::on(ShardRead event) {
   const auto client = clients_.find(event.what.to);
   CHECK(client != clients_.end());
   client->second.owed_bytes -= event.what.length;
-  if (client->second.owed_bytes == 0) clients_.erase(client);
+  uint64_t bytes = 0;
+  for (const SharedBytes& part : event.parts) bytes += part->size();
+  CHECK(bytes == (event.error.empty() ? event.what.length : 0u));
   if (!event.error.empty()) {
     log_warning("shard_unreadable group={} reason=\"{}\"", short_string(event.what.group), event.error);
     refuse(event.what.to, {event.what.group, event.what.offset, event.what.length}, std::move(event.error));
+    return gone(event.what.to, event.what.length);
   }
   uint64_t offset = event.what.offset;
   for (SharedBytes& part : event.parts) {
-    const uint64_t bytes = part->size();
+    const uint64_t count = part->size();
     actions_.emplace_back(SendMessage{event.what.to, ShardBytes{event.what.group, offset, std::move(part)}});
-    offset += bytes;
+    offset += count;
   }
   read_next();
 }
 
+void ShardServer::gone(const PeerKey& to, uint64_t bytes) {
+  const auto client = clients_.find(to);
+  CHECK(client != clients_.end());
+  CHECK(bytes <= client->second.held_bytes);
+  client->second.held_bytes -= bytes;
+  held_bytes_ -= bytes;
+  forget_if_done(client);
+  read_next();
+}
+
 void ShardServer::lost(const PeerKey& peer) {
+  takers_.erase(peer);
   const auto client = clients_.find(peer);
   if (client == clients_.end()) return;
   for (const ShardRequest& request : client->second.waiting) client->second.owed_bytes -= request.length;
   client->second.waiting.clear();
-  if (client->second.owed_bytes == 0) clients_.erase(client);
+  forget_if_done(client);
+  read_next();
+}
+
+void ShardServer::forget_if_done(Clients::iterator client) {
+  if (client->second.owed_bytes == 0 && client->second.held_bytes == 0) clients_.erase(client);
+}
+
+void ShardServer::set_room(uint64_t bytes) {
+  room_bytes_ = std::clamp<uint64_t>(bytes, limits::kLeastShardBytesHeld, limits::kMostShardBytesHeld);
+  read_next();
 }
 
 void ShardServer::hashing(uint64_t bytes, uint64_t total) {
@@ -119,6 +156,11 @@ void ShardServer::unavailable(std::string reason) {
 uint64_t ShardServer::owed_bytes(const PeerKey& peer) const {
   const auto client = clients_.find(peer);
   return client == clients_.end() ? 0 : client->second.owed_bytes;
+}
+
+uint64_t ShardServer::held_bytes(const PeerKey& peer) const {
+  const auto client = clients_.find(peer);
+  return client == clients_.end() ? 0 : client->second.held_bytes;
 }
 
 }  // namespace caravan

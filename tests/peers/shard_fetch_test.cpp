@@ -125,7 +125,11 @@ class World {
       }
       for (auto& action : server_.take_actions()) {
         busy = true;
-        if (auto* message = std::get_if<SendMessage>(&action)) carry(std::move(message->message), false);
+        if (auto* message = std::get_if<SendMessage>(&action)) {
+          if (const auto* part = std::get_if<ShardBytes>(&message->message))
+            queue(way_.delay, [this, bytes = part->byte_count()] { server_.gone(kPeer, bytes); });
+          carry(std::move(message->message), false);
+        }
         if (auto* read = std::get_if<ReadShard>(&action))
           queue(2ms, [this, read = *read] { this->read(read); });
       }

@@ -130,7 +130,11 @@ class Fetching {
   void serve() {
     for (auto actions = server_.take_actions(); !actions.empty(); actions = server_.take_actions())
       for (auto& action : actions) {
-        if (auto* send = std::get_if<SendMessage>(&action)) head_.link->send(send->to, send->message);
+        if (auto* send = std::get_if<SendMessage>(&action)) {
+          head_.link->send(send->to, send->message);
+          if (const auto* part = std::get_if<ShardBytes>(&send->message))
+            server_.gone(send->to, part->byte_count());
+        }
         const auto* read = std::get_if<ReadShard>(&action);
         if (!read) continue;
         ShardRead event{*read, {}, ""};

@@ -55,6 +55,31 @@ kill -9 "$head" "$peer"
 wait "$head" "$peer" 2>/dev/null || true
 pass "a head and a peer that fetches stay within --ram and $beside_in_a_ring MiB"
 
+# Several peers fetch at once: what is on its way to them is bounded over all of them, and taken from the head's budget.
+rm -rf "$work/head" "$work/model.gguf"
+"$generate" 0.2b q8_0 "$work/model.gguf" >/dev/null 2>&1
+serve_generated several --no-calibrate --codec f32 --context 512 --ram 120MiB --archive 0
+fetching=()
+for name in 1 2 3 4 5 6; do
+  ticket=$("$program" invite --state "$work/head" 2>/dev/null)
+  launch "many$name" join "$ticket" --no-calibrate --listen 127.0.0.1:0 --state "$work/many$name" --name "many$name" \
+    --ram 85MiB --threads 1
+  fetching+=("$launched")
+done
+several_stages() { [ "$(number_of_stages "$work/head")" -ge 3 ] && is_ready "$work/head"; }
+wait_for 40 "a ring of several peers that fetch" several_stages
+# What it gives is within --ram, so that it needs no more beside it than a head alone.
+stays_within "a head that gives to several peers" $((120 + beside)) "$head"
+wire=$("$program" status --json --state "$work/head" | sed 's/.*"memory_wire_bytes": *\([0-9]*\).*/\1/')
+[ "$wire" -gt 0 ] || give_up "nothing is reserved for what is on its way to peers"
+kill -9 "${fetching[@]}"
+wire_is_free() { "$program" status --json --state "$work/head" | grep -q '"memory_wire_bytes": *0[^0-9]'; }
+wait_for 20 "the return of that memory" wire_is_free
+kill -9 "$head"
+wait "$head" "${fetching[@]}" 2>/dev/null || true
+rm -rf "$work"/many*
+pass "a head that gives to several peers at once stays within --ram and $beside MiB, and counts what it gives"
+
 # --- A large vocabulary ---
 # 72 MiB of embedding table, of which every row may be asked for; as much of output matrix; and 2 MiB of logits a row.
 rm -rf "$work/head" "$work/model.gguf"
