@@ -125,10 +125,6 @@ BudgetNeeds budget_needs(const Manifest& manifest, const ModelSpec& spec, const 
   return needs;
 }
 
-uint64_t ram_to_begin(const BudgetNeeds& needs) {
-  return ram_for(needs.beginning);
-}
-
 LeastBudgets least_budgets(const EngineOptions& options, const BudgetNeeds& needs) {
   const KvNeeds& kv = needs.kv;
   const uint64_t whole = ram_of(needs, kv.whole());

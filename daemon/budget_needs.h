@@ -64,8 +64,6 @@ struct HostedPart {
 BudgetNeeds budget_needs(const Manifest& manifest, const ModelSpec& spec, const EngineOptions& options,
                          const HostedPart& part, uint32_t context);
 
-// --ram with which a process gets so far that it is told what to host.
-uint64_t ram_to_begin(const BudgetNeeds& needs);
 LeastBudgets least_budgets(const EngineOptions& options, const BudgetNeeds& needs);
 // Of several processes that are given the same flags.
 LeastBudgets most_of(const LeastBudgets& a, const LeastBudgets& b);

@@ -3,6 +3,8 @@
 namespace caravan {
 
 void FetchingStageRunner::prepare(const StagePlan& plan) {
+  if (const std::string refusal = refuse_(plan.span, &plan); !refusal.empty())
+    return post_(StagePrepared{plan.ring, plan.epoch, 0, refusal});
   waiting_ = plan;
   fetch_.fetch(plan.span, std::exchange(has_failed_, false), [this](const std::string& reason) {
     const StagePlan now = *std::exchange(waiting_, std::nullopt);
@@ -14,6 +16,8 @@ void FetchingStageRunner::prepare(const StagePlan& plan) {
 void FetchingStageRunner::fetch(const FetchUnits& what) {
   // A stage that is being prepared comes first; the head asks again once it stands.
   if (waiting_) return;
+  if (const std::string refusal = refuse_(what.span, nullptr); !refusal.empty())
+    return post_(UnitsFetched{what.ring, what.plan, refusal});
   fetch_.fetch(what.span, false, [this, what](const std::string& reason) {
     post_(UnitsFetched{what.ring, what.plan, reason});
   });

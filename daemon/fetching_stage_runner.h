@@ -17,9 +17,11 @@ namespace caravan {
 class FetchingStageRunner final : public StageRunner {
  public:
   using Event = std::variant<StagePrepared, UnitsFetched>;
+  // Why a span cannot be hosted, whatever is fetched; empty when it can. `plan`: null while nobody knows it.
+  using Refuse = std::function<std::string(UnitSpan span, const StagePlan* plan)>;
   // Both outlive it. `post` gets what was fetched, and stages that could not be prepared for want of weights.
-  FetchingStageRunner(StageRunner& inner, ShardFetch& fetch, std::function<void(Event)> post)
-      : inner_(inner), fetch_(fetch), post_(std::move(post)) {}
+  FetchingStageRunner(StageRunner& inner, ShardFetch& fetch, Refuse refuse, std::function<void(Event)> post)
+      : inner_(inner), fetch_(fetch), refuse_(std::move(refuse)), post_(std::move(post)) {}
 
   void prepare(const StagePlan& plan) override;
   void fetch(const FetchUnits& what) override;
@@ -34,6 +36,7 @@ class FetchingStageRunner final : public StageRunner {
  private:
   StageRunner& inner_;
   ShardFetch& fetch_;
+  const Refuse refuse_;
   const std::function<void(Event)> post_;
   std::optional<StagePlan> waiting_;
   bool has_failed_ = false;

@@ -68,7 +68,7 @@ inline constexpr const char* kInTheRing = "in the ring";
 // A process that joined, whether it has layers or not.
 struct PeerStatus {
   std::string name, key, address;  // as of a stage
-  std::string state;               // kInTheRing, "waiting", or "left out: " and why
+  std::string state;               // kInTheRing, "waiting", or with why: "waiting: ", "left out: "
   uint64_t offered_bytes = 0;      // for weights and state, those that it streams or spills as well
   double layer_ms = 0;             // as it measured itself
   double round_trip_ms = 0;

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <tuple>
 
+#include "base/bytes.h"
 #include "base/check.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -28,6 +29,15 @@ bool is_of_prompts(const StepPlan& plan) {
 
 void blend_into(double& mean, double value) {
   mean = mean == 0 ? value : 0.95 * mean + 0.05 * value;
+}
+
+// For people: why a peer can get no layer, whatever the cut; else empty.
+std::string too_small(const RingOptions& ring, const Hello& hello) {
+  uint64_t least = UINT64_MAX;
+  for (const LayerCost& layer : ring.layers) least = std::min(least, layer.bytes);
+  if (ring.layers.empty() || hello.memory_bytes >= least) return "";
+  return fmt::format("it offers {}, the least layer takes {} with its KV",
+                     to_string(Bytes{hello.memory_bytes}), to_string(Bytes{least}));
 }
 
 }  // namespace
@@ -128,6 +138,8 @@ void Head::handle(const PeerKey& from, const Hello& hello, Time now) {
   wishes_stale_ |= greeting.is_new;
   if (greeting.is_new)
     log_info("peer_joined peer={} name={} memory={}", short_string(from), hello.name, hello.memory_bytes);
+  if (const std::string small = too_small(options_.ring, hello); greeting.is_new && !small.empty())
+    log_warning("peer_gets_no_layer peer={} name={} reason=\"{}\"", short_string(from), hello.name, small);
   actions_.emplace_back(SendMessage{from, std::move(greeting.reply)});
 }
 
@@ -478,13 +490,15 @@ std::vector<PeerStatus> Head::peer_status(Time now) const {
     if (member->key != options_.ring.self) peer.key = short_string(member->key);
     if (!member->hello.endpoints.empty()) peer.address = member->hello.endpoints.front();
     const Heartbeat& last = member->last;
+    const std::string small = too_small(options_.ring, member->hello);
     peer.state = probation_.is_out(member->key, now) ? "left out: " + probation_.reason(member->key, now)
                  : last.fetched_bytes < last.fetch_bytes
                      ? fmt::format("fetching, {} % of {:.1f} MB",
                                    100 * (last.fetched_bytes / 1000) / (last.fetch_bytes / 1000 + 1),
                                    static_cast<double>(last.fetch_bytes) / 1e6)
                  : ring_.stage_of(member->key) ? kInTheRing
-                                               : "waiting";
+                 : small.empty()               ? "waiting"
+                                               : "waiting: " + small;
     peer.offered_bytes = member->hello.memory_bytes;
     peer.layer_ms = static_cast<double>(member->hello.layer_ns) * 1e-6;
     if (member->round_trip) peer.round_trip_ms = seconds(*member->round_trip) * 1e3;

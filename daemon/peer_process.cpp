@@ -85,8 +85,9 @@ void PeerProcess::host(Manifest manifest, const Hash256& model) {
   if (engine.archive.unwanted) remove_other_archives(engine.archive.folder, false, 0);
   // What is not here yet cannot be measured; such a peer counts as the mean of the others.
   const bool measured = !fetch_ || fetch_->has({1, 2});
-  if (const std::string small = too_small_to_join(config_, manifest, engine, measured); !small.empty())
+  if (const std::string small = too_small_to_join(manifest, engine, measured); !small.empty())
     fail(ErrorCode::kOutOfMemory, "{}", small);
+  if (fetch_) refuse_small_disk(manifest);
   engine_ = std::make_unique<Engine>(std::move(manifest), engine);
   thread_ = std::make_unique<ComputeThread>();
   stage_runner_ = std::make_unique<LocalStageRunner>(
@@ -105,7 +106,13 @@ void PeerProcess::host(Manifest manifest, const Hash256& model) {
       });
   if (fetch_)
     fetching_runner_ = std::make_unique<FetchingStageRunner>(
-        *stage_runner_, *fetch_, [this](FetchingStageRunner::Event event) {
+        *stage_runner_, *fetch_,
+        [this](UnitSpan span, const StagePlan* plan) {
+          EngineOptions options = engine_->options();
+          if (plan) options.kv_type = static_cast<KvType>(plan->kv_type);
+          return too_small_to_host(engine_->manifest(), options, span, plan ? plan->context : 1);
+        },
+        [this](FetchingStageRunner::Event event) {
           std::visit([this](auto&& one) { driver_->post(std::move(one)); }, std::move(event));
         });
   const uint64_t layer_ns = measured ? engine_->measure_layer_ns() : 0;
@@ -120,11 +127,22 @@ void PeerProcess::host(Manifest manifest, const Hash256& model) {
   if (fetch_) {
     node.stage->hello.fetches = true;
     // More than its memory holds is not worth fetching, and more than its disk holds cannot be.
-    const uint64_t memory = engine_->budget_limit().count, room = fetch_->room_bytes();
-    if (room < memory) log_info("offer_is_what_the_disk_holds bytes={} of={}", room, memory);
-    node.stage->hello.memory_bytes = std::min(memory, room);
+    const uint64_t memory = engine_->budget_limit().count;
+    const ShardFetch::Room room = fetch_->room();
+    if (room.bytes < memory) log_info("offer_is_what_the_disk_holds bytes={} of={}", room.bytes, memory);
+    node.stage->hello.memory_bytes = std::min(memory, room.bytes);
+    if (room.bytes < memory)
+      small_offer_ = fmt::format(" (it offers {}: {} no room for more)", to_string(Bytes{room.bytes}),
+                                 room.is_limit ? "--disk leaves" : "its disk has");
   }
   driver_ = std::make_unique<NodeDriver>(loop_, clock_, std::move(node));
+}
+
+void PeerProcess::refuse_small_disk(const Manifest& manifest) const {
+  const ShardFetch::Room room = fetch_->room();
+  const auto limit = room.is_limit ? disk_limit(config_, state_folder(config_)) : std::nullopt;
+  if (const std::string small = too_little_disk(manifest, room.bytes, limit); !small.empty())
+    fail(ErrorCode::kOutOfMemory, "{}", small);
 }
 
 void PeerProcess::make_link(const Config& config, const KeyPair& keys) {
@@ -246,7 +264,8 @@ void PeerProcess::tell_part() {
       part = part_.empty() ? "" : "the head is out of reach; still trying";
       break;
     case StageHost::State::kIdle:
-      part = "in the ring as " + options_.name + ", without layers for now; Ctrl-C ends";
+      part = fmt::format("in the ring as {}, without layers for now{}; Ctrl-C ends", options_.name,
+                         small_offer_);
       break;
     case StageHost::State::kReady: {
       const UnitSpan span = assign->route[assign->stage].span;

@@ -53,6 +53,7 @@ class PeerProcess {
   void on_enrolled(const PeerKey& head, const std::string& reason);
   // Makes engine, runners and control objects. `model`: its fingerprint.
   void host(Manifest manifest, const Hash256& model);
+  void refuse_small_disk(const Manifest& manifest) const;
   void fetch_manifest();
   void measure();
   void await_measurements();
@@ -82,6 +83,7 @@ class PeerProcess {
   std::unique_ptr<NodeDriver> driver_;
   std::optional<ChildProcess> calibration_;
   std::optional<TimerId> calibration_timer_;
+  std::string small_offer_;  // for people, when the disk is what bounds it
   bool head_is_up_ = false;
   bool told_ = false;
   std::string part_;  // as it was told last

@@ -120,7 +120,7 @@ bool ShardFetch::has(UnitSpan units) const {
   return true;
 }
 
-uint64_t ShardFetch::room_bytes() const {
+ShardFetch::Room ShardFetch::room() const {
   const std::set<Hash256> groups(record_->hashes.begin(), record_->hashes.end());
   uint64_t here = 0;
   for (const Hash256& group : groups) here += store_->group_bytes(group).value_or(0);
@@ -129,11 +129,11 @@ uint64_t ShardFetch::room_bytes() const {
     more = std::min(more, *options_.disk_limit - std::min(*options_.disk_limit, store_->bytes().count));
   std::error_code error;
   const auto space = std::filesystem::space(options_.folder, error);
-  if (!error)
-    more = std::min<uint64_t>(
-        more, space.available -
-                  std::min<uint64_t>(space.available, on_the_way_bytes(largest_hosted(record_->manifest))));
-  return here + more;
+  if (error) return {here + more, options_.disk_limit.has_value()};
+  const uint64_t free =
+      space.available -
+      std::min<uint64_t>(space.available, on_the_way_bytes(largest_hosted(record_->manifest)));
+  return {here + std::min(more, free), options_.disk_limit && more <= free};
 }
 
 void ShardFetch::cancel() {

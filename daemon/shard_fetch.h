@@ -54,7 +54,11 @@ class ShardFetch {
   // Whether a span's groups are here.
   bool has(UnitSpan units) const;
   // Bytes of the model's groups that can lie here: those that do, and what the disk and its budget leave.
-  uint64_t room_bytes() const;
+  struct Room {
+    uint64_t bytes = 0;
+    bool is_limit = false;  // disk_limit is what bounds it
+  };
+  Room room() const;
   FetchProgress progress() const { return fetcher_.progress(); }
   bool is_fetching() const { return done_ != nullptr; }
   // While the head hashes its model: how far it is.

@@ -52,6 +52,13 @@ pass "what was fetched once is not fetched again: a peer with 1 KiB/s is back at
 
 # --- A small disk ---
 "$program" invite --state "$work/head" >"$work/ticket" 2>/dev/null
+expect_exit 1 "the least layer of this model takes .*; --disk is to be more than" join "$(cat "$work/ticket")" --no-calibrate \
+  --listen 127.0.0.1:0 --state "$work/tiny" --disk 600KiB
+expect_exit 1 "--ram is 1 MiB, the least for a layer of this model, however short the context, is" join \
+  "$(cat "$work/ticket")" --no-calibrate --listen 127.0.0.1:0 --state "$work/tiny" --ram 1MiB
+pass "a peer that cannot hold any layer says so and ends"
+
+"$program" invite --state "$work/head" >"$work/ticket" 2>/dev/null
 join small --disk 3MiB
 wait_for 30 "the ring with the peer whose disk is small" stages_are "$work/head" 2
 [ "$(answer)" = "$alone" ] || give_up "the text changed with a small disk"
