@@ -43,7 +43,7 @@ void ShardFetcher::on(const LinkEvent& event, Time now) {
       if (!job.ranges.empty()) give(job, job.ranges.front());
       forget_ranges(job);
     }
-    unanswered_ = 0;
+    unanswered_ = unwanted_ = 0;
     next_ = 0;
   } else {
     const auto& received = std::get<Received>(event);
@@ -79,7 +79,10 @@ void ShardFetcher::handle(const ShardBytes& part, Time now) {
       if (one.offset + one.got == part.offset && part.byte_count() <= one.length - one.got) range = &one;
   if (!range || part.byte_count() == 0) {
     ++ignored_;
-    return;
+    if (unwanted_ == 0) return;
+    unwanted_ -= std::min<uint64_t>(unwanted_, part.byte_count());
+    heard_ = now;
+    return pump(now);
   }
   const auto bytes = static_cast<uint32_t>(part.byte_count());
   range->parts.push_back(part.bytes);
@@ -133,7 +136,7 @@ void ShardFetcher::give_up(std::string reason) {
   log_warning("fetch_failed reason=\"{}\"", reason);
   error_ = std::move(reason);
   for (Job& job : jobs_) forget_ranges(job);
-  unanswered_ = 0;
+  unwanted_ += std::exchange(unanswered_, 0);
   next_ = 0;
 }
 
@@ -146,7 +149,8 @@ void ShardFetcher::want(std::vector<WantedShard> shards, Time now) {
   jobs_.clear();
   index_.clear();
   error_.clear();
-  outstanding_ = unanswered_ = 0;
+  outstanding_ = 0;
+  const uint64_t unanswered = std::exchange(unanswered_, 0);
   next_ = done_ = 0;
   silences_ = 0;
   heard_ = measured_ = now;
@@ -168,6 +172,7 @@ void ShardFetcher::want(std::vector<WantedShard> shards, Time now) {
     for (const Range& range : job.ranges) unanswered_ += range.length - range.got;
     jobs_.push_back(std::move(job));
   }
+  unwanted_ += unanswered - unanswered_;
   is_wanting_ = true;
   if (is_up_ && !is_current_) ask_manifest(now);
   pump(now);
@@ -184,6 +189,12 @@ uint64_t ShardFetcher::window() const {
   const double wished = rate_ * kWindowSeconds;
   if (wished >= static_cast<double>(limits::kShardWindowBytes)) return limits::kShardWindowBytes;
   return std::max(kLeastWindowBytes, static_cast<uint64_t>(wished));
+}
+
+// What nobody wants any more counts, too: the head owes it still, and heeds nobody whom it owes too much.
+bool ShardFetcher::has_room(uint32_t bytes) const {
+  const uint64_t under_way = outstanding_ + unwanted_;
+  return under_way == 0 || under_way + bytes <= window();
 }
 
 uint32_t ShardFetcher::range_bytes() const {
@@ -212,7 +223,7 @@ bool ShardFetcher::ask_next(Time now) {
   if (next_ == jobs_.size()) return false;
   Job& job = jobs_[next_];
   const auto length = static_cast<uint32_t>(std::min<uint64_t>(range_bytes(), job.shard.bytes - job.asked));
-  if (outstanding_ > 0 && outstanding_ + length > window()) return false;
+  if (!has_room(length)) return false;
   if (options_.bytes_per_second > 0) {
     if (tokens_ < length) return false;
     tokens_ -= length;
@@ -261,7 +272,10 @@ void ShardFetcher::ask_again(Time now) {
 
 void ShardFetcher::tick(Time now) {
   if (is_up_ && !is_current_ && error_.empty() && now >= next_poll_) ask_manifest(now);
-  if (may_ask() && unanswered_ > 0 && now >= heard_ + patience()) ask_again(now);
+  if (may_ask() && now >= heard_ + patience()) {
+    unwanted_ = 0;
+    if (unanswered_ > 0) ask_again(now);
+  }
   pump(now);
 }
 
@@ -273,13 +287,12 @@ Time ShardFetcher::next_tick() const {
   Time next = Time::max();
   if (!is_up_ || !error_.empty()) return next;
   if (!is_current_) return next_poll_;
-  if (unanswered_ > 0) next = heard_ + patience();
+  if (unanswered_ + unwanted_ > 0) next = heard_ + patience();
   if (options_.bytes_per_second > 0 && next_ < jobs_.size()) {
     const double lacking = static_cast<double>(range_bytes()) - tokens_;
     const Duration wait =
         from_seconds(std::max(lacking, 0.0) / static_cast<double>(options_.bytes_per_second));
-    const bool has_room = outstanding_ == 0 || outstanding_ + range_bytes() <= window();
-    if (has_room) next = std::min(next, refilled_ + wait + std::chrono::milliseconds(1));
+    if (has_room(range_bytes())) next = std::min(next, refilled_ + wait + std::chrono::milliseconds(1));
   }
   return next;
 }

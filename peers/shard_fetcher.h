@@ -120,6 +120,7 @@ class ShardFetcher {
   Duration patience() const;
   void measure(uint64_t bytes, Time now);
   uint64_t window() const;
+  bool has_room(uint32_t bytes) const;
   uint32_t range_bytes() const;
   void give_up(std::string reason);
   Job* find(const Hash256& group);
@@ -140,7 +141,8 @@ class ShardFetcher {
   std::string error_;
   uint64_t outstanding_ = 0;  // asked for and not yet kept
   uint64_t unanswered_ = 0;   // asked for and not yet here
-  Time heard_{};              // a part that was waited for came, or the first was asked for
+  uint64_t unwanted_ = 0;     // asked for once, and on its way though nobody wants it any more
+  Time heard_{};              // a part that was asked for came, or the first was asked for
   uint32_t silences_ = 0;
   double tokens_ = 0;
   Time refilled_{};

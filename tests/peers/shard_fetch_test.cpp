@@ -69,6 +69,7 @@ struct Way {
   double loses = 0, repeats = 0, breaks = 0, restarts = 0;  // chance of each, for one message
   Duration delay = 1ms, jitter = 0ms;                       // more than the delay: messages overtake
   double flips = 0;                                         // a bit of a part
+  Duration part = 0ms;                                      // that one takes of the link
 };
 
 // Both ends and what lies between them, in one thread and one time.
@@ -126,9 +127,13 @@ class World {
       for (auto& action : server_.take_actions()) {
         busy = true;
         if (auto* message = std::get_if<SendMessage>(&action)) {
-          if (const auto* part = std::get_if<ShardBytes>(&message->message))
-            queue(way_.delay, [this, bytes = part->byte_count()] { server_.gone(kPeer, bytes); });
-          carry(std::move(message->message), false);
+          Duration behind{};  // the parts before it
+          if (const auto* part = std::get_if<ShardBytes>(&message->message)) {
+            link_free_ = std::max(link_free_, now_) + way_.part;
+            behind = link_free_ - now_;
+            queue(way_.delay + behind, [this, bytes = part->byte_count()] { server_.gone(kPeer, bytes); });
+          }
+          carry(std::move(message->message), false, behind);
         }
         if (auto* read = std::get_if<ReadShard>(&action))
           queue(2ms, [this, read = *read] { this->read(read); });
@@ -145,14 +150,14 @@ class World {
     fetcher_->on(LinkUp{kHead}, now_);
   }
 
-  void carry(Message message, bool to_head) {
+  void carry(Message message, bool to_head, Duration behind = {}) {
     if (std::holds_alternative<ShardBytes>(message)) ++sent_parts_;
     if (random_.unit() < way_.breaks) return break_link();
     if (random_.unit() < way_.restarts) return restart();
     if (random_.unit() < way_.loses) return;
     const int copies = random_.unit() < way_.repeats ? 2 : 1;
     for (int i = 0; i < copies; ++i) {
-      const Duration delay = way_.delay + from_seconds(random_.unit() * seconds(way_.jitter));
+      const Duration delay = way_.delay + behind + from_seconds(random_.unit() * seconds(way_.jitter));
       queue(delay, [this, message, to_head, connection = connection_] {
         if (connection != connection_) return;
         if (to_head)
@@ -236,7 +241,7 @@ class World {
   ShardFetcherOptions options_;
   std::optional<ShardFetcher> fetcher_;
   ShardServer server_;
-  Time now_ = Time{} + 1s;
+  Time now_ = Time{} + 1s, link_free_{};
   std::multimap<Time, std::function<void()>> queue_;
   std::map<Hash256, Content> kept_;
   std::map<Hash256, uint32_t> flipped_;
@@ -359,6 +364,29 @@ TEST(ShardFetch, AnotherWishKeepsWhatIsOnItsWay) {
   ASSERT_TRUE(world.run(60s)) << world.fetcher().error();
   EXPECT_LE(world.fetcher().progress().received_bytes, total_bytes(model));
   for (const WantedShard& shard : fewer) EXPECT_TRUE(world.kept().at(shard.hash) == model.of(shard.hash));
+}
+
+// What was asked for and is not wanted any more comes all the same: it counts against the window, or the head
+// would take the rest for a flood, and what it does not answer is waited for in vain.
+TEST(ShardFetch, OtherWishesNeverAskForTooMuch) {
+  const Model model({3000, 24'000'000, 24'000'000, 24'000'000});
+  World world(model, {.part = 2ms}, 1);
+  const auto all = model.wanted();
+  const Time begun = world.now();
+  for (size_t wish = 0; wish < 9; ++wish) {
+    const WantedShard& one = all[wish % 3];
+    const auto kept = world.kept().find(one.hash);
+    world.fetcher().want(
+        {{one.hash, one.bytes, one.name, kept == world.kept().end() ? 0 : kept->second.size()}}, world.now());
+    world.run(wish == 0 ? 300ms : 15ms);  // until the window is wide
+  }
+  world.fetcher().want(model.wanted(world.kept()), world.now());
+  ASSERT_TRUE(world.run(60s)) << world.fetcher().error();
+  expect_all(world, model);
+  EXPECT_GT(world.fetcher().ignored_parts(), 0u);
+  EXPECT_GT(world.most_owed(), limits::kMaxShardBytesOwed / 2);
+  EXPECT_EQ(world.server().refused(), 0u);
+  EXPECT_LT(world.now() - begun, 5s) << "nothing was waited for in vain";
 }
 
 TEST(ShardFetch, WhatIsNotHereAnyMoreIsFetchedAgain) {
