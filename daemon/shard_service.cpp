@@ -118,18 +118,19 @@ ShardRead ShardService::read_now(const ReadShard& what) {
       read_content_of(what.group, offset, *parts.emplace_back(buffers_.take(count)));
       offset += count;
     }
-    for (auto& bytes : parts) event.parts.push_back(counted(std::move(bytes), what.to));
+    const std::shared_ptr<const void> range = until_gone(what);
+    for (auto& bytes : parts) {
+      const auto part = std::make_shared<const Part>(Part{range, std::move(bytes)});
+      event.parts.emplace_back(part, part->bytes.get());
+    }
   } catch (const Error& error) {
     event.error = error.message();
   }
   return event;
 }
 
-SharedBytes ShardService::counted(std::shared_ptr<SpareBuffers::Buffer> bytes, const PeerKey& to) {
-  const SpareBuffers::Buffer* const data = bytes.get();
-  return {data, [this, &loop = loop_, life = life_, to, bytes = std::move(bytes)](const auto*) mutable {
-            const uint64_t count = bytes->size();
-            bytes.reset();
+std::shared_ptr<const void> ShardService::until_gone(const ReadShard& what) {
+  return {nullptr, [this, &loop = loop_, life = life_, to = what.to, count = what.length](const void*) {
             // On any thread, and perhaps when there is no service any more.
             if (life->is_over) return;
             loop.post([this, life, to, count] {

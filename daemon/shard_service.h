@@ -58,8 +58,13 @@ class ShardService {
     std::atomic<bool> is_over{false};
   };
   void settle();
-  // The same bytes; the server is told when nobody holds them any more.
-  SharedBytes counted(std::shared_ptr<SpareBuffers::Buffer> bytes, const PeerKey& to);
+  // A range in pieces, which the link may hold for longer than the service lives.
+  struct Part {
+    std::shared_ptr<const void> range;
+    std::shared_ptr<SpareBuffers::Buffer> bytes;  // goes first
+  };
+  // The server is told of the range when nobody holds this any more.
+  std::shared_ptr<const void> until_gone(const ReadShard& what);
   // On the thread.
   void hash_now();
   ShardRead read_now(const ReadShard& what);
