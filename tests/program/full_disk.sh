@@ -61,7 +61,7 @@ ask() { # FIRST_ID: 200 OK and 160 positions in 5 of the frames
   grep -q "^HTTP/1.1 200" "$work/answer" || give_up "$2: $(cat "$work/answer")"
 }
 launch serve serve "$model" --no-calibrate --state "$disk/serve" --api 127.0.0.1:0 --listen 127.0.0.1:0 --context 1024 \
-  --archive 0 --kv-ram 2MiB --disk 30MiB
+  --archive 0 --kv-ram 3MiB --disk 30MiB
 wait_for 30 "a server" test -s "$disk/serve/running.json"
 wait_for 30 "a ready server" is_ready "$disk/serve"
 for i in 1 2 3; do ask "$i" "with room"; done
