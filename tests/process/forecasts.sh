@@ -70,7 +70,7 @@ pass "status names the peer of a ring that measured nothing, and shows no number
 # What is refused is told before anything is measured.
 expect_exit 2 "no ticket" join "${ticket:0:60}" --listen 127.0.0.1:0 --state "$work/thief"
 expect_exit 1 "used, expired or not its own" join "$ticket" --model "$work/model.gguf" --listen 127.0.0.1:0 --state "$work/thief"
-expect_exit 1 "the least for any layers" join "$("$program" invite --state "$work/head" 2>/dev/null)" --listen 127.0.0.1:0 \
+expect_exit 1 "the least for a layer" join "$("$program" invite --state "$work/head" 2>/dev/null)" --listen 127.0.0.1:0 \
   --state "$work/thief" --ram 1MiB
 [ ! -e "$work/thief/calibration.json" ] && ! grep -q measuring "$work/last.err" || give_up "a refusal comes after measuring"
 # Ctrl-C while it measures ends it, and leaves nothing half done.
