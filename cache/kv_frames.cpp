@@ -102,11 +102,6 @@ bool KvFrames::grow() {
   return true;
 }
 
-void KvFrames::grow_for(uint32_t blocks) {
-  while (residency_.frames_free() < blocks && grow()) {
-  }
-}
-
 // Only frames that no block has: what is in use stays where it is.
 void KvFrames::shrink(uint32_t frames) {
   const uint32_t before = count(), after = residency_.set_frames(frames);
@@ -296,7 +291,8 @@ bool KvFrames::adopt(uint32_t block, const KvTag& tag) {
 }
 
 void KvFrames::expect(uint32_t blocks) {
-  grow_for(blocks);
+  while (residency_.frames_free() < blocks && grow()) {
+  }
   note_written();
   start_writes(blocks, true);
 }

@@ -58,8 +58,6 @@ class KvFrames {
   uint32_t most() const { return border_ ? border_->most() : count(); }
   // More frames, where there may be more and the neighbour makes room. While no lease is held.
   bool grow();
-  // The same, until so many are free.
-  void grow_for(uint32_t blocks);
 
   // A block comes into use, or out of use. Without a store and an archive it has a frame at once.
   void add(uint32_t block);

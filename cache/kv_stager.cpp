@@ -41,34 +41,25 @@ void KvStager::add_part(const std::vector<uint32_t>* blocks, uint32_t first_posi
 void KvStager::start() {
   cursor_layer_ = 0;
   cursor_part_ = cursor_missing_ = 0;
-  uint32_t missing = 0;
-  for (Part& part : parts_) {
-    find_missing(part);
-    missing += static_cast<uint32_t>(part.missing.size());
-  }
-  if (missing > 0) frames_.grow_for(missing);
   bool spare = true;
-  for (Part& part : parts_) find_frames(part, spare);
+  for (Part& part : parts_) find_missing(part, spare);
   read_ahead();
 }
 
-void KvStager::find_missing(Part& part) {
+// `spare`: whether there may be frames to spare. One refusal says that there are none: each look is at all.
+void KvStager::find_missing(Part& part, bool& spare) {
   uint32_t first = UINT32_MAX;
   for (const KvLayerShape& layer : frames_.layers())
     first = std::min(first, first_block_in_reach(layer, part.first_position));
   for (uint32_t place = first; place <= part.last_position / limits::kKvBlockPositions; ++place) {
-    if (!frames_.resident((*part.blocks)[place])) part.missing.push_back({place, false});
-  }
-}
-
-// `spare`: whether there may be frames to spare. One refusal says that there are none: each look is at all.
-void KvStager::find_frames(Part& part, bool& spare) {
-  for (Missing& missing : part.missing) {
-    const uint32_t block = (*part.blocks)[missing.place];
-    if (frames_.has_frame(block)) continue;  // another part reads it there; this one reads it beside that
-    missing.to_stay = spare && frames_.take_spare(block);
-    spare = missing.to_stay;
-    if (!spare) return;
+    const uint32_t block = (*part.blocks)[place];
+    if (frames_.resident(block)) continue;
+    // One that another part reads into a frame already is read beside it.
+    const bool beside = frames_.has_frame(block);
+    const bool to_stay =
+        spare && !beside && (frames_.take_spare(block) || (frames_.grow() && frames_.take_spare(block)));
+    spare = to_stay || (spare && beside);
+    part.missing.push_back({place, to_stay});
   }
 }
 

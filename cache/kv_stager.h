@@ -74,8 +74,7 @@ class KvStager {
     bool has_slot = false;
     std::vector<std::pair<uint32_t, std::byte*>> addresses;  // by place in the sequence
   };
-  void find_missing(Part& part);
-  void find_frames(Part& part, bool& spare);
+  void find_missing(Part& part, bool& spare);
   // The next piece with something to read, as of the cursor.
   std::optional<Job> next_job();
   Job make_job(const Part& part, uint32_t first_needed);

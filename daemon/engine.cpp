@@ -1,13 +1,16 @@
 #include "daemon/engine.h"
 
 #include <algorithm>
+#include <exception>
 #include <string_view>
 #include <utility>
 
 #include "base/allocator.h"
+#include "base/caught_error.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "compute/cpu/cpu_backend.h"
 #include "compute/cpu/cpu_device.h"
 #include "daemon/memory_line.h"
@@ -191,6 +194,15 @@ void Engine::take_room() {
 }
 
 void Engine::settle_wire() {
+  try {
+    move_wire();
+  } catch (const std::exception&) {
+    // A head gives a little without; what is too much is given back the next time.
+    log_debug("wire_not_settled reason=\"{}\"", caught_error().message());
+  }
+}
+
+void Engine::move_wire() {
   const uint64_t wanted = wanted_wire_, has = wire_.bytes().count;
   if (wanted < has) {
     wire_.give_back(Bytes{has - wanted});
@@ -202,12 +214,11 @@ void Engine::settle_wire() {
     room = std::max(room, (limit - least) / 2);
   const uint64_t more = std::min(wanted - has, room);
   if (more == 0) return;
-  try {
-    make_room(Bytes{more});
-  } catch (const Error&) {
-    return;  // a head gives a little without
-  }
-  wire_.merge(budget_.try_reserve(MemoryTag::kWire, Bytes{more}));
+  make_room(Bytes{more});
+  Reservation taken = budget_.try_reserve(MemoryTag::kWire, Bytes{more});
+  const bool found = taken.bytes() != Bytes{};
+  wire_.merge(std::move(taken));
+  if (!found) take_room();
 }
 
 std::optional<KvSharing> Engine::share(UnitSpan span, KvRoom kv, Bytes state, Bytes block) {

@@ -137,6 +137,7 @@ class Engine : private KvNeighbour {
  private:
   void make_room(Bytes more) override;
   void take_room() override;
+  void move_wire();
   StageOptions stage_options(UnitSpan span, uint32_t context, uint32_t kv_blocks, KvType kv_type) const;
   KvSpill kv_places(UnitSpan span, KvRoom kv) const;
   void open_spill(KvSpill& places, Hosted& hosted);

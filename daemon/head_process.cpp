@@ -126,7 +126,12 @@ void HeadProcess::finish_archiving() {
 
 void HeadProcess::want_wire(Bytes bytes) {
   engine_->want_wire(bytes);
-  thread_->post([this] { engine_->settle_wire(); });
+  // Peers come and go as they like: one job at a time, which does what was wished for last.
+  if (settling_wire_.exchange(true)) return;
+  thread_->post([this] {
+    settling_wire_ = false;
+    engine_->settle_wire();
+  });
 }
 
 void HeadProcess::start() {

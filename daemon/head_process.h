@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -68,6 +69,7 @@ class HeadProcess {
   const uint32_t context_;
   const CodecId codec_;
   // Joined before the engine goes; its jobs hold pointers to the runners, which therefore go after it.
+  std::atomic<bool> settling_wire_{false};  // a job for it waits
   std::unique_ptr<LocalHeadRunner> head_runner_;
   std::unique_ptr<LocalStageRunner> stage_runner_;
   std::unique_ptr<ComputeThread> thread_;

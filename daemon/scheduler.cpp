@@ -240,7 +240,7 @@ bool Scheduler::open(StepPlan& plan, Request& request) {
   plan.load_tags.insert(plan.load_tags.end(), request.tags.begin(),
                         request.tags.begin() + static_cast<ptrdiff_t>(load));
   request.opened = true;
-  reused_positions_ += request.source_positions + request.load_positions;
+  reused_positions_ += request.scheduled;
   archive_.loads += load > 0;
   archive_.loaded_positions += request.load_positions;
   leave_source(request);

@@ -24,6 +24,17 @@ uint64_t on_the_way_bytes(uint64_t largest_group) {
   return std::max(kOnTheWayBytes, kGroupsOnTheWay * largest_group);
 }
 
+// What a fetch takes of the disk at its largest.
+uint64_t disk_bytes_to_fetch(uint64_t needed, uint64_t largest_group) {
+  return needed + std::min(needed, on_the_way_bytes(largest_group));
+}
+
+// The most that such a disk can take.
+uint64_t most_to_fetch(uint64_t available, uint64_t largest_group) {
+  const uint64_t beside = on_the_way_bytes(largest_group);
+  return std::max(available - std::min(available, beside), std::min(available / 2, beside));
+}
+
 // Of those that a peer may be asked to host: the embedding and the output stay with the head.
 uint64_t largest_hosted(const Manifest& manifest) {
   uint64_t largest = 0;
@@ -130,9 +141,7 @@ ShardFetch::Room ShardFetch::room() const {
   std::error_code error;
   const auto space = std::filesystem::space(options_.folder, error);
   if (error) return {here + more, options_.disk_limit.has_value()};
-  const uint64_t free =
-      space.available -
-      std::min<uint64_t>(space.available, on_the_way_bytes(largest_hosted(record_->manifest)));
+  const uint64_t free = most_to_fetch(space.available, largest_hosted(record_->manifest));
   return {here + std::min(more, free), options_.disk_limit && more <= free};
 }
 
@@ -182,11 +191,11 @@ std::vector<WantedShard> ShardFetch::look(std::vector<WantedShard> shards, bool 
   log_info("to_fetch bytes={} of={}", needed, total);
   std::error_code error;
   const auto space = std::filesystem::space(options_.folder, error);
-  const uint64_t beside = std::min(on_the_way_bytes(largest), needed);
-  if (!error && needed + beside > space.available)
+  const uint64_t most = disk_bytes_to_fetch(needed, largest);
+  if (!error && most > space.available)
     fail(ErrorCode::kOutOfMemory,
          "{} of weights are to be fetched, {} are on their way meanwhile, and the disk of {} has {} left",
-         to_string(Bytes{needed}), to_string(Bytes{beside}), store_->name(),
+         to_string(Bytes{needed}), to_string(Bytes{most - needed}), store_->name(),
          to_string(Bytes{space.available}));
   if (options_.disk_limit && needed > 0 && store_->bytes().count + needed > *options_.disk_limit)
     fail(ErrorCode::kOutOfMemory, "{} of weights are to be fetched; {} has {} of the {} that --disk allows",

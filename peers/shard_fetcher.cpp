@@ -136,7 +136,7 @@ void ShardFetcher::give_up(std::string reason) {
   log_warning("fetch_failed reason=\"{}\"", reason);
   error_ = std::move(reason);
   for (Job& job : jobs_) forget_ranges(job);
-  unwanted_ += std::exchange(unanswered_, 0);
+  unanswered_ = 0;
   next_ = 0;
 }
 
@@ -153,7 +153,8 @@ void ShardFetcher::want(std::vector<WantedShard> shards, Time now) {
   const uint64_t unanswered = std::exchange(unanswered_, 0);
   next_ = done_ = 0;
   silences_ = 0;
-  heard_ = measured_ = now;
+  if (unwanted_ == 0) heard_ = now;
+  measured_ = now;
   measuring_bytes_ = 0;
   for (WantedShard& shard : shards) {
     if (!index_.emplace(shard.hash, jobs_.size()).second) continue;  // groups of the same content

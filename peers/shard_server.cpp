@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -113,6 +114,9 @@ void ShardServer::on(ShardRead event) {
 void ShardServer::gone(const PeerKey& to, uint64_t bytes) {
   const auto client = clients_.find(to);
   CHECK(client != clients_.end());
+  const uint64_t left = std::min(bytes, client->second.left_bytes);
+  client->second.left_bytes -= left;
+  bytes -= left;
   CHECK(bytes <= client->second.held_bytes);
   client->second.held_bytes -= bytes;
   held_bytes_ -= bytes;
@@ -126,12 +130,15 @@ void ShardServer::lost(const PeerKey& peer) {
   if (client == clients_.end()) return;
   for (const ShardRequest& request : client->second.waiting) client->second.owed_bytes -= request.length;
   client->second.waiting.clear();
+  held_bytes_ -= client->second.held_bytes;
+  client->second.left_bytes += std::exchange(client->second.held_bytes, 0);
   forget_if_done(client);
   read_next();
 }
 
 void ShardServer::forget_if_done(Clients::iterator client) {
-  if (client->second.owed_bytes == 0 && client->second.held_bytes == 0) clients_.erase(client);
+  const Client& one = client->second;
+  if (one.owed_bytes == 0 && one.held_bytes == 0 && one.left_bytes == 0) clients_.erase(client);
 }
 
 void ShardServer::set_room(uint64_t bytes) {

@@ -76,6 +76,7 @@ class ShardServer {
     std::deque<ShardRequest> waiting;
     uint64_t owed_bytes = 0;  // of what waits and what is being read
     uint64_t held_bytes = 0;  // of what is being read, or was and is not gone
+    uint64_t left_bytes = 0;  // the same, of a connection that is lost: nobody waits for it to go
   };
   using Clients = std::map<PeerKey, Client>;
   void handle(const PeerKey& from, const ShardRequest& request);

@@ -83,7 +83,7 @@ void note_list(const RocksStore::State& state);
 std::string copy_of(const std::string& family);
 // Which copies there are. When writing, the one of a family and its copy that cannot be read to its end, or a
 // copy that is not as the family, is written anew from the other; where neither can, both stay as they are,
-// and each record is read from whichever has it.
+// and what the family lacks is read from the copy, as long as that can say that it is whole.
 void find_copies(RocksStore::State& state);
 std::shared_ptr<KeyValue> make_rocks_family(const std::shared_ptr<RocksStore::State>& state,
                                             const std::string& name);
