@@ -19,8 +19,7 @@ constexpr std::string_view kNoMemory =
 constexpr std::string_view kNoThreads =
     "the system starts no more threads for this process; see what limits their number (ulimit -u, the pids "
     "limit of a container or service) or the memory for their stacks (ulimit -v), or use fewer with "
-    "--threads "
-    "N";
+    "--threads N";
 
 // Which is how a thread is refused, for want of a number or of memory for its stack.
 bool is_no_thread(const std::system_error& error) {

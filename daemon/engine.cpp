@@ -215,10 +215,8 @@ void Engine::move_wire() {
   const uint64_t more = std::min(wanted - has, room);
   if (more == 0) return;
   make_room(Bytes{more});
-  Reservation taken = budget_.try_reserve(MemoryTag::kWire, Bytes{more});
-  const bool found = taken.bytes() != Bytes{};
-  wire_.merge(std::move(taken));
-  if (!found) take_room();
+  wire_.merge(budget_.try_reserve(MemoryTag::kWire, Bytes{more}));
+  if (wire_.bytes().count == has) take_room();  // others were faster
 }
 
 std::optional<KvSharing> Engine::share(UnitSpan span, KvRoom kv, Bytes state, Bytes block) {
