@@ -16,37 +16,17 @@ namespace {
 
 constexpr std::string_view kMetaKey = "meta";
 constexpr std::string_view kVersion = "caravan kv archive 2", kOlder = "caravan kv archive 1";
-// Of the bound; the rest is for blocks that are dead until all of their batch is.
-constexpr uint64_t kLiveNumerator = 3, kLiveDenominator = 4;
 // Off after a failure, twice as long after each further one.
 constexpr Duration kFirstOff = std::chrono::seconds(10), kLongestOff = std::chrono::minutes(10);
-// How long a batch waits for room that is being made: short, because a computation may wait for its frames.
-constexpr Duration kPatience = std::chrono::milliseconds(100);
 // More serials than a process can have had on their way to disk when it died.
 constexpr uint64_t kSerialsOfOneDeath = 1024;
-constexpr uint64_t kBatchDenominator = 16;  // of the bound
 // From so many bytes on, reading was measured.
 constexpr uint64_t kMeasuredBytes = 1u << 20;
-
-uint64_t most_live(const KvArchiveOptions& options) {
-  return options.limit.count / kLiveDenominator * kLiveNumerator;
-}
-
-// Of a batch, and so also of what is on disk twice while one is written again without its dead.
-uint64_t batch_room(const KvArchiveOptions& options) {
-  return options.limit.count / kBatchDenominator;
-}
 
 uint64_t serial_of(std::string_view key) {
   uint64_t serial = 0;
   for (const char byte : key.substr(1)) serial = serial << 8 | static_cast<uint8_t>(byte);
   return serial;
-}
-
-uint64_t disk_bytes(const KvArchiveShape& shape) {
-  uint64_t bytes = 0;
-  for (const uint64_t part : shape.part_bytes) bytes += part + kKvSealBytes;
-  return bytes;
 }
 
 }  // namespace
@@ -169,7 +149,7 @@ void KvArchive::open() {
   // What counts as dead may have been erased already.
   const uint64_t counted = batches_.bytes_live() + batches_.bytes_dead();
   const bool fits = std::min(counted, values_->bytes().count) <= options_.limit.count;
-  evict_down_to(fits ? options_.limit.count : most_live(options_), options_.most_blocks);
+  evict_down_to(fits ? options_.limit.count : most_live(), options_.most_blocks);
   const bool clean = erase(kv_key(next, 0), std::string(16, '\xff'));
   // What may still lie behind the last record keeps its serials.
   next_serial_ = std::max<uint64_t>(1, next) + (clean ? 0 : kSerialsOfOneDeath);
@@ -323,7 +303,7 @@ void KvArchive::worked() {
 
 std::vector<KvArchive::Handle> KvArchive::write(const KvArchiveShape& shape, std::span<const Write> writes) {
   const std::lock_guard writing(write_mutex_);
-  const size_t most = std::max<uint64_t>(1, batch_room(options_) / disk_bytes(shape));
+  const size_t most = std::max<uint64_t>(1, batch_room() / shape.disk_bytes());
   std::vector<Handle> handles(writes.size());
   for (size_t at = 0; at < writes.size(); at += most) {
     const size_t count = std::min(most, writes.size() - at);
@@ -346,11 +326,11 @@ void KvArchive::write_batch(const KvArchiveShape& shape, std::span<const Write> 
     if (chosen.empty()) return;
     {
       Lock lock(mutex_);
-      const size_t count = may_write(lock, disk_bytes(shape), chosen.size());
+      const size_t count = may_write(lock, shape, chosen.size());
       chosen.resize(count);
       if (chosen.empty()) return;
-      spend(lock, disk_bytes(shape) * count);
-      kept_bytes = disk_bytes(shape) * count;
+      spend(lock, shape.disk_bytes() * count);
+      kept_bytes = shape.disk_bytes() * count;
     }
     const uint64_t first = next_serial_;
     next_serial_ += chosen.size();
@@ -421,61 +401,6 @@ std::vector<size_t> KvArchive::choose(const KvArchiveShape& shape, std::span<con
   return chosen;
 }
 
-// Of the day's budget, before they are written.
-void KvArchive::spend(Lock& lock, uint64_t bytes) {
-  while (!day_.spend(bytes)) {
-    const Unlocked unlocked(lock);
-    write_meta();
-  }
-}
-
-// How many of the blocks that are offered may be written: the first ones, so that a sequence is there without
-// its end rather than not at all.
-size_t KvArchive::may_write(Lock& lock, uint64_t block_bytes, size_t offered) {
-  size_t count = offered;
-  while (count > 0 && !day_.fits(count * block_bytes)) --count;
-  if (options_.disk_has_room) {
-    const Unlocked unlocked(lock);
-    while (count > 0 && !options_.disk_has_room(Bytes{count * block_bytes})) --count;
-  }
-  return count > 0 ? make_room(lock, block_bytes, count) : 0;
-}
-
-bool KvArchive::evict() {
-  const auto victim = index_.victim();
-  if (!victim) return false;
-  index_.remove(*victim);
-  dead_.push_back(*victim);
-  counters_.evicted.add(1);
-  return true;
-}
-
-// As far as that goes.
-void KvArchive::evict_down_to(uint64_t bytes, size_t blocks) {
-  while ((index_.bytes() > bytes || index_.size() > blocks) && evict()) {
-  }
-}
-
-// For as many as there can be room for. What is evicted makes room for some of them.
-size_t KvArchive::make_room(Lock& lock, uint64_t block_bytes, size_t offered) {
-  const uint64_t most = most_live(options_);
-  const size_t most_blocks = options_.most_blocks;
-  if (block_bytes > most) return 0;
-  evict_down_to(most - std::min(most, block_bytes * offered), most_blocks - std::min(most_blocks, offered));
-  if (has_dirt()) to_clean_.notify_all();
-  const auto room = [](uint64_t limit, uint64_t used) { return limit - std::min(limit, used); };
-  const size_t count =
-      std::min({offered, room(most, index_.bytes()) / block_bytes, room(most_blocks, index_.size())});
-  crowded_ = count < offered;
-  if (count == 0) return 0;
-  const auto on_disk = [&] {
-    const uint64_t used = batches_.bytes_live() + batches_.bytes_dead() + erasing_bytes_;
-    return room(options_.limit.count, used + batch_room(options_)) / block_bytes;
-  };
-  cleaned_.wait_for(lock, kPatience, [&] { return on_disk() >= count || cannot_clean_; });
-  return std::min(count, on_disk());
-}
-
 void KvArchive::store(const KvArchiveShape& shape, std::span<const Write> writes,
                       std::span<const size_t> chosen, uint64_t first, uint64_t& kept_bytes) {
   std::vector<std::byte> value;
@@ -489,7 +414,7 @@ void KvArchive::store(const KvArchiveShape& shape, std::span<const Write> writes
       part += shape.part_bytes[layer];
     }
   }
-  const uint64_t last = first + chosen.size() - 1, bytes = disk_bytes(shape);
+  const uint64_t last = first + chosen.size() - 1, bytes = shape.disk_bytes();
   std::vector<ArchivedBlock> blocks;
   {
     const Lock lock(mutex_);
@@ -531,32 +456,6 @@ void KvArchive::add(const ArchivedBlock& block) {
     dead_.push_back(serial);
   }
   if (!older.empty()) to_clean_.notify_all();
-}
-
-bool KvArchive::crowded() const {
-  const Lock lock(mutex_);
-  return crowded_;
-}
-
-bool KvArchive::mostly_in_use() const {
-  const Lock lock(mutex_);
-  return index_.bytes_in_use() > options_.limit.count / 2;
-}
-
-uint64_t KvArchive::rooms_made() const {
-  const Lock lock(mutex_);
-  return rooms_made_;
-}
-
-bool KvArchive::room_comes(uint64_t since) const {
-  const Lock lock(mutex_);
-  return rooms_made_ != since || !is_settled();
-}
-
-bool KvArchive::wait_for_room(uint64_t since, Duration most) {
-  Lock lock(mutex_);
-  cleaned_.wait_for(lock, most, [&] { return rooms_made_ != since || is_settled(); });
-  return rooms_made_ != since;
 }
 
 KvArchive::Status KvArchive::status() const {

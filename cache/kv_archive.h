@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <optional>
 #include <set>
 #include <span>
@@ -15,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/archive_room.h"
 #include "base/bulk_store.h"
 #include "base/bytes.h"
 #include "base/clock.h"
@@ -56,6 +58,9 @@ struct KvArchiveShape {
   uint32_t first_layer = 0;          // of the model
   std::vector<uint64_t> part_bytes;  // of each layer in a block
   uint32_t layers() const { return static_cast<uint32_t>(part_bytes.size()); }
+  uint64_t disk_bytes() const {
+    return std::accumulate(part_bytes.begin(), part_bytes.end(), part_bytes.size() * kKvSealBytes);
+  }
 };
 
 // Full KV blocks by the tag of what they were computed from, kept on disk over restarts within a bound
@@ -118,6 +123,11 @@ class KvArchive {
   // Waits for it, for so long at most; false when it was in vain.
   bool wait_for_room(uint64_t since, Duration most);
   Bytes limit() const { return options_.limit; }
+  // Of blocks of this shape.
+  ArchiveRoom room(const KvArchiveShape& shape) const;
+  // Of the shape's lineage it takes no more from now on, and makes room in it first: what the other stages
+  // of a ring have no room for, nobody could load. Of other lineages all stays.
+  void keep_within(const KvArchiveShape& shape, const ArchiveRoom& room);
   const KvArchiveCounters& counters() const { return counters_; }
   // Waits until what is to be erased is erased, or cannot be.
   void settle();
@@ -142,6 +152,9 @@ class KvArchive {
     uint64_t busy_ns = 0, bytes = 0;
   };
 
+  uint64_t most_live() const;
+  uint64_t batch_room() const;
+  uint64_t most_of(const Lineage& lineage) const;
   void open();
   void open_meta();
   void write_meta();
@@ -165,9 +178,9 @@ class KvArchive {
   std::vector<size_t> choose(const KvArchiveShape& shape, std::span<const Write> writes,
                              std::span<Handle> handles, std::vector<Handle>& before);
   void spend(Lock& lock, uint64_t bytes);
-  size_t may_write(Lock& lock, uint64_t block_bytes, size_t offered);
-  size_t make_room(Lock& lock, uint64_t block_bytes, size_t offered);
-  bool evict();
+  size_t may_write(Lock& lock, const KvArchiveShape& shape, size_t offered);
+  size_t make_room(Lock& lock, const Lineage& lineage, uint64_t block_bytes, size_t offered);
+  bool evict(std::optional<uint64_t> victim);
   void evict_down_to(uint64_t bytes, size_t blocks);
   void store(const KvArchiveShape& shape, std::span<const Write> writes, std::span<const size_t> chosen,
              uint64_t first, uint64_t& kept_bytes);
@@ -205,6 +218,11 @@ class KvArchive {
   uint64_t erasing_bytes_ = 0, rooms_made_ = 0;
   uint64_t next_serial_ = 1;
   KvDayBudget day_;
+  struct Ring {
+    Lineage lineage;
+    uint64_t bytes = 0;  // that all its stages have room for
+  };
+  std::optional<Ring> ring_;
   Rate rate_;
   uint32_t failures_in_row_ = 0;
   Time off_until_{};

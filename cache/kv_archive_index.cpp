@@ -128,12 +128,13 @@ std::optional<ArchivedBatch> decode_archived(uint64_t first, std::string_view by
 }
 
 void KvArchiveIndex::place(Entry& entry) {
-  if (entry.priority) leaving_.erase({*entry.priority, entry.block.serial});
+  auto& leaving = kin_.at(entry.block.lineage).leaving;
+  if (entry.priority) leaving.erase({*entry.priority, entry.block.serial});
   entry.priority.reset();
   if (entry.pins > 0 || nodes_.at({entry.block.tag, entry.block.lineage}).successors > 0) return;
   entry.priority = priority(entry.block);
   try {
-    leaving_.insert({*entry.priority, entry.block.serial});
+    leaving.insert({*entry.priority, entry.block.serial});
   } catch (const std::bad_alloc&) {
     entry.priority.reset();  // handles come here as they go: it stays until it is placed again
   }
@@ -151,6 +152,7 @@ void KvArchiveIndex::add(const ArchivedBlock& block) {
   const auto [at, fresh] = blocks_.emplace(block.serial, entry);
   CHECK(fresh);
   bytes_ += block.bytes;
+  kin_[block.lineage].bytes += block.bytes;
   clock_ = std::max(clock_, block.last_use);
   if (block.previous != BlockTag{}) {
     ++nodes_[{block.previous, block.lineage}].successors;
@@ -168,10 +170,12 @@ std::optional<ArchivedBlock> KvArchiveIndex::remove(uint64_t serial) {
   const auto found = blocks_.find(serial);
   if (found == blocks_.end()) return std::nullopt;
   const ArchivedBlock block = found->second.block;
-  if (found->second.priority) leaving_.erase({*found->second.priority, serial});
+  const auto kin = kin_.find(block.lineage);
+  if (found->second.priority) kin->second.leaving.erase({*found->second.priority, serial});
   if (found->second.pins > 0) bytes_in_use_ -= block.bytes;
   blocks_.erase(found);
   bytes_ -= block.bytes;
+  kin->second.bytes -= block.bytes;
   const auto drop_if_empty = [this](const Key& key) {
     const auto node = nodes_.find(key);
     if (node->second.serials.empty() && node->second.successors == 0) nodes_.erase(node);
@@ -180,6 +184,7 @@ std::optional<ArchivedBlock> KvArchiveIndex::remove(uint64_t serial) {
   std::vector<uint64_t>& serials = nodes_.at(own).serials;
   serials.erase(std::find(serials.begin(), serials.end(), serial));
   drop_if_empty(own);
+  if (kin->second.bytes == 0) kin_.erase(kin);
   if (block.previous == BlockTag{}) return block;
   --nodes_.at(previous).successors;
   place_all(previous);
@@ -248,7 +253,7 @@ void KvArchiveIndex::set_runs(std::span<ArchivedBlock> blocks) const {
 
 // Its value without uses, times its share of the bound.
 void KvArchiveIndex::age(const ArchivedBlock& block) {
-  clock_ += static_cast<double>(block.layers) * block.run / static_cast<double>(limit_bytes_);
+  clock_ += static_cast<double>(block.layers) * block.run / static_cast<double>(bound_bytes_);
 }
 
 void KvArchiveIndex::use(uint64_t serial) {
@@ -276,8 +281,22 @@ void KvArchiveIndex::unpin(uint64_t serial) {
 }
 
 std::optional<uint64_t> KvArchiveIndex::victim() const {
-  if (leaving_.empty()) return std::nullopt;
-  return leaving_.begin()->second;
+  const std::pair<double, uint64_t>* least = nullptr;
+  for (const auto& [lineage, kin] : kin_)
+    if (!kin.leaving.empty() && (!least || *kin.leaving.begin() < *least)) least = &*kin.leaving.begin();
+  if (!least) return std::nullopt;
+  return least->second;
+}
+
+std::optional<uint64_t> KvArchiveIndex::victim(const Lineage& lineage) const {
+  const auto kin = kin_.find(lineage);
+  if (kin == kin_.end() || kin->second.leaving.empty()) return std::nullopt;
+  return kin->second.leaving.begin()->second;
+}
+
+uint64_t KvArchiveIndex::bytes(const Lineage& lineage) const {
+  const auto kin = kin_.find(lineage);
+  return kin == kin_.end() ? 0 : kin->second.bytes;
 }
 
 std::vector<ArchivedBlock> KvArchiveIndex::range(uint64_t first, uint64_t last) const {

@@ -58,8 +58,9 @@ class KvArchiveIndex {
   // Of memory for each, about.
   static constexpr uint64_t kBlockBytes = 448;
 
-  // `limit` is the bound that the clock goes by.
-  explicit KvArchiveIndex(Bytes limit) : limit_bytes_(limit.count) {}
+  // `bound` is what the clock goes by.
+  explicit KvArchiveIndex(Bytes bound) : bound_bytes_(bound.count) {}
+  void set_bound(Bytes bound) { bound_bytes_ = bound.count; }
 
   // With a new serial. The clock is not before its last use then.
   void add(const ArchivedBlock& block);
@@ -83,13 +84,15 @@ class KvArchiveIndex {
   void use(uint64_t serial);
   void pin(uint64_t serial);
   void unpin(uint64_t serial);
-  // What goes next; nothing when all are in use.
+  // What goes next, of all or of this lineage; nothing when all are in use.
   std::optional<uint64_t> victim() const;
+  std::optional<uint64_t> victim(const Lineage& lineage) const;
 
   // Those with serials `first` to `last`, in order.
   std::vector<ArchivedBlock> range(uint64_t first, uint64_t last) const;
   size_t size() const { return blocks_.size(); }
   uint64_t bytes() const { return bytes_; }
+  uint64_t bytes(const Lineage& lineage) const;
   uint64_t bytes_in_use() const { return bytes_in_use_; }
 
  private:
@@ -102,19 +105,23 @@ class KvArchiveIndex {
   struct Entry {
     ArchivedBlock block;
     uint32_t pins = 0;
-    std::optional<double> priority;  // as it stands in leaving_
+    std::optional<double> priority;  // as it stands in what leaves
   };
   struct Node {
     std::vector<uint64_t> serials;  // by layer
     uint32_t successors = 0;
   };
+  struct Kin {
+    uint64_t bytes = 0;
+    std::set<std::pair<double, uint64_t>> leaving;  // the least first
+  };
   void place(Entry& entry);
   void place_all(const Key& key);
 
-  const uint64_t limit_bytes_;
+  uint64_t bound_bytes_;
   std::map<uint64_t, Entry> blocks_;
   std::unordered_map<Key, Node, KeyHash> nodes_;
-  std::set<std::pair<double, uint64_t>> leaving_;  // the least first
+  std::map<Lineage, Kin> kin_;  // of those that have blocks
   uint64_t bytes_ = 0, bytes_in_use_ = 0;
   double clock_ = 0;
 };

@@ -90,6 +90,9 @@ class KvCache {
   // As KvStager::reach.
   KvStager::Reach reach(size_t part, uint32_t layer, uint32_t piece, uint32_t most);
   void end_step() { finish_step(true); }
+  // How many blocks of these layers the archive takes, and how many it is to take: KvArchive::keep_within.
+  ArchiveRoom archive_room() const { return frames_.archive_room(); }
+  void keep_archive_within(const ArchiveRoom& room) { frames_.keep_archive_within(room); }
   // Between steps: full blocks go on to the archive. False: none waits, for the time being.
   bool archive_on() { return !in_step_ && frames_.archive_on(); }
   // For a process that ends: full blocks whose archiving is under way or waits get there, or are refused, in

@@ -23,6 +23,7 @@ class KvDayBudget {
     int64_t day = 0;
     uint64_t bytes = 0;  // at most so many were written
   };
+  void bound(std::optional<Bytes> limit) { limit_ = limit; }
   // That is to be on disk.
   Record record() const { return {day_, promised_}; }
   // As it was found there.
@@ -63,7 +64,7 @@ class KvDayBudget {
   int64_t today() const { return clock_.unix_seconds() / (24 * 60 * 60); }
 
   const Clock& clock_;
-  const std::optional<Bytes> limit_;
+  std::optional<Bytes> limit_;
   const uint64_t ahead_bytes_;
   int64_t day_ = 0;
   uint64_t written_ = 0, promised_ = 0, recorded_ = 0;

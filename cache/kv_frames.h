@@ -74,6 +74,11 @@ class KvFrames {
   void set_full(uint32_t block, bool full) { residency_.set_full(block, full); }
   // A full block that was computed is to be in the archive, under this tag; does nothing without one.
   void archive(uint32_t block, const KvTag& tag);
+  // As KvArchive's; none and nothing without one.
+  ArchiveRoom archive_room() const { return archive_ ? archive_->room(shape_) : ArchiveRoom{}; }
+  void keep_archive_within(const ArchiveRoom& room) {
+    if (archive_) archive_->keep_within(shape_, room);
+  }
   // Its content is in the archive; false: it is not.
   bool adopt(uint32_t block, const KvTag& tag);
 

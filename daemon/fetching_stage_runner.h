@@ -29,6 +29,7 @@ class FetchingStageRunner final : public StageRunner {
   ArchivedFound find_archived(RingId ring, EpochId epoch, std::span<const BlockTag> tags) override {
     return inner_.find_archived(ring, epoch, tags);
   }
+  void limit_archive(const ArchiveLimit& limit) override { inner_.limit_archive(limit); }
   void release(RingId ring, EpochId epoch) override;
   // A stage could not be prepared, or failed.
   void failed() { has_failed_ = true; }

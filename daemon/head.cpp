@@ -375,7 +375,8 @@ void Head::finish(Pipeline::Finished finished, Time now) {
   useless_canaries_ = 0;
   growing_ = false;
   for (const RouteStage& stage : assign.route) probation_.worked(stage.peer);
-  scheduler_.open_ring({ring_.kv_blocks(), assign.context, assign.max_sequences, assign.max_rows});
+  scheduler_.open_ring({ring_.kv_blocks(), assign.context, assign.max_sequences, assign.max_rows,
+                        ring_.archive_room().blocks > 0});
 }
 
 void Head::count(const Pipeline::Finished& finished, Time now) {
@@ -528,7 +529,8 @@ ServiceStatus Head::status(Time now) const {
   status.prefill_tokens_per_second = prompt_rate_.per_second(now);
   status.decode_tokens_per_second = token_rate_.per_second(now);
   status.wire_bytes = wire_bytes_;
-  status.archive = options_.archive_key.has_value();
+  status.archive_tokens = ready() ? ring_.archive_room().blocks * limits::kKvBlockPositions : 0;
+  status.archive = options_.archive_key && (!ready() || status.archive_tokens > 0);
   const ArchiveCounts& archive = scheduler_.archive();
   status.archive_hits = archive.hits;
   status.archive_misses = archive.misses;

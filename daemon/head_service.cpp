@@ -15,11 +15,6 @@ namespace {
 constexpr uint32_t kMeasuredTokens = 8;
 constexpr uint32_t kMeasuredPrompt = 64;
 
-// Every layer is in this process.
-bool all_here(const ServiceStatus& status) {
-  return status.stages.size() == 1 && status.stages[0].key.empty();
-}
-
 ArchiveStatus archive_status(const KvArchive& archive) {
   const KvArchive::Status now = archive.status();
   const KvArchiveCounters& counters = archive.counters();
@@ -226,8 +221,6 @@ ServiceStatus HeadService::status() const {
   if (options_.memory) status.memory = options_.memory();
   const KvArchive* archive = options_.kv_archive ? options_.kv_archive() : nullptr;
   if (archive) status.kv_archive = archive_status(*archive);
-  // One that could not be opened is not asked.
-  if (!archive && options_.kv_archive && all_here(status)) status.archive = false;
   return status;
 }
 

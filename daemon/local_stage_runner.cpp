@@ -45,6 +45,13 @@ ArchivedFound LocalStageRunner::find_archived(RingId ring, EpochId epoch, std::s
   return {found.blocks, found.load_ns};
 }
 
+void LocalStageRunner::limit_archive(const ArchiveLimit& limit) {
+  thread_.post([this, limit] {
+    if (prepared_ && prepared_->plan.ring == limit.ring && prepared_->plan.epoch == limit.epoch)
+      prepared_->hosted.stage->sequences().keep_archive_within(limit.room);
+  });
+}
+
 void LocalStageRunner::release(RingId ring, EpochId epoch) {
   thread_.post([this, ring, epoch] {
     if (prepared_ && prepared_->plan.ring == ring && prepared_->plan.epoch <= epoch) prepared_.reset();
@@ -87,6 +94,7 @@ void LocalStageRunner::prepare_now(const StagePlan& plan) {
     engine_.settle_wire();
     rows_.resize(size_t{engine_.options().max_rows} * engine_.spec().width);
     event.kv_blocks = kv.blocks;
+    event.archive = prepared_->hosted.stage->sequences().archive_room();
     event.forecast = forecast_(plan);
   } catch (const std::exception&) {
     event.error = caught_error().message();

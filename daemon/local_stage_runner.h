@@ -32,6 +32,7 @@ class LocalStageRunner final : public StageRunner {
   void fetch(const FetchUnits& what) override { post_(UnitsFetched{what.ring, what.plan, ""}); }
   void submit(std::vector<Step> steps) override;
   ArchivedFound find_archived(RingId ring, EpochId epoch, std::span<const BlockTag> tags) override;
+  void limit_archive(const ArchiveLimit& limit) override;
   void release(RingId ring, EpochId epoch) override;
   // For a process that ends, after the steps that were submitted: what is on its way to the archive gets
   // there, within a short time.

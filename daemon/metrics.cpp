@@ -129,6 +129,8 @@ std::vector<MetricFamily> service_families(const ServiceStatus& status) {
               status.kv_bytes_read),
       family("caravan_kv_disk_wait_seconds_total", "Time in which computing waited for KV",
              MetricType::Counter, status.kv_wait_seconds),
+      gauge("caravan_archive_tokens", "Tokens of KV that the archive of every stage has room for",
+            static_cast<double>(status.archive_tokens)),
       counter("caravan_archive_hits_total", "Prompts of which all stages had archived blocks",
               status.archive_hits),
       counter("caravan_archive_misses_total", "Prompts of which they had none", status.archive_misses),

@@ -12,7 +12,7 @@
 namespace caravan {
 
 using NodeAction = std::variant<ConnectPeer, DisconnectPeer, SendMessage, StagePlan, RunSteps, ReleaseStage,
-                                FetchUnits, FindArchived, EmbedJob, OutputJob, KeepCuts>;
+                                FetchUnits, FindArchived, ArchiveLimit, EmbedJob, OutputJob, KeepCuts>;
 
 struct NodeOptions {
   PeerKey self;
@@ -25,6 +25,7 @@ struct NodeOptions {
 // here:
 //   ConnectPeer, DisconnectPeer, SendMessage  -> Link (a send that returns false: send_failed)
 //   StagePlan, RunSteps, ReleaseStage, FetchUnits -> StageRunner prepare, submit, release, fetch
+//   ArchiveLimit                              -> StageRunner limit_archive
 //   FindArchived                              -> StageRunner find_archived, and its answer to on() at once
 //   EmbedJob, OutputJob                       -> HeadRunner
 //   KeepCuts                                  -> what outlives the process, for RingOptions::earlier of the

@@ -89,6 +89,8 @@ void NodeDriver::perform(NodeAction action) {
           parts_->stage_runner->release(what.ring, what.epoch);
         } else if constexpr (std::is_same_v<What, FetchUnits>) {
           parts_->stage_runner->fetch(what);
+        } else if constexpr (std::is_same_v<What, ArchiveLimit>) {
+          parts_->stage_runner->limit_archive(what);
         } else if constexpr (std::is_same_v<What, FindArchived>) {
           const ArchivedFound found =
               parts_->stage_runner->find_archived(what.probe.ring, what.probe.epoch, what.probe.tags);

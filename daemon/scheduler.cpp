@@ -142,8 +142,8 @@ void Scheduler::plan_closes(StepPlan& plan) {
 void Scheduler::admit(StepPlan& plan) {
   for (size_t next = 0; next < waiting_.size();) {
     Request& request = *find(waiting_[next]);
-    if (options_.tagger && request.asking == Request::Asking::kNotYet) return;
-    if (options_.tagger && request.asking == Request::Asking::kAsked) {
+    if (uses_archives() && request.asking == Request::Asking::kNotYet) return;
+    if (uses_archives() && request.asking == Request::Asking::kAsked) {
       ++next;
       continue;
     }
@@ -273,7 +273,7 @@ void Scheduler::add_rows(StepPlan& plan, Request& request, uint32_t count) {
   plan.tokens.insert(plan.tokens.end(), request.tokens.begin() + first,
                      request.tokens.begin() + request.scheduled);
   plan.ranges.push_back(range);
-  if (!options_.tagger) return;
+  if (!uses_archives()) return;
   const uint32_t begin = first / kBlock, blocks = request.scheduled / kBlock;
   if (begin == blocks) return;
   options_.tagger->extend(request.tags, request.tokens, blocks);
@@ -412,7 +412,7 @@ void Scheduler::leave_source(Request& request) {
 
 std::vector<Scheduler::Question> Scheduler::take_questions() {
   std::vector<Question> questions;
-  if (!options_.tagger || !capacity_) return questions;
+  if (!uses_archives()) return questions;
   const size_t count = std::min(waiting_.size(), kQuestions);
   for (size_t i = 0; i < count; ++i) {
     Request& request = *find(waiting_[i]);

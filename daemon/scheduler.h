@@ -70,6 +70,7 @@ struct RingCapacity {
   uint32_t context = 0;
   uint32_t max_sequences = 0;
   uint32_t max_rows = 0;  // of one step
+  bool archives = true;   // every stage has one
 };
 
 // The content of a step, and what its answered rows are for.
@@ -238,6 +239,7 @@ class Scheduler {
     event.what = std::move(what);
   }
   uint32_t positions() const;  // of one sequence
+  bool uses_archives() const { return options_.tagger && capacity_ && capacity_->archives; }
   uint64_t blocks_free() const { return capacity_->kv_blocks - blocks_used_; }
 
   const SchedulerOptions options_;

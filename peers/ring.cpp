@@ -175,7 +175,7 @@ bool Ring::on(const PeerKey& from, const Contract& contract) {
 bool Ring::on(const PeerKey& from, const Ready& ready) {
   const auto stage = stage_of(from);
   if (!stage || !is_current(ready.ring, ready.epoch)) return false;
-  stages_[*stage] = {true, ready.kv_blocks, ready.forecast};
+  stages_[*stage] = {true, ready.kv_blocks, ready.forecast, ready.archive};
   agree_if_complete();
   return true;
 }
@@ -185,6 +185,8 @@ void Ring::agree_if_complete() {
   if (!std::all_of(stages_.begin(), stages_.end(), [](const Stage& stage) { return stage.ready; })) return;
   state_ = State::kAgreed;
   reason_ = "a canary is under way";
+  for (const RouteStage& stage : assign_->route)
+    send(stage.peer, ArchiveLimit{assign_->ring, assign_->epoch, archive_room()});
 }
 
 void Ring::tick(Time now) {
@@ -246,6 +248,12 @@ uint64_t Ring::kv_blocks() const {
   uint64_t least = ~uint64_t{0};
   for (const Stage& stage : stages_) least = std::min(least, stage.kv_blocks);
   return stages_.empty() ? 0 : least;
+}
+
+ArchiveRoom Ring::archive_room() const {
+  ArchiveRoom room{UINT64_MAX, UINT64_MAX};
+  for (const Stage& stage : stages_) room = least(room, stage.archive);
+  return stages_.empty() ? ArchiveRoom{} : room;
 }
 
 std::string Ring::describe_edge(uint32_t edge) const {

@@ -103,6 +103,8 @@ class Ring {
   const StageForecast& stage_forecast(uint32_t stage) const { return stages_[stage].forecast; }
   // Of the stage that has the fewest.
   uint64_t kv_blocks() const;
+  // That every stage has.
+  ArchiveRoom archive_room() const;
   // "edge 1, from a to b".
   std::string describe_edge(uint32_t edge) const;
   bool exact() const;  // every cut is lossless and every peer of one numerics class
@@ -113,6 +115,7 @@ class Ring {
     bool ready = false;
     uint64_t kv_blocks = 0;
     StageForecast forecast;
+    ArchiveRoom archive;
   };
   struct Edge {
     bool agreed = false;  // the stage's hash came and is equal

@@ -39,6 +39,7 @@ void StageHost::receive(const PeerKey& from, const Message& message, Time now) {
   if (const auto* assign = std::get_if<Assign>(&message)) handle(*assign, now);
   if (const auto* release = std::get_if<Release>(&message)) handle(*release);
   if (const auto* fetch = std::get_if<Fetch>(&message)) handle(*fetch);
+  if (const auto* limit = std::get_if<ArchiveLimit>(&message)) handle(*limit);
   if (const auto* goodbye = std::get_if<Goodbye>(&message)) link_down({from, goodbye->reason}, now);
 }
 
@@ -256,6 +257,7 @@ void StageHost::on(const StagePrepared& event, Time) {
   prepared_ = true;
   kv_blocks_ = kv_blocks_free_ = event.kv_blocks;
   forecast_ = event.forecast;
+  archive_ = event.archive;
   become_ready_if_agreed();
 }
 
@@ -263,7 +265,7 @@ void StageHost::become_ready_if_agreed() {
   if (state_ != State::kForming || !prepared_ || !upstream_.agreed || !downstream_.agreed) return;
   state_ = State::kReady;
   was_ready_ = true;
-  send(options_.head, Ready{assign_->ring, assign_->epoch, kv_blocks_, forecast_});
+  send(options_.head, Ready{assign_->ring, assign_->epoch, kv_blocks_, forecast_, archive_});
 }
 
 void StageHost::handle(const Release& release) {
@@ -385,6 +387,10 @@ void StageHost::handle(const PeerKey& from, const ArchiveProbe& probe) {
       probe.to_head || probe.tags.size() != probe.blocks || probe.tags.empty())
     return;
   actions_.emplace_back(FindArchived{probe});
+}
+
+void StageHost::handle(const ArchiveLimit& limit) {
+  if (state_ == State::kReady && is_current(limit.ring, limit.epoch)) actions_.emplace_back(limit);
 }
 
 void StageHost::on(ArchiveFound event, Time) {

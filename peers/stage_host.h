@@ -45,7 +45,7 @@ struct ArchiveFound {
   ArchivedFound found;
 };
 using StageAction = std::variant<ConnectPeer, DisconnectPeer, SendMessage, StagePlan, RunSteps, ReleaseStage,
-                                 FetchUnits, FindArchived>;
+                                 FetchUnits, FindArchived, ArchiveLimit>;
 
 struct StageHostOptions {
   PeerKey self;
@@ -124,6 +124,7 @@ class StageHost {
   void handle(const Fetch& fetch);
   void handle(const PeerKey& from, const Step& step);
   void handle(const PeerKey& from, const ArchiveProbe& probe);
+  void handle(const ArchiveLimit& limit);
   void link_down(const LinkDown& event, Time now);
   void greet(Time now);
   void reconnect(std::string reason, Time now);
@@ -168,6 +169,7 @@ class StageHost {
   bool prepared_ = false;
   uint64_t kv_blocks_ = 0, kv_blocks_free_ = 0;
   StageForecast forecast_;
+  ArchiveRoom archive_;
   std::optional<SequenceTable> sequences_;
   std::deque<Step> in_flight_;  // given to the runner, without their rows
   StepId last_accepted_, last_finished_;

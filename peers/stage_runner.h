@@ -34,6 +34,7 @@ struct StagePrepared {
   uint64_t kv_blocks = 0;
   std::string error;  // empty: it worked
   StageForecast forecast = {};
+  ArchiveRoom archive = {};  // that it has for the plan's layers
 };
 // Weights to have, for a plan that may follow; a later wish takes the place of an earlier one.
 struct FetchUnits {
@@ -84,6 +85,8 @@ class StageRunner {
   // What an archive has of these blocks with the lineage of the plan last prepared: nothing for another plan.
   // Answered at once from memory, while steps are computed. What it finds may be gone when it is loaded.
   virtual ArchivedFound find_archived(RingId ring, EpochId epoch, std::span<const BlockTag> tags) = 0;
+  // Of the plan last prepared no more is archived; does nothing for another plan.
+  virtual void limit_archive(const ArchiveLimit& limit) = 0;
   // Frees all state of the epoch and of older ones.
   virtual void release(RingId ring, EpochId epoch) = 0;
 };

@@ -210,10 +210,17 @@ std::vector<uint64_t> forecast(capnp::List<uint64_t>::Reader list, uint32_t coun
 Ready read(wire::Ready::Reader in) {
   Ready out = of_epoch<Ready>(in);
   out.kv_blocks = in.getKvBlocks();
+  out.archive = {in.getArchiveBlocks(), in.getArchiveBlocksADay()};
   out.forecast.token_ns = forecast(in.getTokenNs(), limits::kForecastTokens, "expected times of tokens");
   out.forecast.prompt_ns = forecast(in.getPromptNs(), limits::kForecastPrompts, "expected times of prompts");
   if (out.forecast.token_ns.empty() != out.forecast.prompt_ns.empty())
     fail(ErrorCode::kMalformed, "a stage expects something of tokens or of prompts alone");
+  return out;
+}
+
+ArchiveLimit read(wire::ArchiveLimit::Reader in) {
+  ArchiveLimit out = of_epoch<ArchiveLimit>(in);
+  out.room = {in.getBlocks(), in.getBlocksADay()};
   return out;
 }
 
@@ -412,6 +419,8 @@ Message read(wire::Message::Reader in) {
       return read(in.getFetched());
     case wire::Message::ARCHIVE_PROBE:
       return read(in.getArchiveProbe());
+    case wire::Message::ARCHIVE_LIMIT:
+      return read(in.getArchiveLimit());
   }
   fail(ErrorCode::kUnsupported, "a message of the unknown kind {}", static_cast<uint16_t>(in.which()));
 }

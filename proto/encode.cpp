@@ -160,6 +160,8 @@ struct Writer {
     auto out = root.initReady();
     set_epoch(out, ready);
     out.setKvBlocks(ready.kv_blocks);
+    out.setArchiveBlocks(ready.archive.blocks);
+    out.setArchiveBlocksADay(ready.archive.blocks_a_day);
     const StageForecast& forecast = ready.forecast;
     auto tokens = out.initTokenNs(
         checked_count(forecast.token_ns.size(), limits::kForecastTokens, "expected times of tokens"));
@@ -167,6 +169,12 @@ struct Writer {
     auto prompts = out.initPromptNs(
         checked_count(forecast.prompt_ns.size(), limits::kForecastPrompts, "expected times of prompts"));
     for (uint32_t i = 0; i < prompts.size(); ++i) prompts.set(i, forecast.prompt_ns[i]);
+  }
+  void operator()(const ArchiveLimit& limit) {
+    auto out = root.initArchiveLimit();
+    set_epoch(out, limit);
+    out.setBlocks(limit.room.blocks);
+    out.setBlocksADay(limit.room.blocks_a_day);
   }
   void operator()(const NotReady& not_ready) {
     auto out = root.initNotReady();

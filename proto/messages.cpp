@@ -6,12 +6,12 @@ namespace caravan {
 
 std::string_view name(const Message& message) {
   static constexpr std::array<std::string_view, std::variant_size_v<Message>> kNames = {
-      "hello",        "welcome",          "refuse",        "heartbeat",
-      "goodbye",      "assign",           "contract",      "ready",
-      "not_ready",    "release",          "step",          "answer",
-      "step_failed",  "manifest_request", "manifest_info", "shard_request",
-      "shard_bytes",  "shard_refused",    "fetch",         "fetched",
-      "archive_probe"};
+      "hello",         "welcome",          "refuse",        "heartbeat",
+      "goodbye",       "assign",           "contract",      "ready",
+      "not_ready",     "release",          "step",          "answer",
+      "step_failed",   "manifest_request", "manifest_info", "shard_request",
+      "shard_bytes",   "shard_refused",    "fetch",         "fetched",
+      "archive_probe", "archive_limit"};
   return kNames[message.index()];
 }
 

@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/archive_room.h"
 #include "base/codec_id.h"
 #include "base/ids.h"
 #include "base/limits.h"
@@ -19,7 +20,7 @@
 namespace caravan {
 
 // Raised whenever a peer of the version before could misread a message.
-inline constexpr uint32_t kProtocolVersion = 3;
+inline constexpr uint32_t kProtocolVersion = 4;
 
 using SharedBytes = std::shared_ptr<const std::vector<std::byte>>;
 
@@ -137,6 +138,15 @@ struct Ready {
   EpochId epoch;
   uint64_t kv_blocks = 0;  // that this stage can hold for the ring
   StageForecast forecast = {};
+  ArchiveRoom archive = {};  // that this stage has
+};
+
+// Head to every stage, once all are ready: what every one of them has room for. No stage archives more, as
+// nobody could load that.
+struct ArchiveLimit {
+  RingId ring;
+  EpochId epoch;
+  ArchiveRoom room;
 };
 
 // Stage to head, at any time of an epoch: the stage cannot serve. `edge` e lies before stage e; a failure of
@@ -313,7 +323,7 @@ struct Fetched {
 
 using Message = std::variant<Hello, Welcome, Refuse, Heartbeat, Goodbye, Assign, Contract, Ready, NotReady,
                              Release, Step, Answer, StepFailed, ManifestRequest, ManifestInfo, ShardRequest,
-                             ShardBytes, ShardRefused, Fetch, Fetched, ArchiveProbe>;
+                             ShardBytes, ShardRefused, Fetch, Fetched, ArchiveProbe, ArchiveLimit>;
 
 // "step", for logs.
 std::string_view name(const Message& message);

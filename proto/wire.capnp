@@ -95,6 +95,15 @@ struct Ready {
   kvBlocks @2 :UInt64;
   tokenNs @3 :List(UInt64);  # expected, of a generated token at 9 places of the context; or none
   promptNs @4 :List(UInt64);  # expected, of a step with 1, 2, 4 ... 512 rows of a prompt; or none
+  archiveBlocks @5 :UInt64;
+  archiveBlocksADay @6 :UInt64;
+}
+
+struct ArchiveLimit {
+  ring @0 :Data;  # 16 bytes
+  epoch @1 :UInt64;
+  blocks @2 :UInt64;
+  blocksADay @3 :UInt64;
 }
 
 struct NotReady {
@@ -249,5 +258,6 @@ struct Message {
     fetch @20 :Fetch;
     fetched @21 :Fetched;
     archiveProbe @22 :ArchiveProbe;
+    archiveLimit @23 :ArchiveLimit;
   }
 }

@@ -184,6 +184,34 @@ done
 [ -n "$came_again" ] || give_up "of six lives of a ring none was as the one before: $before"
 pass "a ring whose processes were all killed comes again as it was, and loads what it had computed (life $came_again)"
 
+# Stages of unequal bounds archive to the same depth: what one has no room for, none keeps.
+launch unequal serve "$model" --no-calibrate --api 127.0.0.1:0 --listen 127.0.0.1:0 --codec f32 --context 1024 \
+  --archive 1GiB --state "$work/unequal"
+ring=$launched
+wait_for 60 "a head's answer" is_ready "$work/unequal"
+"$program" invite --state "$work/unequal" >"$work/ticket" 2>/dev/null
+launch unequal-peer join "$(cat "$work/ticket")" --no-calibrate --model "$model" --listen 127.0.0.1:0 --archive 2MiB \
+  --state "$work/unequal-peer"
+is_of_two() { [ "$(number_of_stages "$work/unequal")" = 2 ]; }
+wait_for 60 "a ring of two" is_of_two
+wait_for 60 "a ring of two" is_ready "$work/unequal"
+api=$(api_of "$work/unequal")
+gauge() { http "$api" GET /metrics | sed -n "s/^caravan_$1 //p" | tr -d '\r' | cut -d. -f1; }
+room=$(($(gauge archive_tokens) / 32))
+[ "$room" -ge 2 ] && [ "$room" -le 100 ] || give_up "the peer's 2 MiB have room for $room blocks"
+for first in 10 11 12 13 14 15 16 17; do
+  ids=$(seq -s, "$first" 3 $((first + 900)))
+  http "$api" POST /v1/completions "{\"prompt\":[$ids],\"max_tokens\":1,\"temperature\":0}" | grep -q '"text"' \
+    || give_up "no answer of a ring of unequal archives"
+done
+sleep 2 # archiving goes on in the background
+kept=$(gauge kv_archive_blocks)
+[ "$kept" -ge 1 ] && [ "$kept" -le "$room" ] || give_up "the head keeps $kept blocks where its peer has room for $room"
+[ "$(gauge kv_archive_evicted_blocks_total)" -ge 1 ] || give_up "nothing made room: the prompts were too short to tell"
+kill -9 "$ring" "$launched"
+wait "$ring" "$launched" 2>/dev/null || true
+pass "stages of unequal bounds archive to the same depth: $kept blocks of $room, of 8 prompts of 301 tokens"
+
 # An archive that cannot be opened is not said to be there.
 mkdir -p "$work/alone/archive"
 : >"$work/alone/archive/store"

@@ -125,6 +125,17 @@ TEST(Encode, HalfAForecastIsRefused) {
   EXPECT_EQ(code(kTokens + 1, kPrompts), ErrorCode::kLimit);  // is not even sent
 }
 
+TEST(Encode, TheRoomOfArchivesArrives) {
+  const Ready ready{{{1, 2}}, {3}, 4, {}, {5, 6}};
+  EXPECT_EQ(std::get<Ready>(decode(encode(ready).header, nullptr, kOptions)).archive, (ArchiveRoom{5, 6}));
+  const ArchiveLimit limit{{{1, 2}}, {3}, {7, UINT64_MAX}};
+  const Message message = decode(encode(limit).header, nullptr, kOptions);
+  const auto& back = std::get<ArchiveLimit>(message);
+  EXPECT_EQ(back.ring, limit.ring);
+  EXPECT_EQ(back.epoch, limit.epoch);
+  EXPECT_EQ(back.room, limit.room);
+}
+
 BlockTag tag(uint8_t first) {
   return {{first, 1, 2, 3}};
 }

@@ -230,6 +230,35 @@ TEST(ArchiveTest, APreemptedRequestLoadsWhatItHadComputed) {
   EXPECT_EQ(world.head().scheduler().blocks_used(), 0u);
 }
 
+// Whoever has the most room keeps nothing that another stage cannot give back with it.
+TEST(ArchiveTest, AllStagesArchiveToTheSameDepth) {
+  SimConfig config = archiving(3);
+  config.layers = 6;
+  config.archive_blocks = {{1, 100}, {2, 7}, {3, 20}};
+  Caravan world(config);
+  world.start({1, 2, 3});
+  EXPECT_EQ(world.head().status(world.now()).archive_tokens, 7u * 32);
+  world.ask(prompt(300));
+  for (const uint32_t process : {1u, 2u, 3u}) EXPECT_EQ(world.archive(process).size(), 7u * 2) << process;
+  world.ask(prompt(300));
+  EXPECT_EQ(world.counts().loaded_positions, 7u * 32);
+}
+
+TEST(ArchiveTest, WhereOneStageHasNoneNothingIsTaggedAndNobodyAsked) {
+  SimConfig config = archiving(2);
+  config.archive_blocks = {{2, 0}};
+  Caravan world(config);
+  world.start({1, 2});
+  for (int i = 0; i < 2; ++i) world.ask(prompt(300, 40));
+  EXPECT_EQ(world.tags + world.probes + world.archive(1).size(), 0u);
+  EXPECT_FALSE(world.head().status(world.now()).archive);
+  // Without that one they are.
+  world.kill({2});
+  world.start({1});
+  for (int i = 0; i < 2; ++i) world.ask(prompt(300, 40));
+  EXPECT_EQ(world.counts().loads, 1u);
+}
+
 // --- Lineage ---
 
 // Two peers, each of which once ran all layers alone: together they have all of a prompt, but the second

@@ -13,6 +13,10 @@ void HashArchive::store(const BlockTag& tag, const Lineage& lineage, uint32_t la
     CHECK(found->second == values);
     return;
   }
+  std::set<BlockTag>& taken = taken_[lineage];
+  const auto most = most_.find(lineage);
+  if (most != most_.end() && taken.count(tag) == 0 && taken.size() >= most->second) return;
+  taken.insert(tag);
   if (random_.below(100) >= faults_.skipped) blocks_.emplace(key, std::move(values));
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <span>
 #include <tuple>
 #include <vector>
@@ -23,6 +24,8 @@ class HashArchive {
   };
   HashArchive(Faults faults, uint64_t seed) : faults_(faults), random_(seed) {}
 
+  // Of this lineage no more blocks are taken.
+  void limit(const Lineage& lineage, uint64_t blocks) { most_[lineage] = blocks; }
   // What is there stays: a block is immutable. CHECKs that it says the same.
   void store(const BlockTag& tag, const Lineage& lineage, uint32_t layer, std::vector<uint64_t> values);
   // Leading blocks that are there for every layer.
@@ -40,6 +43,8 @@ class HashArchive {
   const Faults faults_;
   SeededRandom random_;
   std::map<Key, std::vector<uint64_t>> blocks_;
+  std::map<Lineage, uint64_t> most_;
+  std::map<Lineage, std::set<BlockTag>> taken_;
   uint64_t loads_ = 0, losses_ = 0;
 };
 

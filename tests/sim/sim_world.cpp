@@ -265,10 +265,12 @@ void SimWorld::act(uint32_t index, StagePlan& plan) {
   process.stage = std::make_unique<HashStage>(model_, plan, config_.kv_blocks,
                                               config_.archive ? &archives_.at(index) : nullptr);
   const Duration load = Duration(random_.below(50'000'000)) + fetch(index, plan.span);
-  deliver_at(now_ + load, index, [this, plan](Node& node) {
+  deliver_at(now_ + load, index, [this, index, plan](Node& node) {
     // A stage expects as many nanoseconds as it has layers.
     StageForecast forecast{{plan.span.count()}, {}};
-    node.on(StagePrepared{plan.ring, plan.epoch, config_.kv_blocks, {}, std::move(forecast)}, now_);
+    node.on(
+        StagePrepared{plan.ring, plan.epoch, config_.kv_blocks, {}, std::move(forecast), archive_room(index)},
+        now_);
   });
 }
 
@@ -299,6 +301,18 @@ void SimWorld::act(uint32_t index, FindArchived& what) {
     found.blocks = archives_.at(index).find(probe.tags, process.plan->lineage, process.plan->span);
   found.load_ns = found.blocks * static_cast<uint64_t>(config_.archive_block_time.count());
   process.node->on(ArchiveFound{what.probe, found}, now_);
+}
+
+void SimWorld::act(uint32_t index, ArchiveLimit& what) {
+  const Process& process = processes_[index];
+  if (config_.archive && process.plan && process.plan->ring == what.ring && process.plan->epoch == what.epoch)
+    archives_.at(index).limit(process.plan->lineage, what.room.blocks);
+}
+
+ArchiveRoom SimWorld::archive_room(uint32_t index) const {
+  if (!config_.archive) return {};
+  const auto found = config_.archive_blocks.find(index);
+  return {found == config_.archive_blocks.end() ? UINT64_MAX : found->second, UINT64_MAX};
 }
 
 void SimWorld::act(uint32_t index, ReleaseStage& release) {

@@ -40,6 +40,7 @@ struct SimConfig {
   CodecId codec = CodecId::kF32;
   bool archive = false;  // of every peer; of the head: tags and questions
   HashArchive::Faults archive_faults;
+  std::map<uint32_t, uint64_t> archive_blocks;  // that a process has room for; else any number
   Duration archive_block_time = std::chrono::microseconds(50);  // that a stage needs to load one
   Duration probe_timeout = std::chrono::milliseconds(300);
   Duration latency = std::chrono::milliseconds(1);
@@ -157,7 +158,9 @@ class SimWorld {
   void act(uint32_t process, ReleaseStage& action);
   void act(uint32_t process, FetchUnits& action);
   void act(uint32_t process, FindArchived& action);
+  void act(uint32_t process, ArchiveLimit& action);
   // Time to fetch what is missing of a span, which is then there.
+  ArchiveRoom archive_room(uint32_t process) const;
   Duration fetch(uint32_t process, UnitSpan span);
   void act(uint32_t process, EmbedJob& action);
   void act(uint32_t process, OutputJob& action);

@@ -1,0 +1,140 @@
+// What an archive has room for, and what makes room.
+#include <algorithm>
+#include <chrono>
+
+#include "cache/kv_archive.h"
+
+namespace caravan {
+
+namespace {
+
+// Of the bound; the rest is for blocks that are dead until all of their batch is.
+constexpr uint64_t kLiveNumerator = 3, kLiveDenominator = 4;
+constexpr uint64_t kBatchDenominator = 16;  // of the bound
+// How long a batch waits for room that is being made: short, because a computation may wait for its frames.
+constexpr Duration kPatience = std::chrono::milliseconds(100);
+
+}  // namespace
+
+uint64_t KvArchive::most_live() const {
+  return options_.limit.count / kLiveDenominator * kLiveNumerator;
+}
+
+// Of a batch, and so also of what is on disk twice while one is written again without its dead.
+uint64_t KvArchive::batch_room() const {
+  return options_.limit.count / kBatchDenominator;
+}
+
+ArchiveRoom KvArchive::room(const KvArchiveShape& shape) const {
+  const uint64_t bytes = shape.disk_bytes();
+  return {std::min<uint64_t>(most_live() / bytes, options_.most_blocks),
+          options_.day ? options_.day->count / bytes : UINT64_MAX};
+}
+
+void KvArchive::keep_within(const KvArchiveShape& shape, const ArchiveRoom& room) {
+  const ArchiveRoom own = this->room(shape);
+  const uint64_t bytes = shape.disk_bytes();
+  const Lock lock(mutex_);
+  ring_.reset();
+  crowded_ = false;
+  day_.bound(room.blocks_a_day < own.blocks_a_day ? Bytes{room.blocks_a_day * bytes} : options_.day);
+  if (room.blocks < own.blocks) ring_ = Ring{shape.lineage, room.blocks * bytes};
+  // So that all stages give up the same: values then differ by a factor from stage to stage.
+  const uint64_t most = most_of(shape.lineage);
+  index_.set_bound(Bytes{std::max<uint64_t>(1, most / kLiveNumerator * kLiveDenominator)});
+}
+
+uint64_t KvArchive::most_of(const Lineage& lineage) const {
+  const uint64_t most = most_live();
+  return ring_ && ring_->lineage == lineage ? std::min(most, ring_->bytes) : most;
+}
+
+// Of the day's budget, before they are written.
+void KvArchive::spend(Lock& lock, uint64_t bytes) {
+  while (!day_.spend(bytes)) {
+    const Unlocked unlocked(lock);
+    write_meta();
+  }
+}
+
+// How many of the blocks that are offered may be written: the first ones, so that a sequence is there without
+// its end rather than not at all.
+size_t KvArchive::may_write(Lock& lock, const KvArchiveShape& shape, size_t offered) {
+  const uint64_t block_bytes = shape.disk_bytes();
+  size_t count = offered;
+  while (count > 0 && !day_.fits(count * block_bytes)) --count;
+  if (options_.disk_has_room) {
+    const Unlocked unlocked(lock);
+    while (count > 0 && !options_.disk_has_room(Bytes{count * block_bytes})) --count;
+  }
+  return count > 0 ? make_room(lock, shape.lineage, block_bytes, count) : 0;
+}
+
+bool KvArchive::evict(std::optional<uint64_t> victim) {
+  if (!victim) return false;
+  index_.remove(*victim);
+  dead_.push_back(*victim);
+  counters_.evicted.add(1);
+  return true;
+}
+
+// As far as that goes.
+void KvArchive::evict_down_to(uint64_t bytes, size_t blocks) {
+  while ((index_.bytes() > bytes || index_.size() > blocks) && evict(index_.victim())) {
+  }
+}
+
+// For as many as there can be room for. What is evicted makes room for some of them.
+size_t KvArchive::make_room(Lock& lock, const Lineage& lineage, uint64_t block_bytes, size_t offered) {
+  const uint64_t most = most_live(), most_of_lineage = most_of(lineage);
+  const size_t most_blocks = options_.most_blocks;
+  if (block_bytes > most_of_lineage) return 0;
+  const uint64_t wanted = block_bytes * offered;
+  while (index_.bytes(lineage) > most_of_lineage - std::min(most_of_lineage, wanted) &&
+         evict(index_.victim(lineage))) {
+  }
+  evict_down_to(most - std::min(most, wanted), most_blocks - std::min(most_blocks, offered));
+  if (has_dirt()) to_clean_.notify_all();
+  const auto room = [](uint64_t limit, uint64_t used) { return limit - std::min(limit, used); };
+  const size_t count = std::min({offered, room(most, index_.bytes()) / block_bytes,
+                                 room(most_of_lineage, index_.bytes(lineage)) / block_bytes,
+                                 room(most_blocks, index_.size())});
+  crowded_ = count < offered;
+  if (count == 0) return 0;
+  const auto on_disk = [&] {
+    const uint64_t used = batches_.bytes_live() + batches_.bytes_dead() + erasing_bytes_;
+    return room(options_.limit.count, used + batch_room()) / block_bytes;
+  };
+  cleaned_.wait_for(lock, kPatience, [&] { return on_disk() >= count || cannot_clean_; });
+  return std::min(count, on_disk());
+}
+
+bool KvArchive::crowded() const {
+  const Lock lock(mutex_);
+  return crowded_;
+}
+
+bool KvArchive::mostly_in_use() const {
+  const Lock lock(mutex_);
+  // Handles are of the lineage that is in use.
+  const uint64_t most = ring_ ? most_of(ring_->lineage) : most_live();
+  return index_.bytes_in_use() > most / kLiveNumerator * kLiveDenominator / 2;
+}
+
+uint64_t KvArchive::rooms_made() const {
+  const Lock lock(mutex_);
+  return rooms_made_;
+}
+
+bool KvArchive::room_comes(uint64_t since) const {
+  const Lock lock(mutex_);
+  return rooms_made_ != since || !is_settled();
+}
+
+bool KvArchive::wait_for_room(uint64_t since, Duration most) {
+  Lock lock(mutex_);
+  cleaned_.wait_for(lock, most, [&] { return rooms_made_ != since || is_settled(); });
+  return rooms_made_ != since;
+}
+
+}  // namespace caravan
