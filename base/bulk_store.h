@@ -34,6 +34,12 @@ class BulkStore {
   virtual std::unique_ptr<Batch> begin() = 0;
   // False when the key is not there.
   virtual bool read(std::string_view key, const Use& use) const = 0;
+  // The same in pieces, in their order, each as soon as it is there. When it begins again at the first, those
+  // before count for nothing. `of`: the size of the value.
+  using UsePart = std::function<void(uint64_t offset, uint64_t of, std::span<const std::byte> part)>;
+  virtual bool read_in_parts(std::string_view key, const UsePart& use) const {
+    return read(key, [&](std::span<const std::byte> value) { use(0, value.size(), value); });
+  }
   // Several at once, in ascending order, which is cheaper where they lie next to one another. `use` is called
   // for those that are there, by their place in `keys`, as far as the call does not throw.
   using UseOne = std::function<void(size_t place, std::span<const std::byte> value)>;

@@ -9,6 +9,8 @@
 #include <xxhash.h>
 #endif
 
+#include <new>
+
 #include "base/check.h"
 
 namespace caravan {
@@ -73,6 +75,33 @@ Hash256 keyed_hash(std::span<const uint8_t, 32> key, std::span<const std::byte> 
 
 uint64_t xxh3(std::span<const std::byte> bytes, uint64_t seed) {
   const uint64_t sum = XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed);
+  clear_upper_halves();
+  return sum;
+}
+
+struct Xxh3::State {
+  XXH3_state_t* const state = XXH3_createState();
+  ~State() { XXH3_freeState(state); }
+};
+
+Xxh3::Xxh3(uint64_t seed) : seed_(seed), state_(std::make_unique<State>()) {
+  if (state_->state == nullptr) throw std::bad_alloc();
+  begin_again();
+}
+
+Xxh3::~Xxh3() = default;
+
+void Xxh3::begin_again() {
+  CHECK(XXH3_64bits_reset_withSeed(state_->state, seed_) == XXH_OK);
+}
+
+void Xxh3::update(std::span<const std::byte> bytes) {
+  CHECK(XXH3_64bits_update(state_->state, bytes.data(), bytes.size()) == XXH_OK);
+  clear_upper_halves();
+}
+
+uint64_t Xxh3::sum() const {
+  const uint64_t sum = XXH3_64bits_digest(state_->state);
   clear_upper_halves();
   return sum;
 }

@@ -36,4 +36,21 @@ Hash256 keyed_hash(std::span<const uint8_t, 32> key, std::span<const std::byte> 
 // XXH3, 64 bits: checksums inside a peer.
 uint64_t xxh3(std::span<const std::byte> bytes, uint64_t seed = 0);
 
+// The same of bytes that come in pieces. One thread.
+class Xxh3 {
+ public:
+  explicit Xxh3(uint64_t seed = 0);
+  ~Xxh3();
+  Xxh3(const Xxh3&) = delete;
+  Xxh3& operator=(const Xxh3&) = delete;
+  void begin_again();
+  void update(std::span<const std::byte> bytes);
+  uint64_t sum() const;
+
+ private:
+  struct State;
+  const uint64_t seed_;
+  std::unique_ptr<State> state_;
+};
+
 }  // namespace caravan

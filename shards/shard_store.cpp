@@ -18,6 +18,37 @@ namespace caravan {
 
 namespace {
 
+// A chunk as it comes in parts: summed, and what is wanted of it copied, before the rest is there.
+class ChunkReader {
+ public:
+  ChunkReader(uint64_t seed, uint64_t bytes, uint64_t skip, std::span<std::byte> out)
+      : sum_(seed), bytes_(bytes), skip_(skip), out_(out) {}
+
+  // As BulkStore::UsePart. What is wrong so far; empty when all of it is here and right.
+  const char* take(uint64_t at, uint64_t of, std::span<const std::byte> part) {
+    if (of != bytes_ + kChunkHeaderBytes) return "it has another size";
+    if (at == 0) sum_.begin_again();
+    if (at < kChunkHeaderBytes) {
+      const auto count = std::min<uint64_t>(kChunkHeaderBytes - at, part.size());
+      std::memcpy(header_.data() + at, part.data(), count);
+      part = part.subspan(count);
+      at += count;
+    }
+    const uint64_t first = at - kChunkHeaderBytes, last = first + part.size();
+    sum_.update(part);
+    const uint64_t from = std::max(first, skip_), until = std::min<uint64_t>(last, skip_ + out_.size());
+    if (from < until) copy_past_caches(part.subspan(from - first, until - from), out_.subspan(from - skip_));
+    if (last < bytes_) return "it ends before";
+    return std::bit_cast<uint64_t>(header_) == sum_.sum() ? "" : "its checksum is wrong";
+  }
+
+ private:
+  Xxh3 sum_;
+  const uint64_t bytes_, skip_;
+  const std::span<std::byte> out_;
+  std::array<std::byte, kChunkHeaderBytes> header_{};
+};
+
 constexpr std::string_view kSegmentKind = "caravan segment 1";
 constexpr std::string_view kModelPrefix = "model/";
 constexpr std::string_view kHashPrefix = "hashes/";
@@ -202,19 +233,12 @@ void ShardStore::read_chunk(const Hash256& group, const Place& place, uint32_t c
   const uint64_t whole = std::min<uint64_t>(limits::kShardChunkBytes,
                                             place.own_bytes() - uint64_t{chunk} * limits::kShardChunkBytes);
   std::string problem = "it is missing";
-  const auto use = [&](std::span<const std::byte> value) {
-    problem = "it has another size";
-    if (value.size() != whole + kChunkHeaderBytes) return;
-    const auto bytes = value.subspan(kChunkHeaderBytes);
-    uint64_t sum = 0;
-    std::memcpy(&sum, value.data(), sizeof sum);
-    problem = "its checksum is wrong";
-    if (sum != chunk_sum(group, chunk, bytes)) return;
-    copy_past_caches(bytes.subspan(skip, out.size()), out);
-    problem.clear();
+  ChunkReader reader(chunk_seed(group, chunk), whole, skip, out);
+  const auto use = [&](uint64_t at, uint64_t of, std::span<const std::byte> part) {
+    problem = reader.take(at, of, part);
   };
   try {
-    bulk_->read(chunk_key(place.segment, place.ordinal, chunk), std::cref(use));
+    bulk_->read_in_parts(chunk_key(place.segment, place.ordinal, chunk), std::cref(use));
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kMalformed) throw;
     // The database found it first, and names itself.

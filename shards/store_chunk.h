@@ -51,8 +51,11 @@ inline std::string chunk_key(uint64_t segment, uint32_t ordinal, uint32_t chunk)
 }
 
 // Bound to the group and the chunk's number, so that no other chunk can stand in its place.
+inline uint64_t chunk_seed(const Hash256& group, uint32_t chunk) {
+  return xxh3(std::as_bytes(std::span(group.bytes)), chunk);
+}
 inline uint64_t chunk_sum(const Hash256& group, uint32_t chunk, std::span<const std::byte> bytes) {
-  return xxh3(bytes, xxh3(std::as_bytes(std::span(group.bytes)), chunk));
+  return xxh3(bytes, chunk_seed(group, chunk));
 }
 
 }  // namespace caravan

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "store/part_reader.h"
 
 namespace caravan {
 
@@ -124,10 +125,15 @@ class Buffer {
   Buffer& operator=(const Buffer&) = delete;
   std::byte* data() const { return static_cast<std::byte*>(data_); }
   size_t size() const { return bytes_; }
+  PartReader& parts() {
+    if (!parts_) parts_.emplace();
+    return *parts_;
+  }
 
  private:
   const size_t bytes_;
   void* const data_;
+  std::optional<PartReader> parts_;
 };
 
 }  // namespace
@@ -213,6 +219,30 @@ class DirectTables::Table {
     return is_right;
   }
 
+  bool read_in_parts(Buffers& buffers, const rocksdb::Slice& key, const BulkStore::UsePart& use) const {
+    const Place* place = find(view(key));
+    if (!place) return false;
+    const std::string begin = block_begin(place->key, place->value_bytes);
+    const uint64_t start = place->block / kAlignment * kAlignment, before = place->block - start;
+    const uint64_t value_at = before + begin.size(), needed = value_at + place->value_bytes;
+    if (start + needed > bytes_) return false;
+    std::unique_ptr<Buffer> buffer = buffers.take(round_up(needed));
+    const std::byte* data = buffer->data();
+    bool is_right = true;
+    uint64_t used = 0;
+    const auto grown = [&](uint64_t have) {
+      if (!is_right || have < value_at || (used > 0 && have - value_at == used)) return;
+      is_right = used > 0 || std::memcmp(data + before, begin.data(), begin.size()) == 0;
+      if (!is_right) return;
+      use(used, place->value_bytes, {data + value_at + used, have - value_at - used});
+      used = have - value_at;
+    };
+    const std::span<std::byte> to(buffer->data(), round_up(needed));
+    is_right = buffer->parts().read(descriptor_, start, to, needed, grown) && is_right;
+    buffers.give_back(std::move(buffer));
+    return is_right;
+  }
+
  private:
   const Place* find(std::string_view key) const {
     const auto at = std::lower_bound(places_.begin(), places_.end(), key,
@@ -248,6 +278,11 @@ bool DirectTables::read(std::span<const rocksdb::Slice> keys, const BulkStore::U
   if (keys.empty()) return true;
   const std::shared_ptr<const Table> table = table_of(keys.front());
   return table && table->read(*buffers_, keys, use);
+}
+
+bool DirectTables::read_in_parts(const rocksdb::Slice& key, const BulkStore::UsePart& use) const {
+  const std::shared_ptr<const Table> table = table_of(key);
+  return table && table->read_in_parts(*buffers_, key, use);
 }
 
 std::shared_ptr<const DirectTables::Table> DirectTables::table_of(const rocksdb::Slice& key) const {

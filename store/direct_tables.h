@@ -38,6 +38,8 @@ class DirectTables {
   // False when RocksDB is to be asked, which then also says what is wrong: nothing is known of the table, a
   // key is not there, the values lie apart, the disk refuses. Throws what `use` throws, and kOutOfMemory.
   bool read(std::span<const rocksdb::Slice> keys, const BulkStore::UseOne& use) const;
+  // Of one value, as BulkStore.
+  bool read_in_parts(const rocksdb::Slice& key, const BulkStore::UsePart& use) const;
   // RocksDB has read this one: from now on its table is read directly, if it has a note.
   void learn(const rocksdb::Slice& key) const;
   // To be called after tables went, so that the disk has their space again.

@@ -56,12 +56,14 @@ class Bulk final : public BulkStore {
 
   std::unique_ptr<Batch> begin() override;
   bool read(std::string_view key, const Use& use) const override;
+  bool read_in_parts(std::string_view key, const UsePart& use) const override;
   void read_many(std::span<const std::string> keys, const UseOne& use) const override;
   void erase_ranges(std::span<const Range> ranges) override;
   Bytes rewritten() const override { return Bytes{state_->compacted->of(handle_->GetName())}; }
   Bytes bytes() const override;
 
  private:
+  bool read_by_database(const rocksdb::Slice& key, const Use& use) const;
   void erase(std::span<const Range> ranges);
   bool lies_in_a_table(const rocksdb::Slice& begin, const rocksdb::Slice& end) const;
   std::optional<Range> erase_tables(const rocksdb::Slice& begin, const rocksdb::Slice& end);
@@ -144,6 +146,16 @@ bool Bulk::read(std::string_view key, const Use& use) const {
   const rocksdb::Slice wanted = slice(key);
   const auto use_one = [&](size_t, std::span<const std::byte> value) { use(value); };
   if (state_->direct && tables_.read({&wanted, 1}, use_one)) return true;
+  return read_by_database(wanted, use);
+}
+
+bool Bulk::read_in_parts(std::string_view key, const UsePart& use) const {
+  const rocksdb::Slice wanted = slice(key);
+  if (state_->direct && tables_.read_in_parts(wanted, use)) return true;
+  return read_by_database(wanted, [&](std::span<const std::byte> value) { use(0, value.size(), value); });
+}
+
+bool Bulk::read_by_database(const rocksdb::Slice& wanted, const Use& use) const {
   rocksdb::PinnableSlice value;
   const auto status = whole([&] { return state_->database->Get(checked(), handle_, wanted, &value); });
   if (status.IsNotFound()) return false;

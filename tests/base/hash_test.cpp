@@ -7,10 +7,13 @@
 #include <cpuid.h>
 #endif
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <vector>
+
+#include "base/random.h"
 
 namespace caravan {
 namespace {
@@ -33,8 +36,31 @@ TEST(Xxh3, LeavesNoUpperHalvesOfVectorRegistersInUse) {
   const std::vector<std::byte> bytes(1 << 20, std::byte{7});
   (void)xxh3(bytes);
   EXPECT_EQ(*state_in_use() & kUpperHalves, 0u);
+  Xxh3 sum;
+  sum.update(bytes);
+  EXPECT_EQ(*state_in_use() & kUpperHalves, 0u);
+  (void)sum.sum();
+  EXPECT_EQ(*state_in_use() & kUpperHalves, 0u);
 }
 #endif
+
+TEST(Xxh3, OfPiecesIsThatOfTheWhole) {
+  SeededRandom random(1);
+  std::vector<std::byte> bytes(100'000);
+  for (std::byte& byte : bytes) byte = static_cast<std::byte>(random.below(256));
+  Xxh3 sum(77);
+  for (int round = 0; round < 50; ++round) {
+    const auto whole = std::span(bytes).first(random.below(round % 2 == 0 ? 300 : bytes.size()));
+    sum.update(bytes);  // of no account
+    sum.begin_again();
+    for (size_t at = 0; at < whole.size();) {
+      const size_t count = std::min<size_t>(random.below(40'000), whole.size() - at);
+      sum.update(whole.subspan(at, count));
+      at += count;
+    }
+    EXPECT_EQ(sum.sum(), xxh3(whole, 77)) << whole.size();
+  }
+}
 
 }  // namespace
 }  // namespace caravan

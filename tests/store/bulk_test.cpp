@@ -59,6 +59,18 @@ void put(BulkStore& store, uint32_t first, const std::vector<Value>& values) {
   batch->commit();
 }
 
+std::optional<Value> get_in_parts(const BulkStore& store, const std::string& key) {
+  Value got;
+  const bool found =
+      store.read_in_parts(key, [&](uint64_t offset, uint64_t of, std::span<const std::byte> part) {
+        if (offset == 0) got.clear();
+        EXPECT_EQ(offset, got.size());
+        EXPECT_LE(offset + part.size(), of);
+        got.insert(got.end(), part.begin(), part.end());
+      });
+  return found ? std::optional(got) : std::nullopt;
+}
+
 uint64_t bytes_in(const std::string& folder) {
   uint64_t sum = 0;
   for (const auto& entry : fs::recursive_directory_iterator(folder))
@@ -106,6 +118,7 @@ void behaves_as_a_map(BulkStore& store, uint64_t seed, int operations) {
       const auto found = model.find(key_of(key));
       const auto got = get(store, key_of(key));
       ASSERT_EQ(got.has_value(), found != model.end()) << key;
+      ASSERT_EQ(get_in_parts(store, key_of(key)), got);
       if (got) {
         ASSERT_EQ(*got, found->second);
       }
@@ -297,6 +310,24 @@ bool reads_directly(const fs::path& file) {
   const int descriptor = ::open(file.c_str(), O_RDONLY | O_DIRECT);
   if (descriptor >= 0) ::close(descriptor);
   return descriptor >= 0;
+}
+
+TEST(RocksBulk, ALargeValueComesInParts) {
+  TemporaryFolder folder;
+  SeededRandom random(7);
+  RocksStore store(folder.path(), {kFamily});
+  const auto bulk = store.bulk(kFamily);
+  std::vector<Value> values;
+  for (const size_t bytes : {1u << 20, (1u << 20) + 8, 3'000'001u, 0u, 5u, 700'000u})
+    values.push_back(random_value(random, bytes));
+  put(*bulk, 0, values);
+  for (int round = 0; round < 2; ++round)
+    for (uint32_t i = 0; i < values.size(); ++i) EXPECT_EQ(get_in_parts(*bulk, key_of(i)), values[i]) << i;
+  if (!reads_directly(folder.path())) return;
+  size_t parts = 0;
+  bulk->read_in_parts(key_of(0), [&](uint64_t, uint64_t, std::span<const std::byte>) { ++parts; });
+  EXPECT_GE(parts, 1u);
+  EXPECT_LE(parts, 2u);
 }
 
 // RocksDB's sum behind a value is RocksDB's affair: who reads has one of his own.
