@@ -121,7 +121,7 @@ ShardRead ShardService::read_now(const ReadShard& what) {
     const std::shared_ptr<const void> range = until_gone(what);
     for (auto& bytes : parts) {
       const auto part = std::make_shared<const Part>(Part{range, std::move(bytes)});
-      event.parts.emplace_back(part, part->bytes.get());
+      event.parts.emplace_back(part, *part->bytes);
     }
   } catch (const Error& error) {
     event.error = error.message();

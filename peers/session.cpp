@@ -111,8 +111,7 @@ std::optional<Session::Frame> Session::next_frame() {
   return frame;
 }
 
-void Session::receive(Lane lane, const Unpacked& first, std::span<const std::byte> second,
-                      std::vector<Message>& messages) {
+void Session::receive(Lane lane, const Unpacked& first, SharedBytes second, std::vector<Message>& messages) {
   const Envelope& envelope = first.envelope;
   if (envelope.kind == FrameKind::kCredit) {
     if (envelope.amount > in_flight_)
@@ -120,21 +119,19 @@ void Session::receive(Lane lane, const Unpacked& first, std::span<const std::byt
     in_flight_ -= envelope.amount;
     return;
   }
-  const size_t cost = frame_cost(kEnvelopeBytes + first.payload.size(), second.size());
+  const size_t cost = frame_cost(kEnvelopeBytes + first.payload.size(), second->size());
   owed_ += cost;
   if (owed_ > limits::kLinkWindowBytes)
     fail(ErrorCode::kLimit, "{} bytes are under way, the window is {}", owed_, limits::kLinkWindowBytes);
-  if (envelope.kind == FrameKind::kFragment) return add_fragment(lane, first, second, cost, messages);
+  if (envelope.kind == FrameKind::kFragment) return add_fragment(lane, first, *second, cost, messages);
   CHECK(envelope.kind == FrameKind::kMessage);
   if (envelope.amount > most_whole(envelope.number != 0)) {
-    if (!second.empty()) fail(ErrorCode::kMalformed, "rows beside a message that announces fragments");
+    if (!second->empty()) fail(ErrorCode::kMalformed, "rows beside a message that announces fragments");
     return begin_assembly(lane, first, cost);
   }
-  if (second.size() != envelope.amount)
-    fail(ErrorCode::kMalformed, "{} bytes of rows, {} are announced", second.size(), envelope.amount);
-  SharedBytes rows;
-  if (!second.empty()) rows = std::make_shared<const std::vector<std::byte>>(second.begin(), second.end());
-  deliver(envelope.number, decode(first.payload, std::move(rows), options_), cost, messages);
+  if (second->size() != envelope.amount)
+    fail(ErrorCode::kMalformed, "{} bytes of rows, {} are announced", second->size(), envelope.amount);
+  deliver(envelope.number, decode(first.payload, std::move(second), options_), cost, messages);
 }
 
 void Session::begin_assembly(Lane lane, const Unpacked& first, size_t cost) {

@@ -45,8 +45,7 @@ class Session {
 
   // A frame of kind kMessage, kFragment or kCredit; `second` is its second part, if it has one. Messages that
   // are now due are appended. Throws Error when the other side breaks the protocol: the session is then over.
-  void receive(Lane lane, const Unpacked& first, std::span<const std::byte> second,
-               std::vector<Message>& messages);
+  void receive(Lane lane, const Unpacked& first, SharedBytes second, std::vector<Message>& messages);
   // Bytes to give back to the other side, once there is enough to be worth a frame; else 0.
   uint64_t take_credit();
 

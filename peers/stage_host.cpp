@@ -339,7 +339,7 @@ void StageHost::handle(const PeerKey& from, const Step& step) {
   if (!error) error = sequences_->apply(step);
   if (error) return fail_step(step.step, std::move(*error));
   Step header = step;
-  header.rows.bytes.reset();
+  header.rows.bytes = nullptr;
   // The counters know what came in until the result replaces it.
   header.counters.push_back({assign_->stage, step.rows.count, 0, 0, step.rows.byte_count(), 0});
   in_flight_.push_back(std::move(header));

@@ -80,7 +80,7 @@ void WireThread::read_dialer(Neighbour& neighbour) {
   }
 }
 
-void WireThread::on_dialer_frame(Neighbour& neighbour, Lane lane, const ZmqParts& parts) {
+void WireThread::on_dialer_frame(Neighbour& neighbour, Lane lane, ZmqParts& parts) {
   Dialer& dialer = *neighbour.dialer;
   size_t bytes = 0;
   for (size_t i = 0; i < parts.size(); ++i) bytes += parts[i].size();
@@ -101,7 +101,7 @@ void WireThread::on_dialer_frame(Neighbour& neighbour, Lane lane, const ZmqParts
       return come_up(neighbour, Side::kOurs);
     }
     if (!dialer.is_up) fail(ErrorCode::kMalformed, "a frame before the answer to a hello");
-    on_frame(neighbour, Side::kOurs, lane, first, parts.size() > 1 ? parts[1] : std::span<const std::byte>());
+    on_frame(neighbour, Side::kOurs, lane, first, parts.size() > 1 ? parts.take(1) : nullptr);
   } catch (const Error& error) {
     lose(neighbour, Side::kOurs, "it breaks the protocol: " + error.message());
   }
@@ -114,7 +114,7 @@ void WireThread::read_router() {
   for (int frames = 0; frames < kFramesPerTurn && router_.receive(parts); ++frames) on_router_frame(parts);
 }
 
-void WireThread::on_router_frame(const ZmqParts& parts) {
+void WireThread::on_router_frame(ZmqParts& parts) {
   if (parts.size() < 2) return;
   // Who speaks is what the handshake has proven; the routing id only tells connections apart.
   const auto from = parts.user(1);
@@ -149,8 +149,7 @@ void WireThread::on_router_frame(const ZmqParts& parts) {
     }
     const bool is_session = known->theirs && known->theirs->session->id() == route->second.session;
     if (!is_session) fail(ErrorCode::kMalformed, "a frame before the answer to a hello");
-    on_frame(*known, Side::kTheirs, route->second.lane, first,
-             parts.size() > 2 ? parts[2] : std::span<const std::byte>());
+    on_frame(*known, Side::kTheirs, route->second.lane, first, parts.size() > 2 ? parts.take(2) : nullptr);
   } catch (const Error& error) {
     log_warning("protocol_broken peer={} reason=\"{}\"", short_string(*from), error.message());
     if (!known) return answer_route(id, FrameKind::kBye, error.message());
@@ -241,7 +240,7 @@ void WireThread::lose(Neighbour& neighbour, Side side, const std::string& reason
 }
 
 void WireThread::on_frame(Neighbour& neighbour, Side side, Lane lane, const Unpacked& first,
-                          std::span<const std::byte> second) {
+                          SharedBytes second) {
   Connection& one = *connection(neighbour, side);
   one.heard = clock_.now();
   switch (first.envelope.kind) {
@@ -261,7 +260,7 @@ void WireThread::on_frame(Neighbour& neighbour, Side side, Lane lane, const Unpa
       fail(ErrorCode::kMalformed, "a frame that does not belong there");
   }
   std::vector<Message> messages;
-  one.session->receive(lane, first, second, messages);
+  one.session->receive(lane, first, std::move(second), messages);
   const uint64_t credit = one.session->take_credit();
   for (Message& message : messages) {
     neighbour.outbox->messages_in.add(1);

@@ -125,12 +125,11 @@ class WireThread {
   // wire_connections.cpp: what happens on connections.
   void dial(Neighbour& neighbour, Time now);
   void read_dialer(Neighbour& neighbour);
-  void on_dialer_frame(Neighbour& neighbour, Lane lane, const ZmqParts& parts);
+  void on_dialer_frame(Neighbour& neighbour, Lane lane, ZmqParts& parts);
   void read_router();
-  void on_router_frame(const ZmqParts& parts);
+  void on_router_frame(ZmqParts& parts);
   void on_hello(const std::string& route, const PeerKey& from, const Envelope& hello);
-  void on_frame(Neighbour& neighbour, Side side, Lane lane, const Unpacked& first,
-                std::span<const std::byte> second);
+  void on_frame(Neighbour& neighbour, Side side, Lane lane, const Unpacked& first, SharedBytes second);
   void come_up(Neighbour& neighbour, Side side);
   void lose(Neighbour& neighbour, Side side, const std::string& reason, bool is_silent = false);
   void drop_dialer_sockets(Dialer& dialer);

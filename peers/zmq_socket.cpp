@@ -81,6 +81,21 @@ std::span<const std::byte> ZmqParts::operator[](size_t part) const {
   return {static_cast<const std::byte*>(zmq_msg_data(message)), zmq_msg_size(message)};
 }
 
+SharedBytes ZmqParts::take(size_t part) {
+  CHECK(part < state_->count);
+  if (zmq_msg_size(&state_->messages[part]) == 0) return nullptr;
+  const auto close = [](zmq_msg_t* one) {
+    zmq_msg_close(one);
+    delete one;
+  };
+  auto message = std::make_unique<zmq_msg_t>();
+  zmq_msg_init(message.get());
+  const std::shared_ptr<zmq_msg_t> taken(message.release(), close);
+  CHECK(zmq_msg_move(taken.get(), &state_->messages[part]) == 0);
+  const auto* data = static_cast<const std::byte*>(zmq_msg_data(taken.get()));
+  return {taken, {data, zmq_msg_size(taken.get())}};
+}
+
 std::optional<PeerKey> ZmqParts::user(size_t part) const {
   CHECK(part < state_->count);
   const char* text = zmq_msg_gets(&state_->messages[part], "User-Id");

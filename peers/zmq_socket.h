@@ -38,6 +38,8 @@ class ZmqParts {
   ZmqParts& operator=(const ZmqParts&) = delete;
   size_t size() const;
   std::span<const std::byte> operator[](size_t part) const;
+  // The bytes for whoever holds them; the part is empty then. Null for an empty one.
+  SharedBytes take(size_t part);
   // The key that ZAP admitted, of the part that came over the wire; nothing without one.
   std::optional<PeerKey> user(size_t part) const;
   // More parts than kMaxParts came; the rest was dropped.

@@ -12,6 +12,7 @@
 #include "base/codec_id.h"
 #include "base/ids.h"
 #include "base/limits.h"
+#include "base/shared_bytes.h"
 #include "base/unit_span.h"
 
 // What peers say to each other, as plain structs: docs/PROTOCOL.md is the text to them. Who sent a message is
@@ -21,8 +22,6 @@ namespace caravan {
 
 // Raised whenever a peer of the version before could misread a message.
 inline constexpr uint32_t kProtocolVersion = 4;
-
-using SharedBytes = std::shared_ptr<const std::vector<std::byte>>;
 
 // Encoded activation rows. The bytes travel in a frame of their own and are shared, never copied, between a
 // queue, the wire and the journal. No rows: count 0 and no bytes.

@@ -99,7 +99,7 @@ class HostileLink : public testing::Test {
     for (uint64_t i = 1; i <= kCount; ++i) {
       const auto* step = std::get_if<Step>(&received[i - 1].message);
       ASSERT_TRUE(step);
-      EXPECT_TRUE(*step->rows.bytes == *step_of(i, 4, 1024).rows.bytes);
+      EXPECT_TRUE(step->rows.bytes == step_of(i, 4, 1024).rows.bytes);
     }
     EXPECT_EQ(listener_.log.count<LinkDown>(honest_.key()), 0u);
     for (const LinkEvent& event : listener_.log.events())

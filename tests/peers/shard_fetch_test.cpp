@@ -177,7 +177,7 @@ class World {
       if (part->offset + part->byte_count() == model_.of(part->group).size()) --found->second;
     }
     if (!flips) return message;
-    auto bytes = *part->bytes;
+    Content bytes(part->bytes->begin(), part->bytes->end());
     bytes[random_.below(bytes.size())] ^= std::byte{1};
     part->bytes = std::make_shared<const Content>(std::move(bytes));
     return message;

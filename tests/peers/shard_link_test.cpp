@@ -138,7 +138,7 @@ class Fetching {
         const auto* read = std::get_if<ReadShard>(&action);
         if (!read) continue;
         ShardRead event{*read, {}, ""};
-        const Content& content = *contents_.at(read->group);
+        const std::span<const std::byte> content = *contents_.at(read->group);
         for (uint64_t at = read->offset; at < read->offset + read->length;) {
           const auto count = std::min<uint64_t>(limits::kShardPartBytes, read->offset + read->length - at);
           const auto first = content.begin() + static_cast<std::ptrdiff_t>(at);
@@ -201,7 +201,7 @@ TEST(ShardLink, FetchesOverARealLinkThatBreaks) {
   uint64_t total = 0;
   for (const SharedBytes& content : contents) {
     total += content->size();
-    EXPECT_TRUE(fetching.kept().at(sha256(*content)) == *content);
+    EXPECT_TRUE(fetching.kept().at(sha256(*content)) == Content(content->begin(), content->end()));
   }
   // What was under way is fetched again, and no more.
   EXPECT_LE(fetching.fetcher().progress().received_bytes, total + breaks * limits::kShardWindowBytes);

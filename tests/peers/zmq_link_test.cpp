@@ -40,7 +40,7 @@ void expect_all(LinkPeer& at, const LinkPeer& from, uint64_t seed, size_t count)
     ASSERT_EQ(step->step, expected.step);
     ASSERT_EQ(step->rows.count, rows);
     if (rows > 0) {
-      ASSERT_TRUE(*step->rows.bytes == *expected.rows.bytes) << "step " << i;
+      ASSERT_TRUE(step->rows.bytes == expected.rows.bytes) << "step " << i;
     }
   }
 }

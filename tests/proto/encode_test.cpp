@@ -21,10 +21,7 @@ const DecodeOptions kOptions{encoded_row_bytes};
 void expect_same(const Message& a, const Message& b) {
   const Frames left = encode(a), right = encode(b);
   EXPECT_TRUE(left.header == right.header) << name(a);
-  ASSERT_EQ(left.rows == nullptr, right.rows == nullptr);
-  if (left.rows) {
-    EXPECT_TRUE(*left.rows == *right.rows);
-  }
+  EXPECT_TRUE(left.rows == right.rows);
 }
 
 ErrorCode code_of(const std::function<void()>& call) {
@@ -84,7 +81,7 @@ TEST(Encode, TheFieldsOfAStepArriveOneByOne) {
   EXPECT_EQ(back.ranges[0].answer_count, 1u);
   EXPECT_EQ(back.rows.codec, CodecId::kBf16);
   EXPECT_EQ(back.rows.width, 3u);
-  EXPECT_EQ(back.rows.bytes, step.rows.bytes) << "rows are shared, not copied";
+  EXPECT_EQ(back.rows.bytes->data(), step.rows.bytes->data()) << "rows are shared, not copied";
   EXPECT_EQ(back.counters[0].bytes_out, 19u);
 }
 

@@ -42,10 +42,11 @@ Rows HashModel::pack(const std::vector<uint64_t>& exact, CodecId codec) {
   auto* bytes = new std::vector<std::byte>(rows.size() * sizeof(uint64_t));
   std::memcpy(bytes->data(), rows.data(), bytes->size());
   ++*live_;
-  packed.bytes = SharedBytes(bytes, [live = live_](const std::vector<std::byte>* old) {
-    --*live;
-    delete old;
-  });
+  packed.bytes =
+      std::shared_ptr<const std::vector<std::byte>>(bytes, [live = live_](const std::vector<std::byte>* old) {
+        --*live;
+        delete old;
+      });
   return packed;
 }
 

@@ -531,7 +531,8 @@ TEST(SimTest, AForeignRowChangesTheText) {
   const SimRequest request = tampered(
       [&](uint32_t, uint32_t, Message& message) {
         if (auto* step = std::get_if<Step>(&message); step && step->step.value == 10) {
-          auto bytes = std::make_shared<std::vector<std::byte>>(*step->rows.bytes);
+          auto bytes =
+              std::make_shared<std::vector<std::byte>>(step->rows.bytes->begin(), step->rows.bytes->end());
           (*bytes)[0] ^= std::byte{1};
           step->rows.bytes = bytes;
         }
