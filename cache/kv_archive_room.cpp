@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/bytes.h"
 #include "cache/kv_archive.h"
 
 namespace caravan {
@@ -37,7 +38,10 @@ void KvArchive::keep_within(const KvArchiveShape& shape, const ArchiveRoom& room
   const Lock lock(mutex_);
   ring_.reset();
   crowded_ = false;
-  day_.bound(room.blocks_a_day < own.blocks_a_day ? Bytes{room.blocks_a_day * bytes} : options_.day);
+  uint64_t day_bytes = 0;  // peers say what they like
+  const bool bounded =
+      room.blocks_a_day < own.blocks_a_day && checked_multiply(room.blocks_a_day, bytes, day_bytes);
+  day_.bound(bounded ? Bytes{day_bytes} : options_.day);
   if (room.blocks < own.blocks) ring_ = Ring{shape.lineage, room.blocks * bytes};
   // So that all stages give up the same: values then differ by a factor from stage to stage.
   const uint64_t most = most_of(shape.lineage);

@@ -529,8 +529,10 @@ ServiceStatus Head::status(Time now) const {
   status.prefill_tokens_per_second = prompt_rate_.per_second(now);
   status.decode_tokens_per_second = token_rate_.per_second(now);
   status.wire_bytes = wire_bytes_;
-  status.archive_tokens = ready() ? ring_.archive_room().blocks * limits::kKvBlockPositions : 0;
-  status.archive = options_.archive_key && (!ready() || status.archive_tokens > 0);
+  const uint64_t archived = ready() ? ring_.archive_room().blocks : 0;
+  status.archive_tokens =
+      std::min(archived, UINT64_MAX / limits::kKvBlockPositions) * limits::kKvBlockPositions;
+  status.archive = options_.archive_key && (!ready() || archived > 0);
   const ArchiveCounts& archive = scheduler_.archive();
   status.archive_hits = archive.hits;
   status.archive_misses = archive.misses;

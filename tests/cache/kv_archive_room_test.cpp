@@ -105,6 +105,13 @@ TEST(KvArchiveRoomTest, NoMoreIsWrittenInADayThanEveryStageMay) {
   EXPECT_EQ(found_of_chain(*stage.archive, 1, 9, stage.shape), 9u);
 }
 
+TEST(KvArchiveRoomTest, NumbersPastCountingAreNoBound) {
+  StageArchive stage(100, 4, {96, 64, 128});
+  stage.archive->keep_within(stage.shape, {UINT64_MAX, UINT64_MAX / kSmallBlockBytes + 2});
+  write_chain(*stage.archive, 1, 9, {}, stage.shape);
+  EXPECT_EQ(found_of_chain(*stage.archive, 1, 9, stage.shape), 9u);
+}
+
 TEST(KvArchiveRoomTest, ABoundThatHoldsNoBlockIsNoRoom) {
   const KvArchiveShape shape = small_shape();
   ArchiveWorld world(Bytes{kSmallBlockBytes});
