@@ -23,6 +23,7 @@ namespace caravan {
 namespace {
 
 constexpr uint32_t kContext = 256;
+constexpr int64_t kFreshSeconds = 30;  // so old may be what a prediction is made from
 
 // The groups that every pass reads whole, tensors side by side as one run.
 std::vector<Extent> runs_of(const Manifest& manifest) {
@@ -149,10 +150,10 @@ class WeightsBenchRun {
     EngineOptions engine = engine_options(config, 1);
     engine.memory = Bytes{result.ram};
     try {
+      result.predicted_seconds = predicted(manifest, config);
       Decoder decoder(manifest, engine);
       decoder.token();
       measure_decode(decoder, result);
-      result.predicted_seconds = predicted(manifest, config);
     } catch (const Error& error) {
       if (error.code() != ErrorCode::kOutOfMemory) throw;
       result.not_possible = error.message();
@@ -178,13 +179,17 @@ class WeightsBenchRun {
     result.hidden = median(hidden);
   }
 
+  // From what the machine was measured to do just now: disks of virtual machines change by half in minutes.
   double predicted(const Manifest& manifest, const Config& config) {
     const ModelSpec spec = read_spec(manifest);
     const auto progress = [this](const std::string& what) {
       if (!what.empty()) options_.step("calibrating: " + what);
     };
     const auto calibrate = [&](const CalibrationOptions& calibration) {
-      return load_or_measure(clock_, state_folder(options_.config), calibration, false, progress);
+      const std::string folder = state_folder(options_.config);
+      const auto kept = kept_calibration(folder, calibration_key(calibration.isa));
+      const bool is_fresh = kept && clock_.unix_seconds() - kept->unix_seconds < kFreshSeconds;
+      return load_or_measure(clock_, folder, calibration, !is_fresh, progress);
     };
     const ModelPlan made = plan_model(config, manifest, spec, 1, calibrate);
     return predict(made.pages.input, made.plan, 1, 1, kContext / 2).seconds;

@@ -25,7 +25,7 @@ struct PagedDecode {
   double times_ram = 0;          // the model's bytes over the budget's
   uint64_t ram = 0;              // bytes
   double seconds_a_token = 0;    // measured
-  double predicted_seconds = 0;  // by the planner, from this machine's calibration
+  double predicted_seconds = 0;  // by the planner, from a calibration just before
   double bytes_a_token = 0;      // read
   double raw_rate = 0;           // of the pager's reader over the same bytes of the file, bytes a second
   double share = 0;              // of the tokens that the raw rate would allow
