@@ -197,13 +197,23 @@ GroupLease ModelWeights::acquire(GroupId id) const {
 }
 
 void ModelWeights::want_experts(uint32_t layer, std::span<uint32_t> experts, bool scan) const {
-  const auto page = [&](uint32_t expert) {
-    return bindings_.at({GroupId::Kind::kExpert, layer, expert}).page;
+  struct Wanted {
+    uint32_t expert;
+    PageId page;
+    Residency::Readiness readiness;
   };
-  std::stable_partition(experts.begin(), experts.end(),
-                        [&](uint32_t expert) { return pager_.in_memory(page(expert)); });
+  std::vector<Wanted> wanted;
+  for (uint32_t expert : experts) {
+    const PageId page = bindings_.at({GroupId::Kind::kExpert, layer, expert}).page;
+    wanted.push_back({expert, page, pager_.readiness(page)});
+  }
+  std::stable_sort(wanted.begin(), wanted.end(),
+                   [](const Wanted& a, const Wanted& b) { return a.readiness < b.readiness; });
   std::vector<PageId> pages;
-  for (uint32_t expert : experts) pages.push_back(page(expert));
+  for (const Wanted& one : wanted) {
+    experts[pages.size()] = one.expert;
+    pages.push_back(one.page);
+  }
   pager_.want(pages, scan);
 }
 

@@ -62,8 +62,8 @@ class ModelWeights {
   // Throws kNotFound for a group outside the span, and as Pager::acquire.
   GroupLease acquire(GroupId id) const;
   // The experts of a layer that will be acquired next, put into the order in which that waits least: those in
-  // memory first, while the others are read. `scan`: for so many rows that the choice says little about what
-  // comes.
+  // memory first, while the others are read (Residency::Readiness). `scan`: for so many rows that the choice
+  // says little about what comes, but for the next layer's.
   void want_experts(uint32_t layer, std::span<uint32_t> experts, bool scan) const;
   // Throws kNotFound when unit 0 is not hosted, kIo. The ids are below the vocabulary's size.
   EmbeddingRows embedding(std::span<const TokenId> ids) const;

@@ -380,9 +380,9 @@ void Pager::want(std::span<const PageId> pages, bool scan) {
   pump();
 }
 
-bool Pager::in_memory(PageId page) const {
+Residency::Readiness Pager::readiness(PageId page) const {
   const Lock lock(mutex_);
-  return mapped_ || residency_.state(page.value) == Residency::State::kLoaded;
+  return mapped_ ? Residency::Readiness::kKept : residency_.readiness(page.value);
 }
 
 bool Pager::preload_mapped(const std::function<bool(uint64_t)>& advance) const {

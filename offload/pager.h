@@ -100,10 +100,10 @@ class Pager {
 
   // Waits until the page is in memory. Throws kIo or kMalformed when it cannot be read.
   Lease acquire(PageId page);
-  // The on-demand pages that will be acquired next, in this order. `scan`: see Residency::want.
+  // The on-demand pages of one shelf that will be acquired next, in this order. `scan`: see Residency::want.
   void want(std::span<const PageId> pages, bool scan);
-  // Acquiring it waits for no read, as things are now.
-  bool in_memory(PageId page) const;
+  // As things are now; kKept while mapped.
+  Residency::Readiness readiness(PageId page) const;
 
   // Reads everything that is to stay, so that first use waits for no disk. `advance` hears of each run of
   // bytes, and stops the reading by returning false. Throws as acquire.

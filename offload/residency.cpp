@@ -26,6 +26,13 @@ constexpr uint64_t kWindowQuarters[] = {8, 9, 10, 11, 12, 14, 16};
 constexpr double kHidden = 0.95;
 // Of the largest pages, that may be kept first.
 constexpr size_t kMostForced = 4;
+// Of the on-demand room, that a scan's pages may take from those that are kept: one part of so many. Less
+// hides less where the room is small, more reads more where it is not.
+constexpr uint64_t kPassingParts = 3;
+// A page that is worth more was used by decode more than once lately: beyond two pages, no scan takes it.
+constexpr double kSeldom = 1;
+// Of a shelf, from which share on a scan's choice says that the next shelf's will be nearly all of it, too.
+constexpr uint64_t kNearlyAll = 7, kNearlyAllOf = 8;
 
 struct Sums {
   uint64_t in_order = 0, on_demand = 0;
@@ -53,6 +60,15 @@ std::vector<uint32_t> sorted_in_order(std::span<const PageCost> pages) {
     return std::pair(pages[a].order, a) < std::pair(pages[b].order, b);
   });
   return order;
+}
+
+std::vector<uint32_t> sorted_by_shelf(std::span<const PageCost> pages) {
+  std::vector<uint32_t> sorted;
+  for (uint32_t i = 0; i < pages.size(); ++i)
+    if (pages[i].bytes > 0 && pages[i].use == PageUse::kChosen) sorted.push_back(i);
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [&](uint32_t a, uint32_t b) { return pages[a].shelf < pages[b].shelf; });
+  return sorted;
 }
 
 // A fixed set under `limit`, the `forced` largest pages among it, beside a window of so many quarters of the
@@ -182,22 +198,38 @@ void Residency::set_pages(std::vector<PageCost> pages, ResidencyPlan plan, uint6
   plan_ = std::move(plan);
   limit_bytes_ = limit_bytes;
   order_ = sorted_in_order(pages);
-  uint32_t shelves = 0;
-  for (const PageCost& page : pages)
-    if (page.use == PageUse::kChosen) shelves = std::max(shelves, page.shelf + 1);
-  shelf_used_.assign(shelves, 0);
+  on_demand_ = sorted_by_shelf(pages);
+  const size_t shelves = on_demand_.empty() ? 0 : pages[on_demand_.back()].shelf + 1;
+  shelf_pages_.assign(shelves, 0);
+  shelf_kept_.assign(shelves, 0);
   shelf_tick_.resize(shelves);
-  resident_used_ = window_used_ = on_demand_used_ = 0;
+  scanned_.reset();
+  resident_used_ = window_used_ = on_demand_used_ = passing_used_ = 0;
   for (uint32_t i = 0; i < pages_.size(); ++i) {
     Page& page = pages_[i];
     page.cost = pages[i];
-    if (page.state == State::kAbsent) continue;
-    area(page) += page.cost.bytes;
-    if (page.cost.use == PageUse::kChosen) shelf_used_[page.cost.shelf] += page.cost.bytes;
+    if (plan_.resident[i]) page.passing = page.ahead = false;
+    if (page.state != State::kAbsent) count(page, true);
   }
   for (uint32_t place = 0; place < order_.size(); ++place) pages_[order_[place]].place = place;
+  for (uint32_t index : on_demand_) ++shelf_pages_[pages_[index].cost.shelf];
+  set_passing_bytes();
   if (!started_ || cursor_ >= order_.size())
     cursor_ = order_.empty() ? 0 : static_cast<uint32_t>(order_.size() - 1);
+}
+
+// At least two pages, one in use and one being read. More than what a shelf misses would lie idle: of `n`
+// shelves, each misses that many bytes when (n - 1) times as many are all that does not fit.
+void Residency::set_passing_bytes() {
+  uint64_t all = 0, largest = 0, shelves = 0;
+  for (uint32_t index : on_demand_) {
+    all += pages_[index].cost.bytes;
+    largest = std::max(largest, pages_[index].cost.bytes);
+  }
+  for (uint32_t pages : shelf_pages_) shelves += pages > 0;
+  const uint64_t room = plan_.on_demand_bytes;
+  const uint64_t missed = (all - std::min(all, room)) / std::max<uint64_t>(1, shelves - 1);
+  passing_bytes_ = std::min(room, std::max(2 * largest, std::min(room / kPassingParts, missed)));
 }
 
 uint64_t& Residency::area(const Page& page) {
@@ -217,19 +249,33 @@ bool Residency::may_evict(uint32_t index) const {
   return page.state == State::kLoaded && page.pins == 0 && !plan_.resident[index];
 }
 
+// A page that comes to memory, or goes.
+void Residency::count(const Page& page, bool comes) {
+  const uint64_t bytes = comes ? page.cost.bytes : 0 - page.cost.bytes;
+  area(page) += bytes;
+  if (page.cost.use == PageUse::kChosen)
+    (page.passing ? passing_used_ : shelf_kept_[page.cost.shelf]) += bytes;
+}
+
+void Residency::set_passing(Page& page, bool passing) {
+  count(page, false);
+  page.passing = passing;
+  count(page, true);
+}
+
 void Residency::evict(uint32_t index, Actions& actions) {
   Page& page = pages_[index];
-  area(page) -= page.cost.bytes;
-  if (page.cost.use == PageUse::kChosen) shelf_used_[page.cost.shelf] -= page.cost.bytes;
+  count(page, false);
   used_bytes_ -= page.cost.bytes;
   page.state = State::kAbsent;
+  page.passing = page.ahead = false;
   actions.evict.push_back(index);
 }
 
 void Residency::start_read(uint32_t index, Actions& actions) {
   Page& page = pages_[index];
-  area(page) += page.cost.bytes;
-  if (page.cost.use == PageUse::kChosen) shelf_used_[page.cost.shelf] += page.cost.bytes;
+  page.passing = scanning_ && page.cost.use == PageUse::kChosen && !plan_.resident[index];
+  count(page, true);
   used_bytes_ += page.cost.bytes;
   reading_bytes_ += page.cost.bytes;
   page.state = State::kReading;
@@ -255,28 +301,44 @@ double Residency::worth(const Page& page) const {
   return page.frequency * std::pow(kDecay, static_cast<double>(age));
 }
 
-// Gives way first: a page of a shelf over its share, then the least used; last, one that is wanted later.
+// Gives way first: what a scan has used, or has read for nothing; then of what is kept, a page of a shelf
+// over its share, then the least used; then what was read ahead; last, what is wanted, the later the sooner.
+std::optional<Residency::Victim> Residency::least_on_demand(bool spent_only) const {
+  const uint64_t share = plan_.on_demand_bytes / std::max<size_t>(1, shelf_kept_.size());
+  std::optional<Victim> least;
+  for (uint32_t index : on_demand_) {
+    const Page& page = pages_[index];
+    if (!may_evict(index)) continue;
+    const bool spent = page.passing && !page.ahead && page.turn == 0;
+    if (spent) return Victim{index, {0, false, 0}};
+    if (spent_only) continue;
+    const uint32_t group = page.turn > 0 ? 2 + page.turn : page.ahead ? 2 : 1;
+    // A scan looks for the least used wherever that stands: it may take nothing else.
+    const bool in_share = scanning_ || shelf_kept_[page.cost.shelf] <= share;
+    const Victim victim{index, {group, in_share, worth(page)}};
+    if (!least || victim.rank < least->rank) least = victim;
+  }
+  return least;
+}
+
+// Of what is kept, for so many bytes of its own.
+bool Residency::scan_may_take(const Victim& victim, uint64_t bytes) const {
+  if (passing_used_ + bytes > passing_bytes_) return false;
+  return passing_used_ <= bytes || victim.worth() <= kSeldom;
+}
+
+// Someone who waits gets what there is. Other reads take nothing that is wanted or was read ahead, and those
+// of a scan little of what is kept.
 bool Residency::make_room_on_demand(uint32_t index, Actions& actions) {
   const uint64_t need = pages_[index].cost.bytes;
+  const bool waited_for = pages_[index].pins > 0;
   while (on_demand_used_ + need > plan_.on_demand_bytes) {
-    const uint64_t share = plan_.on_demand_bytes / std::max<size_t>(1, shelf_used_.size());
-    std::optional<uint32_t> victim;
-    std::tuple<ptrdiff_t, bool, double> least;
-    for (uint32_t i = 0; i < pages_.size(); ++i) {
-      const Page& page = pages_[i];
-      if (page.cost.use != PageUse::kChosen || !may_evict(i)) continue;
-      const auto wanted = std::find(wanted_.begin(), wanted_.end(), i);
-      const ptrdiff_t later = wanted == wanted_.end() ? 0 : 1 + (wanted_.end() - wanted);
-      // Wanted pages give way last, and among them the one that is used latest goes first.
-      const std::tuple<ptrdiff_t, bool, double> rank{later, shelf_used_[page.cost.shelf] <= share,
-                                                     worth(page)};
-      if (!victim || rank < least) victim = i, least = rank;
-    }
+    const bool spent_only = !waited_for && scanning_ && passing_used_ + need > passing_bytes_;
+    const std::optional<Victim> victim = least_on_demand(spent_only);
     if (!victim) return false;
-    // Reading ahead takes nothing that is wanted sooner, nor, in a scan, what is used more often.
-    const bool dearer = std::get<0>(least) > 0 || (scanning_ && std::get<2>(least) > worth(pages_[index]));
-    if (pages_[index].pins == 0 && dearer) return false;
-    evict(*victim, actions);
+    const bool free = victim->spent() || (victim->kept() && (!scanning_ || scan_may_take(*victim, need)));
+    if (!waited_for && !free) return false;
+    evict(victim->page, actions);
   }
   return true;
 }
@@ -292,15 +354,44 @@ void Residency::trim(Actions& actions) {
     if (!victim) break;
     evict(*victim, actions);
   }
-  for (uint32_t i = 0; i < pages_.size() && on_demand_used_ > plan_.on_demand_bytes; ++i)
-    if (pages_[i].cost.use == PageUse::kChosen && may_evict(i)) evict(i, actions);
+  while (on_demand_used_ > plan_.on_demand_bytes) {
+    const std::optional<Victim> victim = least_on_demand(false);
+    if (!victim) break;
+    evict(victim->page, actions);
+  }
+}
+
+bool Residency::unstarted(uint32_t index) const {
+  return pages_[index].state == State::kAbsent && !pages_[index].failed;
 }
 
 void Residency::read_on_demand(Actions& actions) {
   for (uint32_t index : std::vector<uint32_t>(wanted_.begin(), wanted_.end())) {
-    if (pages_[index].state != State::kAbsent || pages_[index].failed) continue;
+    if (!unstarted(index)) continue;
     if (plan_.resident[index] ? false : !make_room_on_demand(index, actions)) return;
     start_read(index, actions);
+  }
+}
+
+// The next shelf's pages, in the order in which they will be used; and those beyond it as soon as all of it
+// is there. Not on into the next pass: it may be no scan.
+void Residency::read_ahead_of_choice(Actions& actions) {
+  if (!scanned_ || plan_.on_demand_bytes == 0) return;
+  if (std::any_of(wanted_.begin(), wanted_.end(), [&](uint32_t index) { return unstarted(index); })) return;
+  const auto after = [&](uint32_t shelf, uint32_t index) { return shelf < pages_[index].cost.shelf; };
+  uint32_t shelf = *scanned_;
+  bool all_there = true;
+  for (auto at = std::upper_bound(on_demand_.begin(), on_demand_.end(), shelf, after); at != on_demand_.end();
+       ++at) {
+    Page& page = pages_[*at];
+    if (page.cost.shelf != shelf && !all_there) return;
+    shelf = page.cost.shelf;
+    if (unstarted(*at)) {
+      if (!make_room_on_demand(*at, actions)) return;
+      start_read(*at, actions);
+      page.ahead = true;
+    }
+    all_there = all_there && (page.state == State::kLoaded || page.failed);
   }
 }
 
@@ -327,6 +418,7 @@ Residency::Actions Residency::next() {
   trim(actions);
   read_on_demand(actions);
   read_in_order(actions);
+  read_ahead_of_choice(actions);
   // Experts that all fit are read like the rest, after it.
   for (uint32_t i = 0; i < pages_.size(); ++i) {
     const Page& page = pages_[i];
@@ -344,23 +436,56 @@ Residency::Actions Residency::clear(std::span<const uint32_t> pages) {
   for (uint32_t index : pages) {
     CHECK(pages_[index].pins == 0u);
     if (pages_[index].state == State::kLoaded) evict(index, actions);
-    std::erase(wanted_, index);
+    unwant(index);
   }
   return actions;
 }
 
+void Residency::unwant(uint32_t index) {
+  std::erase(wanted_, index);
+  pages_[index].turn = 0;
+}
+
 void Residency::want(std::span<const uint32_t> pages, bool scan) {
+  for (uint32_t index : wanted_) pages_[index].turn = 0;
   wanted_.assign(pages.begin(), pages.end());
   scanning_ = scan;
+  scanned_.reset();
+  if (pages.empty()) return;
+  const uint32_t shelf = pages_[pages.front()].cost.shelf;
+  const uint64_t tick = ++shelf_tick_[shelf];
+  uint32_t turn = static_cast<uint32_t>(pages.size());
   for (uint32_t index : pages) {
     Page& page = pages_[index];
     CHECK(page.cost.use == PageUse::kChosen);
-    uint64_t& tick = shelf_tick_[page.cost.shelf];
-    if (index == pages.front()) ++tick;
+    CHECK(page.cost.shelf == shelf);
+    page.turn = turn--;
     if (scan) continue;
+    if (page.passing) set_passing(page, false);
     page.frequency = worth(page) + 1;
     page.last_use = tick;
   }
+  // What was read ahead for this shelf, or on the way to it, has had its turn; all of it, in another pass.
+  const bool goes_on = shelf > std::exchange(last_shelf_, shelf), same_pass = scan && goes_on;
+  for (uint32_t index : on_demand_)
+    if (!same_pass || pages_[index].cost.shelf <= shelf) pages_[index].ahead = false;
+  if (scan && pages.size() * kNearlyAllOf >= shelf_pages_[shelf] * kNearlyAll) scanned_ = shelf;
+}
+
+// What a scan has used stays when its shelf's share of what is kept has room for it; so a set that stays
+// comes together, spread evenly over the shelves, as is best for a cycle.
+void Residency::keep_if_due(Page& page) {
+  if (!page.passing) return;
+  const uint64_t most = plan_.on_demand_bytes - passing_bytes_, kept = on_demand_used_ - passing_used_;
+  const uint64_t bytes = page.cost.bytes;
+  if (kept + bytes <= most && shelf_kept_[page.cost.shelf] + bytes <= most / shelf_kept_.size())
+    set_passing(page, false);
+}
+
+Residency::Readiness Residency::readiness(uint32_t index) const {
+  const Page& page = pages_[index];
+  if (page.state == State::kLoaded) return page.passing ? Readiness::kPassing : Readiness::kKept;
+  return page.state == State::kReading ? Readiness::kReading : Readiness::kAbsent;
 }
 
 void Residency::acquire(uint32_t index) {
@@ -373,16 +498,15 @@ void Residency::acquire(uint32_t index) {
     started_ = true;
     return;
   }
-  const auto asked = std::find(wanted_.begin(), wanted_.end(), index);
-  if (page.state == State::kAbsent && asked == wanted_.end())
-    wanted_.push_front(index);
-  else if (page.state != State::kAbsent && asked != wanted_.end())
-    wanted_.erase(asked);
+  unwant(index);
+  page.ahead = false;
+  if (page.state == State::kAbsent) wanted_.push_front(index);  // before all others, whose room it may take
 }
 
 void Residency::release(uint32_t index) {
-  CHECK(pages_[index].pins > 0u);
-  --pages_[index].pins;
+  Page& page = pages_[index];
+  CHECK(page.pins > 0u);
+  if (--page.pins == 0 && page.state == State::kLoaded) keep_if_due(page);
 }
 
 void Residency::loaded(uint32_t index) {
@@ -390,7 +514,7 @@ void Residency::loaded(uint32_t index) {
   CHECK(page.state == State::kReading);
   page.state = State::kLoaded;
   reading_bytes_ -= page.cost.bytes;
-  if (page.pins > 0) std::erase(wanted_, index);
+  if (page.pins > 0) unwant(index);
 }
 
 void Residency::failed(uint32_t index) {
@@ -401,7 +525,7 @@ void Residency::failed(uint32_t index) {
   Actions ignored;
   evict(index, ignored);
   page.failed = true;
-  std::erase(wanted_, index);
+  unwant(index);
 }
 
 bool Residency::residents_loaded() const {

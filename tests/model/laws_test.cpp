@@ -150,6 +150,26 @@ TEST_P(Laws, AnyWeightBudgetGivesTheSameBits) {
     }
 }
 
+// Prompts whose steps choose nearly all experts of a layer, so that the next one's are read ahead, beside
+// single tokens, through room for two of them, for a few, and for most.
+TEST(ExpertLaws, ScansThroughAnyRoomGiveTheSameBits) {
+  const Manifest manifest = test::law_model("experts");
+  SeededRandom random(9);
+  const auto ids = random_ids(random, test::kSanitized ? 150 : 300, read_spec(manifest).vocabulary);
+  const TestModelOptions options{.context = 320};
+  TestModel whole(manifest, {}, options);
+  const std::vector<float> logits = whole.prompt_logits(ids, 96);
+  const uint64_t least = whole.pager().least_bytes(), all = whole.pager().total_bytes();
+  for (uint64_t part = 0; part < 4; ++part) {
+    TestModelOptions few = options;
+    few.pager.limit = Bytes{least + (all - least) / 4 * part};
+    TestModel model(manifest, {}, few);
+    ASSERT_FALSE(model.pager().mapped());
+    for (const uint32_t chunk : {96u, 1u, 40u})
+      EXPECT_TRUE(same_bits(model.prompt_logits(ids, chunk), logits)) << part << " quarters, by " << chunk;
+  }
+}
+
 // KV in two blocks of memory, in a third of what the sequences take, and in almost all of it; the rest on
 // disk. Together with weights in two groups, too.
 TEST_P(Laws, AnyKvBudgetGivesTheSameBits) {

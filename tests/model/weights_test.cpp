@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "base/budget.h"
@@ -36,6 +37,15 @@ TEST(ModelWeights, ExpertsInMemoryComeFirstAndTheOthersInTheirOrder) {
   EXPECT_EQ(all[0], last - 1);
   EXPECT_EQ(all[1], last);
   for (uint32_t i = 2; i <= last; ++i) EXPECT_EQ(all[i], i - 2);
+  // What a scan has read is used before what stays, so that others can be read in its place.
+  std::vector<uint32_t> one = {0};
+  weights.want_experts(0, one, true);
+  (void)weights.acquire({GroupId::Kind::kExpert, 0, 0});
+  std::iota(all.begin(), all.end(), 0u);
+  std::reverse(all.begin(), all.end());
+  weights.want_experts(0, all, true);
+  EXPECT_EQ(all[0], 0u);
+  EXPECT_GE(all[1], last - 1) << "one of the two that are used stays";
 }
 
 }  // namespace

@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
 #include <fstream>
 #include <memory>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include "base/error.h"
@@ -208,6 +211,38 @@ TEST_F(PagerTest, ExpertsAreReadOnDemandAndScansLeaveTheUsualOnes) {
   std::iota(all.begin(), all.end(), size_t{1});
   for (int i = 0; i < 3; ++i) EXPECT_GE(use(all, true), 8u);
   EXPECT_EQ(use(usual, false), 0u) << "the scan pushed out what is used all the time";
+}
+
+// A scan that has chosen all of a shelf has the next one's read meanwhile, so that its leases wait for
+// nothing.
+TEST_F(PagerTest, ScansFindTheNextShelfReadBeforeTheyAskForIt) {
+  auto pages = pages_of(std::vector<uint64_t>(17, 64 << 10));
+  for (size_t i = 1; i < pages.size(); ++i)
+    pages[i].use = PageUse::kChosen, pages[i].shelf = static_cast<uint32_t>((i - 1) / 4);
+  const auto faults = std::make_shared<FaultySource>(17 * (64 << 10));
+  faults->slow_down(std::chrono::microseconds(200));
+  const auto pager = make(faults, {.limit = Bytes{13 * (64 << 10)}, .may_map = false});
+  const auto ids = pager->add(pages);
+  for (int pass = 0; pass < 3; ++pass)
+    for (size_t shelf = 0; shelf < 4; ++shelf) {
+      const size_t first = 1 + 4 * shelf;
+      if (shelf > 0) {
+        const auto there = [&](PageId id) { return pager->readiness(id) <= Residency::Readiness::kKept; };
+        const Time give_up = clock_.now() + std::chrono::seconds(20);
+        // As during attention, which asks for none of them.
+        while (!std::all_of(ids.begin() + static_cast<long>(first),
+                            ids.begin() + static_cast<long>(first) + 4, there)) {
+          ASSERT_LT(clock_.now(), give_up) << "pass " << pass << ", shelf " << shelf << " is not read";
+          std::this_thread::yield();
+        }
+      }
+      const uint64_t waited = pager->counters().waited_ns.value();
+      pager->want({ids.data() + first, 4}, true);
+      for (size_t i = first; i < first + 4; ++i) expect_pass(*pager, {ids[i]}, {pages[i]});
+      if (shelf > 0) {
+        EXPECT_EQ(pager->counters().waited_ns.value(), waited) << "pass " << pass << ", shelf " << shelf;
+      }
+    }
 }
 
 // A read that fails is an error of the lease that needs it, and nothing else's; the next one tries again.
