@@ -49,7 +49,7 @@ class Builder {
     input.threads = options_.engine.threads;
     input.context = options_.context;
     input.sequences = options_.sequences;
-    input.prompt_rows = options_.engine.max_rows;
+    input.prompt_rows = options_.prompt_rows > 0 ? options_.prompt_rows : options_.engine.max_rows;
     input.wire_bytes = options_.wire_bytes;
     input.block_positions = limits::kKvBlockPositions;
     const bool heads = span.first == 0 || options_.ends;
@@ -180,6 +180,7 @@ ModelPlan plan_model(const Config& config, const Manifest& manifest, const Model
   made.options.budgets.headroom_divisor = kHeadroomShare;
   made.options.context = context_of(config, spec);
   made.options.sequences = sequences;
+  made.options.prompt_rows = std::min(config.prefill_rows, made.options.engine.max_rows);
   refuse_small_budgets(manifest, spec, made.options);
   CalibrationOptions calibration;
   calibration.isa = config.isa;

@@ -29,7 +29,8 @@ struct ModelPlanOptions {
   uint32_t context = 0;
   uint32_t sequences = 1;
   uint64_t wire_bytes = 0;
-  bool ends = false;  // the head's two units as well, whatever the span
+  uint32_t prompt_rows = 0;  // of a prompt's step; 0: of the widest
+  bool ends = false;         // the head's two units as well, whatever the span
 };
 
 // The pages of a span of units. The tables of ids are no burden: their rows are read as tokens come. Throws

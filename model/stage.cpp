@@ -12,9 +12,6 @@ namespace caravan {
 
 namespace {
 
-// From this many rows on, a step asks for so many experts that it says little about the next one.
-constexpr uint32_t kScanRows = 32;
-
 // The layers of a span of units, as indices.
 uint32_t first_layer(const ModelSpec& spec, UnitSpan span) {
   return std::clamp(span.first, 1u, spec.layer_count() + 1) - 1;

@@ -12,17 +12,31 @@ namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
 
+// Reads of some of the steps, in their order, through a window.
+struct Reads {
+  std::vector<size_t> items;
+  uint64_t window = 0;
+  size_t next = 0;    // of items, being read
+  double left = 0;    // of it, seconds
+  uint64_t held = 0;  // bytes of the window that are read and not yet let go
+  uint64_t done = 0, used = 0;
+};
+
 class Simulation {
  public:
   Simulation(std::span<const PassItem> items, const PassConditions& conditions)
       : items_(items), conditions_(conditions) {
-    for (size_t i = 0; i < items.size(); ++i)
-      if (ahead(items[i])) {
-        CHECK(items[i].room <= conditions.window_bytes);
-        streamed_.push_back(i);
-      }
-    if (!streamed_.empty()) read_left_ = items_[streamed_[0]].read;
-    begin_item();
+    in_order_.window = conditions.window_bytes;
+    chosen_.window = conditions.chosen_bytes;
+    for (size_t i = 0; i < items.size(); ++i) {
+      if (items[i].read <= 0) continue;
+      Reads& reads = reads_of(items[i]);
+      CHECK(items[i].room <= reads.window);
+      reads.items.push_back(i);
+    }
+    for (Reads* reads : {&in_order_, &chosen_})
+      if (!reads->items.empty()) reads->left = items[reads->items[0]].read;
+    compute_left_ = items_[0].compute;
   }
 
   // Until `passes` passes are done; the time from the beginning.
@@ -32,77 +46,77 @@ class Simulation {
   }
 
  private:
-  static bool ahead(const PassItem& item) { return item.read > 0 && !item.demand; }
+  Reads& reads_of(const PassItem& item) { return item.chosen ? chosen_ : in_order_; }
 
-  void begin_item() {
-    compute_left_ = items_[item_].compute;
-    demand_left_ = items_[item_].demand ? items_[item_].read : 0;
-  }
-
-  bool computing() const {
+  bool computing() {
     const PassItem& item = items_[item_];
-    if (ahead(item)) return reads_done_ > reads_used_;
-    return demand_left_ <= 0 || compute_left_ > item.tail;
+    const Reads& reads = reads_of(item);
+    return item.read <= 0 || reads.done > reads.used;
   }
-  // The next read ahead has room, and is for no step that an earlier read still waits for.
-  bool reading_ahead() const {
-    return reads_done_ - reads_used_ < streamed_.size() &&
-           held_ + items_[streamed_[next_]].room <= conditions_.window_bytes;
+  // The next one has room, and is for no step that an earlier read still waits for.
+  bool has_room(const Reads& reads) const {
+    return reads.done - reads.used < reads.items.size() &&
+           reads.held + items_[reads.items[reads.next]].room <= reads.window;
+  }
+  // The loop has come to this step of the pass that the next chosen one is for.
+  bool has_reached(uint32_t step) const {
+    const uint64_t pass = chosen_.done / chosen_.items.size();
+    return passes_ > pass || (passes_ == pass && item_ >= step);
+  }
+  Reads* next_read() {
+    const bool may_choose = !chosen_.items.empty() && has_room(chosen_);
+    const PassItem* chosen = may_choose ? &items_[chosen_.items[chosen_.next]] : nullptr;
+    if (chosen && has_reached(chosen->chosen_at)) return &chosen_;
+    if (has_room(in_order_)) return &in_order_;
+    return chosen && has_reached(chosen->read_from) ? &chosen_ : nullptr;
   }
 
   void advance() {
-    const bool compute = computing(), demand = demand_left_ > 0, read = demand || reading_ahead();
-    CHECK((compute || read) == true);
+    const bool compute = computing();
+    Reads* const read = next_read();
+    CHECK((compute || read != nullptr) == true);
     const bool both = compute && read && !items_[item_].elsewhere;
     const double compute_speed = both ? conditions_.compute_while_reading : 1;
     const double read_speed = both ? conditions_.read_while_computing : 1;
-    // Computing may run to the end of the item, or to its tail while a demanded read is under way.
-    const double stop = demand ? items_[item_].tail : 0;
-    const double compute_time = compute ? (compute_left_ - stop) / compute_speed : kNever;
-    const double read_time = read ? (demand ? demand_left_ : read_left_) / read_speed : kNever;
+    const double compute_time = compute ? compute_left_ / compute_speed : kNever;
+    const double read_time = read ? read->left / read_speed : kNever;
     const double step = std::min(compute_time, read_time);
     now_.seconds += step;
     if (!compute) now_.waiting += step;
     if (!read) now_.idle += step;
-    if (compute) compute_left_ = compute_time <= step ? stop : compute_left_ - step * compute_speed;
-    if (read) {
-      double& left = demand ? demand_left_ : read_left_;
-      left = read_time <= step ? 0 : left - step * read_speed;
-      if (!demand && left <= 0) finish_read();
-    }
-    if (compute && compute_left_ <= 0 && demand_left_ <= 0) finish_item();
+    if (compute) compute_left_ -= step * compute_speed;
+    if (read) read->left -= step * read_speed;
+    if (read && read_time <= step) finish_read(*read);
+    if (compute && compute_time <= step) finish_item();
   }
 
-  void finish_read() {
-    held_ += items_[streamed_[next_]].room;
-    ++reads_done_;
-    next_ = (next_ + 1) % streamed_.size();
-    read_left_ = items_[streamed_[next_]].read;
+  void finish_read(Reads& reads) {
+    reads.held += items_[reads.items[reads.next]].room;
+    ++reads.done;
+    reads.next = (reads.next + 1) % reads.items.size();
+    reads.left = items_[reads.items[reads.next]].read;
   }
 
   void finish_item() {
-    if (ahead(items_[item_])) {
-      ++reads_used_;
-      held_ -= items_[item_].room;
+    const PassItem& item = items_[item_];
+    if (item.read > 0) {
+      ++reads_of(item).used;
+      reads_of(item).held -= item.room;
     }
     if (++item_ == items_.size()) {
       item_ = 0;
       ++passes_;
     }
-    begin_item();
+    compute_left_ = items_[item_].compute;
   }
 
   const std::span<const PassItem> items_;
   const PassConditions conditions_;
-  std::vector<size_t> streamed_;
+  Reads in_order_, chosen_;
   PassTime now_;
   uint32_t passes_ = 0;
   size_t item_ = 0;
-  double compute_left_ = 0, demand_left_ = 0;
-  size_t next_ = 0;  // of streamed_, being read
-  double read_left_ = 0;
-  uint64_t held_ = 0;  // bytes of the window that are read and not yet let go
-  uint64_t reads_done_ = 0, reads_used_ = 0;
+  double compute_left_ = 0;
 };
 
 }  // namespace

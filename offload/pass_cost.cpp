@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
+
+#include "offload/residency.h"
 
 namespace caravan {
 
@@ -20,15 +23,13 @@ class Costs {
         shape_(shape),
         memory_(machine_.at(machine_.memory, input.threads)) {}
 
-  // Reading `bytes` once at `row_rate` against `operations` at `many_rate`.
+  // `bytes` for the first row at its rate, and `operations` for the further ones at that of many: a product
+  // of a few rows has the cost of both, because what is read is unpacked before it is multiplied.
   void add(double bytes, double row_rate, double operations, double many_rate, Cost& cost) const {
-    const double reading = bytes / row_rate, computing = operations / many_rate;
     // A format whose single row runs far under the speed of memory waits for its arithmetic.
     constexpr double kMemoryBound = 0.5;
-    if (computing > reading || row_rate < kMemoryBound * memory_)
-      cost.arithmetic += std::max(reading, computing);
-    else
-      cost.memory += reading;
+    (row_rate < kMemoryBound * memory_ ? cost.arithmetic : cost.memory) += bytes / row_rate;
+    cost.arithmetic += operations / many_rate;
   }
 
   // `used`: the chance that any row comes here; `rows`: how many are expected to.
@@ -36,7 +37,8 @@ class Costs {
     for (const PageWork& work : page.work) {
       const KernelRates rates = machine_.rates(work.type);
       add(used * static_cast<double>(work.bytes), machine_.at(rates.row_bytes, input_.threads),
-          rows * work.operations_row, machine_.at(rates.many_operations, input_.threads), cost);
+          std::max(0.0, rows - used) * work.operations_row,
+          machine_.at(rates.many_operations, input_.threads), cost);
     }
     cost.arithmetic += used * page.calls * machine_.call_seconds;
   }
@@ -61,7 +63,7 @@ class Costs {
       step.state_bytes = page.state_bytes_position * shape_.sequences * seen;
       step.kept_bytes = page.state_bytes_position * shape_.sequences * shape_.kept;
       add(step.state_bytes, machine_.at(input_.attention.row_bytes, input_.threads),
-          page.state_operations_position * shape_.rows * seen,
+          page.state_operations_position * (shape_.rows - std::min(shape_.rows, shape_.sequences)) * seen,
           machine_.at(input_.attention.many_operations, input_.threads), cost);
     }
     step.memory_seconds = cost.memory;
@@ -126,51 +128,121 @@ double state_seconds(const Measurements& measurements, double bytes) {
 // What a step's weights ask of the disk.
 struct Read {
   double bytes = 0;
+  double pages = 0;
   double seconds = 0;
 };
 
+// Of pages that are read one by one, so many at a time as there is room beside the one in use.
+Read chosen_read(const PlanInput& input, const PassShape& shape, const PassStep& step,
+                 const ChosenRoom& room) {
+  const auto page = static_cast<double>(input.pages[step.first].bytes);
+  const double bytes = missed_bytes(input, step, shape.rows, room.kept_pages);
+  if (bytes <= 0 || page <= 0) return {};
+  const DiskRate& best = input.measurements.best_read(UINT64_MAX);
+  const double pages = bytes / page;
+  const double at_once = std::clamp(std::min(pages, static_cast<double>(room.bytes) / page - 1), 1.0,
+                                    std::max(1.0, static_cast<double>(best.readers)));
+  return {bytes, pages,
+          bytes / best.rate + std::max(1.0, pages / at_once) * input.measurements.small_read_seconds};
+}
+
 Read weight_read(const PlanInput& input, const PassShape& shape, const PassStep& step, Placement placement,
-                 uint32_t cache_pages) {
-  const PlanPage& page = input.pages[step.first];
-  double bytes = 0;
+                 const ChosenRoom& chosen) {
+  const auto bytes = static_cast<double>(input.pages[step.first].bytes);
   switch (placement) {
     case Placement::kMapped:
     case Placement::kResident:
     case Placement::kByRow:
       return {};
     case Placement::kStreamed:
-      bytes = static_cast<double>(page.bytes);
-      break;
+      return {bytes, 1, read_seconds(input.measurements, bytes)};
     case Placement::kOnDemand:
-      bytes = missed_bytes(input, step, shape.rows, cache_pages);
-      break;
+      return chosen_read(input, shape, step, chosen);
   }
-  return {bytes, read_seconds(input.measurements, bytes)};
+  return {};
 }
 
-// Fills the item's read, and returns its bytes.
-double place(const PlanInput& input, const PassShape& shape, const PassStep& step,
-             const PassPlacement& placement, double spilled, PassItem& item) {
-  const Placement where = placement.placements[step.first];
-  const Read read = weight_read(input, shape, step, where, placement.cache_pages);
-  item.read = read.seconds;
-  if (where == Placement::kStreamed) item.room = input.pages[step.first].arena_bytes;
-  if (where == Placement::kOnDemand) {
-    item.demand = true;
-    item.tail = item.compute / std::max(1.0, step.chosen);
+// A choice's pages are cut into at most so many steps for the simulation.
+constexpr uint32_t kMostParts = 12;
+
+// The items of a pass, one for each step; of on-demand pages several: those that are kept, and those that are
+// read, a few at a time.
+class Items {
+ public:
+  Items(const PlanInput& input, const PassShape& shape, const PassPlacement& placement)
+      : input_(input), shape_(shape), placement_(placement) {}
+
+  // Returns the bytes that the step reads.
+  double add(const PassStep& step, double spilled) {
+    const Placement where = placement_.placements[step.first];
+    const Read read = weight_read(input_, shape_, step, where, placement_.chosen);
+    const double state = spilled * step.state_bytes;
+    if (where == Placement::kOnDemand && read.seconds > 0) {
+      add_chosen(step, read);
+    } else {
+      PassItem& item = items_.emplace_back();
+      item.compute = step.compute();
+      item.read = read.seconds + state_seconds(input_.measurements, state);
+      if (where == Placement::kStreamed) item.room = input_.pages[step.first].arena_bytes;
+    }
+    return read.bytes + state;
   }
-  const double state = spilled * step.state_bytes;
-  item.read += state_seconds(input.measurements, state);
-  return read.bytes + state;
-}
+  void add_elsewhere(double seconds) {
+    items_.emplace_back().compute = seconds;
+    items_.back().elsewhere = true;
+  }
+  const std::vector<PassItem>& items() const { return items_; }
+
+ private:
+  // As Residency has them: in decode, those that are kept first; in a scan first what was read ahead, as far
+  // as there is room, to make room for more; the others as they come.
+  void add_chosen(const PassStep& step, const Read& read) {
+    const double missed = std::min(step.chosen, read.pages), page = step.compute() / step.chosen;
+    const auto parts = static_cast<uint32_t>(std::clamp(std::ceil(missed), 1.0, double{kMostParts}));
+    // Nobody waits for more than the first page: a part of its own.
+    const double first = std::min(1.0, missed), rest = parts > 1 ? (missed - first) / (parts - 1) : 0;
+    const uint64_t window = placement_.chosen.bytes;
+    const auto page_bytes = static_cast<double>(input_.pages[step.first].arena_bytes);
+    const auto begin = static_cast<uint32_t>(items_.size());
+    const bool scan = shape_.rows >= kScanRows;
+    uint64_t ahead = 0;
+    for (uint32_t part = 0; part <= parts; ++part) {
+      const double pages = part == 0 ? first : rest;
+      const uint64_t room = std::min(window / 2, static_cast<uint64_t>(page_bytes * pages));
+      if (!kept_done_ && (!scan || part == parts || ahead + room > window)) {
+        items_.emplace_back().compute = std::max(0.0, step.compute() - missed * page);
+        kept_done_ = true;
+      }
+      if (part == parts) break;
+      PassItem& item = items_.emplace_back();
+      item.compute = pages * page;
+      item.read = read.seconds * pages / missed;
+      item.room = room;
+      item.chosen = true;
+      item.chosen_at = begin;
+      item.read_from = scan && guessed_from_ ? *guessed_from_ : begin;
+      ahead += room;
+    }
+    kept_done_ = false;
+    guessed_from_.reset();
+    if (scan && chose_nearly_all(step.chosen, step.count)) guessed_from_ = begin;
+  }
+
+  const PlanInput& input_;
+  const PassShape& shape_;
+  const PassPlacement& placement_;
+  std::vector<PassItem> items_;
+  bool kept_done_ = false;
+  std::optional<uint32_t> guessed_from_;  // the last choice, when it says what the next one will be
+};
 
 }  // namespace
 
 double pass_read_seconds(const PlanInput& input, const PassShape& shape, std::span<const PassStep> steps,
-                         std::span<const Placement> placements, uint32_t cache_pages) {
+                         std::span<const Placement> placements, const ChosenRoom& chosen) {
   double total = 0;
   for (const PassStep& step : steps)
-    total += weight_read(input, shape, step, placements[step.first], cache_pages).seconds;
+    total += weight_read(input, shape, step, placements[step.first], chosen).seconds;
   return total;
 }
 
@@ -196,24 +268,18 @@ Prediction predict_pass(const PlanInput& input, const PassShape& shape, std::spa
   result.position = shape.position;
   const double spilled = spilled_share(steps, placement.kv_bytes);
   double memory = 0, arithmetic = 0;
-  std::vector<PassItem> items;
-  items.reserve(steps.size() + 1);
+  Items items(input, shape, placement);
   for (const PassStep& step : steps) {
-    PassItem& item = items.emplace_back();
-    item.compute = step.compute();
-    result.read_bytes += place(input, shape, step, placement, spilled, item);
-    result.read_seconds += item.read;
+    result.read_bytes += items.add(step, spilled);
     memory += step.memory_seconds;
     arithmetic += step.arithmetic_seconds;
   }
-  if (input.elsewhere_seconds > 0) {
-    items.emplace_back().compute = input.elsewhere_seconds;
-    items.back().elsewhere = true;
-  }
+  for (const PassItem& item : items.items()) result.read_seconds += item.read;
+  if (input.elsewhere_seconds > 0) items.add_elsewhere(input.elsewhere_seconds);
   const Measurements& machine = input.measurements;
   result.compute_seconds = memory + arithmetic;
-  const PassTime time =
-      pass_time(items, {placement.window_bytes, machine.compute_while_reading, machine.read_while_computing});
+  const PassTime time = pass_time(items.items(), {placement.window_bytes, machine.compute_while_reading,
+                                                  machine.read_while_computing, placement.chosen.bytes});
   result.seconds = time.seconds;
   const double busy = result.compute_seconds + input.elsewhere_seconds;
   const double shorter = std::min(busy, result.read_seconds);

@@ -31,13 +31,13 @@ struct PassStep {
 };
 
 // The steps of a pass and their cost in compute, which does not depend on where the pages lie. The time of a
-// product is the larger of reading its weights once and computing it for every row.
+// product is that of its first row, and of every further one at the rate of many.
 std::vector<PassStep> pass_steps(const PlanInput& input, const PassShape& shape);
 
 // Where the bytes of a pass lie.
 struct PassPlacement {
   std::span<const Placement> placements;  // of every page
-  uint32_t cache_pages = 0;               // of each choice
+  ChosenRoom chosen;
   uint64_t window_bytes = 0;
   uint64_t kv_bytes = 0;  // of state in RAM; more is read back
 };
@@ -48,7 +48,7 @@ Prediction predict_pass(const PlanInput& input, const PassShape& shape, std::spa
 
 // The disk's part of it alone: of the weights, and of the state beyond `kv_bytes`.
 double pass_read_seconds(const PlanInput& input, const PassShape& shape, std::span<const PassStep> steps,
-                         std::span<const Placement> placements, uint32_t cache_pages);
+                         std::span<const Placement> placements, const ChosenRoom& chosen);
 double state_read_seconds(const PlanInput& input, std::span<const PassStep> steps, uint64_t kv_bytes);
 
 }  // namespace caravan

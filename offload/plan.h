@@ -29,6 +29,10 @@ struct PageWork {
   double operations_row = 0;  // of one row of activations
 };
 
+// From this many rows on, a step asks for so many chosen pages that it says little about the next one: a
+// scan.
+inline constexpr uint32_t kScanRows = 32;
+
 struct PlanPage {
   uint64_t bytes = 0;        // in its source
   uint64_t arena_bytes = 0;  // that it takes when it is read; at least `bytes` (alignment of direct reads)
@@ -108,6 +112,13 @@ struct PlanShares {
 enum class Bound : uint8_t { kMemory, kDisk, kArithmetic };
 std::string_view name(Bound bound);
 
+// How a pass goes through on-demand pages: the number that is kept of each choice, the same for all, and the
+// room that the others are read into.
+struct ChosenRoom {
+  uint32_t kept_pages = 0;
+  uint64_t bytes = 0;
+};
+
 // One pass of the pages.
 struct Prediction {
   uint32_t rows = 0;           // of the pass: sequences for decode, prompt_rows for a prompt
@@ -144,6 +155,7 @@ struct Plan {
   uint64_t demand_bytes = 0;
   uint64_t cache_bytes_choice = 0;
   uint32_t cache_pages_choice = 0;
+  ChosenRoom chosen_decode, chosen_scan;
   double expected_hit_rate = 1;  // of chosen pages, in decode
   uint64_t read_size_bytes = 0;  // of the reads that measured fastest, and their number at once
   uint32_t readers = 0;

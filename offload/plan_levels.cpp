@@ -89,6 +89,12 @@ class Levels {
       level.demand_bytes = demand_bytes();
       level.cache_bytes_choice = (plan.on_demand_bytes - level.demand_bytes) / choices_.size();
       level.cache_pages = static_cast<uint32_t>(level.cache_bytes_choice / largest_chosen_);
+      level.decode = {level.cache_pages, plan.on_demand_bytes};
+      // What is not kept whole of every choice is for those that pass, too.
+      const uint64_t passing = passing_bytes(costs_, plan.on_demand_bytes);
+      const uint64_t kept = (plan.on_demand_bytes - passing) / choices_.size() / largest_chosen_;
+      level.scan = {static_cast<uint32_t>(kept),
+                    plan.on_demand_bytes - kept * choices_.size() * largest_chosen_};
     }
     levels_.push_back(std::move(level));
   }

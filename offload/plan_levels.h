@@ -17,6 +17,8 @@ struct WeightLevel {
   uint64_t demand_bytes = 0;  // of on-demand pages in use or being read
   uint64_t cache_bytes_choice = 0;
   uint32_t cache_pages = 0;  // of each choice
+  ChosenRoom decode, scan;
+  const ChosenRoom& chosen(uint32_t rows) const { return rows < kScanRows ? decode : scan; }
 };
 
 // All that the planner weighs: everything mapped where that can be, and what the pager would do

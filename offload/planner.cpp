@@ -124,7 +124,8 @@ class Planner {
     const PassConditions conditions{0, machine.compute_while_reading, machine.read_while_computing};
     double compute = 0;
     for (const PassStep& step : steps_) compute += step.compute();
-    const double weights = pass_read_seconds(input_, pass_, steps_, level.placements, level.cache_pages);
+    const double weights =
+        pass_read_seconds(input_, pass_, steps_, level.placements, level.chosen(pass_.rows));
     const double window = window_seconds(level);
     for (const auto& [blocks, state] : kv_levels)
       candidates_.push_back({index, blocks, input_.budgets.ram_for(bytes(level, blocks), kv_bytes(blocks)),
@@ -162,7 +163,7 @@ class Planner {
 
   PassPlacement placement(const Candidate& candidate) const {
     const WeightLevel& level = levels_[candidate.level];
-    return {level.placements, level.cache_pages, level.window_bytes,
+    return {level.placements, level.chosen(pass_.rows), level.window_bytes,
             candidate.kv_blocks * input_.block_bytes};
   }
   Prediction predict(const Candidate& candidate) const {
@@ -248,6 +249,8 @@ class Planner {
     plan.demand_bytes = level.demand_bytes;
     plan.cache_bytes_choice = level.cache_bytes_choice;
     plan.cache_pages_choice = level.cache_pages;
+    plan.chosen_decode = level.decode;
+    plan.chosen_scan = level.scan;
     plan.expected_hit_rate = hit_rate(level);
     const DiskRate read = input_.measurements.best_read(UINT64_MAX);
     plan.read_size_bytes = read.bytes;
@@ -392,9 +395,9 @@ std::vector<Prediction> predict_alone(const PlanInput& input, std::span<const Pa
 Prediction predict(const PlanInput& input, const Plan& plan, uint32_t rows, uint32_t sequences,
                    uint32_t position) {
   const PassShape shape{rows, sequences, position, position};
-  return predict_pass(
-      input, shape, pass_steps(input, shape),
-      {plan.placements, plan.cache_pages_choice, plan.window_bytes, plan.kv_blocks * input.block_bytes});
+  return predict_pass(input, shape, pass_steps(input, shape),
+                      {plan.placements, rows < kScanRows ? plan.chosen_decode : plan.chosen_scan,
+                       plan.window_bytes, plan.kv_blocks * input.block_bytes});
 }
 
 }  // namespace caravan

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <set>
 #include <tuple>
 #include <utility>
 
@@ -32,7 +33,7 @@ constexpr uint64_t kPassingParts = 3;
 // A page that is worth more was used by decode more than once lately: beyond two pages, no scan takes it.
 constexpr double kSeldom = 1;
 // Of a shelf, from which share on a scan's choice says that the next shelf's will be nearly all of it, too.
-constexpr uint64_t kNearlyAll = 7, kNearlyAllOf = 8;
+constexpr double kNearlyAll = 0.875;
 
 struct Sums {
   uint64_t in_order = 0, on_demand = 0;
@@ -189,6 +190,23 @@ ResidencyPlan plan_residency(std::span<const PageCost> pages, uint64_t limit_byt
   return plan;
 }
 
+// At least two pages, one in use and one being read. More than what a shelf misses would lie idle: of `n`
+// shelves, each misses that many bytes when (n - 1) times as many are all that does not fit.
+uint64_t passing_bytes(std::span<const PageCost> pages, uint64_t on_demand_bytes) {
+  const Sums all = sums(pages);
+  std::set<uint32_t> shelves;
+  for (const PageCost& page : pages)
+    if (page.use == PageUse::kChosen && page.bytes > 0) shelves.insert(page.shelf);
+  const uint64_t absent = all.on_demand - std::min(all.on_demand, on_demand_bytes);
+  const uint64_t missed = absent / (std::max<uint64_t>(2, shelves.size()) - 1);
+  return std::min(on_demand_bytes,
+                  std::max(2 * all.largest_on_demand, std::min(on_demand_bytes / kPassingParts, missed)));
+}
+
+bool chose_nearly_all(double chosen, uint32_t pages) {
+  return chosen >= kNearlyAll * pages;
+}
+
 void Residency::set_pages(std::vector<PageCost> pages, ResidencyPlan plan, uint64_t limit_bytes) {
   CHECK(plan.resident.size() == pages.size());
   const size_t before = pages_.size();
@@ -213,23 +231,9 @@ void Residency::set_pages(std::vector<PageCost> pages, ResidencyPlan plan, uint6
   }
   for (uint32_t place = 0; place < order_.size(); ++place) pages_[order_[place]].place = place;
   for (uint32_t index : on_demand_) ++shelf_pages_[pages_[index].cost.shelf];
-  set_passing_bytes();
+  passing_bytes_ = passing_bytes(pages, plan_.on_demand_bytes);
   if (!started_ || cursor_ >= order_.size())
     cursor_ = order_.empty() ? 0 : static_cast<uint32_t>(order_.size() - 1);
-}
-
-// At least two pages, one in use and one being read. More than what a shelf misses would lie idle: of `n`
-// shelves, each misses that many bytes when (n - 1) times as many are all that does not fit.
-void Residency::set_passing_bytes() {
-  uint64_t all = 0, largest = 0, shelves = 0;
-  for (uint32_t index : on_demand_) {
-    all += pages_[index].cost.bytes;
-    largest = std::max(largest, pages_[index].cost.bytes);
-  }
-  for (uint32_t pages : shelf_pages_) shelves += pages > 0;
-  const uint64_t room = plan_.on_demand_bytes;
-  const uint64_t missed = (all - std::min(all, room)) / std::max<uint64_t>(1, shelves - 1);
-  passing_bytes_ = std::min(room, std::max(2 * largest, std::min(room / kPassingParts, missed)));
 }
 
 uint64_t& Residency::area(const Page& page) {
@@ -469,7 +473,7 @@ void Residency::want(std::span<const uint32_t> pages, bool scan) {
   const bool goes_on = shelf > std::exchange(last_shelf_, shelf), same_pass = scan && goes_on;
   for (uint32_t index : on_demand_)
     if (!same_pass || pages_[index].cost.shelf <= shelf) pages_[index].ahead = false;
-  if (scan && pages.size() * kNearlyAllOf >= shelf_pages_[shelf] * kNearlyAll) scanned_ = shelf;
+  if (scan && chose_nearly_all(static_cast<double>(pages.size()), shelf_pages_[shelf])) scanned_ = shelf;
 }
 
 // What a scan has used stays when its shelf's share of what is kept has room for it; so a set that stays

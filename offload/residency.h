@@ -43,6 +43,11 @@ uint64_t least_residency_bytes(std::span<const PageCost> pages);
 // when the limit is below it.
 ResidencyPlan plan_residency(std::span<const PageCost> pages, uint64_t limit_bytes);
 
+// What the pages that a scan reads may take of so much on-demand room from those that are kept.
+uint64_t passing_bytes(std::span<const PageCost> pages, uint64_t on_demand_bytes);
+// Whether a scan that chose so many of a shelf's pages says that it will choose nearly all of the next one's.
+bool chose_nearly_all(double chosen, uint32_t pages);
+
 // Which pages are in memory, and which to read and evict next: the state machine under the pager. It reads
 // nothing and allocates nothing itself; one thread at a time.
 class Residency {
@@ -86,8 +91,6 @@ class Residency {
   uint64_t limit_bytes() const { return limit_bytes_; }
   uint64_t used_bytes() const { return used_bytes_; }        // of pages loaded or being read
   uint64_t reading_bytes() const { return reading_bytes_; }  // of the latter
-  // What pages that a scan reads may take from those that are kept.
-  uint64_t passing_bytes() const { return passing_bytes_; }
   bool residents_loaded() const;
 
  private:
@@ -124,7 +127,6 @@ class Residency {
   void count(const Page& page, bool comes);
   void set_passing(Page& page, bool passing);
   void keep_if_due(Page& page);
-  void set_passing_bytes();
   bool unstarted(uint32_t index) const;
   void unwant(uint32_t index);
   void trim(Actions& actions);

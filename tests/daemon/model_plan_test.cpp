@@ -21,6 +21,7 @@
 #include "store/memory_bulk.h"
 #include "store/memory_store.h"
 #include "tests/offload/planner_support.h"
+#include "tests/support/temporary_folder.h"
 
 namespace caravan {
 namespace {
@@ -124,6 +125,21 @@ TEST_F(ModelPlanTest, AForecastIsThePlanAtBothEndsOfTheContextAndBetweenThem) {
   EXPECT_GT(forecast.prompt_token_seconds(64, 1), forecast.prompt_token_seconds(64, 64));
   input.prompt_rows = 48;
   EXPECT_NEAR(forecast.prompt_token_seconds(48, 64) / (plan_pages(input).prompt.seconds / 48), 1, 0.02);
+}
+
+TEST_F(ModelPlanTest, APromptIsPlannedInTheStepsInWhichItComes) {
+  const test::TemporaryFolder folder;
+  Config config;
+  config.state = folder.path();
+  config.context = 512;
+  const Calibrate calibrate = [](const CalibrationOptions&) {
+    Calibration calibration;
+    calibration.measurements = round_machine();
+    return calibration;
+  };
+  EXPECT_EQ(plan_model(config, manifest_, spec_, 1, calibrate).plan.prompt.rows, config.prefill_rows);
+  config.prefill_rows = 100;
+  EXPECT_EQ(plan_model(config, manifest_, spec_, 1, calibrate).plan.prompt.rows, 100u);
 }
 
 TEST_F(ModelPlanTest, WhatTheStagesExpectSumsToTheWholeModelHoweverItIsCut) {

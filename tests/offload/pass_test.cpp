@@ -22,16 +22,21 @@ PassItem streamed(double compute, double read) {
   return item;
 }
 
-PassItem demanded(double compute, double read, double tail) {
-  PassItem item = kept(compute);
-  item.read = read;
-  item.demand = true;
-  item.tail = tail;
+// Takes one unit of the window of what is chosen; chosen at the beginning of one step, and read from that of
+// another on.
+PassItem chosen(double compute, double read, uint32_t at, uint32_t from) {
+  PassItem item = streamed(compute, read);
+  item.chosen = true;
+  item.chosen_at = at;
+  item.read_from = from;
   return item;
 }
+PassItem chosen(double compute, double read, uint32_t at) {
+  return chosen(compute, read, at, at);
+}
 
-double seconds_of(const std::vector<PassItem>& items, uint64_t window) {
-  return pass_time(items, {window, 1, 1}).seconds;
+double seconds_of(const std::vector<PassItem>& items, uint64_t window, uint64_t chosen_window = 0) {
+  return pass_time(items, {window, 1, 1, chosen_window}).seconds;
 }
 
 TEST(Pass, WithoutReadsIsItsArithmetic) {
@@ -77,14 +82,42 @@ TEST(Pass, IsShorterWhenKeptPagesAreSpread) {
   EXPECT_GT(seconds_of(bunched, 2), 25);
 }
 
-TEST(Pass, WaitsForWhatIsDemandedOnlyAtTheEndOfTheStep) {
-  EXPECT_NEAR(seconds_of({kept(1), demanded(4, 6, 1)}, 0), 8, 1e-9);
-  EXPECT_NEAR(seconds_of({kept(1), demanded(4, 2, 1)}, 0), 5, 1e-9);
+TEST(Pass, ReadsWhatIsChosenNoSoonerThanTheChoice) {
+  // The one before the choice, then a read with nothing to compute, then both; the last one computes alone.
+  EXPECT_NEAR(seconds_of({kept(5), chosen(1, 2, 1), chosen(1, 2, 1), chosen(1, 2, 1)}, 0, 3), 5 + 6 + 1,
+              1e-9);
+  EXPECT_NEAR(seconds_of({kept(5), chosen(2, 1, 1), chosen(2, 1, 1), chosen(2, 1, 1)}, 0, 3), 5 + 1 + 6,
+              1e-9);
+  // What is kept of the choice hides the first read.
+  EXPECT_NEAR(seconds_of({kept(5), kept(4), chosen(1, 2, 1), chosen(1, 2, 1)}, 0, 2), 5 + 4 + 2, 1e-9);
 }
 
-TEST(Pass, GivesDemandedReadsTheDiskBeforeThoseAhead) {
-  // 4 s of compute and 3 s of reads; the demanded second is read beside its step, the rest beside the others.
-  EXPECT_NEAR(seconds_of({demanded(2, 1, 0.5), streamed(1, 1), streamed(1, 1)}, 2), 4, 1e-9);
+TEST(Pass, TakesTurnsWhereThereIsNoRoomToReadWhileOneIsUsed) {
+  EXPECT_NEAR(seconds_of({kept(5), chosen(2, 3, 1), chosen(2, 3, 1), chosen(2, 3, 1)}, 0, 1), 5 + 3 * 5,
+              1e-9);
+  EXPECT_NEAR(seconds_of({kept(5), chosen(2, 3, 1), chosen(2, 3, 1), chosen(2, 3, 1)}, 0, 2), 5 + 9 + 2,
+              1e-9);
+}
+
+TEST(Pass, ReadsAheadOfTheChoiceAsFarAsItsWindow) {
+  // Two layers of attention and two pages; the second one's are read from the first one's choice on.
+  std::vector<PassItem> items = {kept(4), chosen(1, 1, 1),    chosen(1, 1, 1),
+                                 kept(4), chosen(1, 1, 4, 1), chosen(1, 1, 4, 1)};
+  EXPECT_NEAR(seconds_of(items, 0, 4), 12 + 1, 1e-9);
+  // With room for one page only, that one: of the other three reads nothing hides.
+  EXPECT_NEAR(seconds_of(items, 0, 1), 12 + 3, 1e-9);
+  // The choice of the next pass's first layer is not guessed: its first read is waited for, however much
+  // room.
+  EXPECT_NEAR(seconds_of(items, 0, 100), 12 + 1, 1e-9);
+}
+
+TEST(Pass, GivesWhatIsChosenTheDiskBeforeReadsAheadAndThoseBeforeGuesses) {
+  // 4 s of compute and 3 s of reads; the chosen second is waited for, the rest is read beside the others.
+  EXPECT_NEAR(seconds_of({chosen(2, 1, 0), streamed(1, 1), streamed(1, 1)}, 2, 1), 5, 1e-9);
+  // A guess takes the disk while the window is full, and not before what is surely needed.
+  EXPECT_NEAR(seconds_of({streamed(3, 1), kept(1), chosen(2, 2, 2, 0)}, 1, 1), 6, 1e-9);
+  EXPECT_NEAR(seconds_of({streamed(3, 1), kept(1), chosen(2, 2, 2)}, 1, 1), 6 + 2, 1e-9);
+  EXPECT_NEAR(seconds_of({streamed(1, 1), streamed(1, 1), kept(2), chosen(1, 2, 3, 0)}, 1, 1), 5 + 1, 1e-9);
 }
 
 TEST(Pass, OfTwoThatHalveEachOtherIsTheirSum) {

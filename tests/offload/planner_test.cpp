@@ -330,9 +330,12 @@ TEST(Planner, ExpertsTakeWhatThePagesOfEveryPassLeave) {
   EXPECT_DOUBLE_EQ(plan.expected_hit_rate, 0.5);
   // Two experts a layer and token, half of them missed.
   EXPECT_NEAR(plan.decode.read_bytes, 6 * 2 * 0.5 * 2e6, 1);
-  // 512 rows use every expert.
+  // 512 rows use every expert. Room for 9.2 of them, what a layer misses, is for those that pass.
+  EXPECT_EQ(plan.chosen_decode.bytes, 50 * 2'004'096u);
+  EXPECT_EQ(plan.chosen_scan.kept_pages, 6u);
+  EXPECT_EQ(plan.chosen_scan.bytes, (50 - 6 * 6) * 2'004'096u);
   const Prediction prompt = predict(input, plan, 512, 1, 16);
-  EXPECT_NEAR(prompt.read_bytes, 6 * 8 * 2e6, 1);
+  EXPECT_NEAR(prompt.read_bytes, 6 * (16 - 6) * 2e6, 1);
 }
 
 TEST(Planner, StateBeyondItsBudgetIsReadBack) {
