@@ -305,8 +305,15 @@ double Residency::worth(const Page& page) const {
   return page.frequency * std::pow(kDecay, static_cast<double>(age));
 }
 
-// Gives way first: what a scan has used, or has read for nothing; then of what is kept, a page of a shelf
-// over its share, then the least used; then what was read ahead; last, what is wanted, the later the sooner.
+// Until its next use, as scans go round.
+uint64_t Residency::shelves_ahead(const Page& page) const {
+  const uint64_t count = shelf_kept_.size();
+  return (page.cost.shelf + count - last_shelf_ % count + count - 1) % count;
+}
+
+// Gives way first: what a scan has used, or has read for nothing, the furthest from its next use; then of
+// what is kept, a page of a shelf over its share, then the least used; then what was read ahead; last, what
+// is wanted, the later the sooner.
 std::optional<Residency::Victim> Residency::least_on_demand(bool spent_only) const {
   const uint64_t share = plan_.on_demand_bytes / std::max<size_t>(1, shelf_kept_.size());
   std::optional<Victim> least;
@@ -314,8 +321,11 @@ std::optional<Residency::Victim> Residency::least_on_demand(bool spent_only) con
     const Page& page = pages_[index];
     if (!may_evict(index)) continue;
     const bool spent = page.passing && !page.ahead && page.turn == 0;
-    if (spent) return Victim{index, {0, false, 0}};
-    if (spent_only) continue;
+    if (spent) {
+      const Victim victim{index, {0, false, -static_cast<double>(shelves_ahead(page))}};
+      if (!least || victim.rank < least->rank) least = victim;
+    }
+    if (spent || spent_only || (least && least->spent())) continue;
     const uint32_t group = page.turn > 0 ? 2 + page.turn : page.ahead ? 2 : 1;
     // A scan looks for the least used wherever that stands: it may take nothing else.
     const bool in_share = scanning_ || shelf_kept_[page.cost.shelf] <= share;

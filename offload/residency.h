@@ -122,6 +122,7 @@ class Residency {
   bool make_room_in_window(uint32_t index, Actions& actions);
   bool make_room_on_demand(uint32_t index, Actions& actions);
   std::optional<Victim> least_on_demand(bool spent_only) const;
+  uint64_t shelves_ahead(const Page& page) const;
   bool scan_may_take(const Victim& victim, uint64_t bytes) const;
   double worth(const Page& page) const;
   void count(const Page& page, bool comes);

@@ -41,6 +41,19 @@ TEST(ResidencyScans, ThatFollowOneAnotherKeepAFixedSetOfEveryShelf) {
   for (uint32_t shelf = 0; shelf < 8; ++shelf) EXPECT_GE(loop.in_memory(shelf), (96 - passing) / 8) << shelf;
 }
 
+// Scans that choose the same few of each shelf, for which there is room but for some: what lies furthest
+// ahead gives way, so that only about those are read again.
+TEST(ResidencyScans, ReadLittleMoreThanWhatDoesNotFit) {
+  Loop loop({.room = 72});
+  const auto scan = [&] {
+    for (uint32_t shelf = 0; shelf < 8; ++shelf) loop.layer(shelf, Loop::first(10), true);
+  };
+  for (int i = 0; i < 4; ++i) scan();
+  loop.take_count();
+  scan();
+  EXPECT_LE(loop.take_count().reads, 80u - 72 + 4);
+}
+
 TEST(ResidencyScans, ReadSeveralPagesAtATimeAlsoWhereTheRoomIsSmall) {
   for (const uint64_t room : {2u, 3u, 8u, 12u, 24u}) {
     Loop loop({.room = room, .read = 2});
