@@ -15,7 +15,8 @@ namespace caravan {
 namespace {
 
 constexpr std::string_view kMetaKey = "meta";
-constexpr std::string_view kVersion = "caravan kv archive 2", kOlder = "caravan kv archive 1";
+constexpr std::string_view kVersion = "caravan kv archive 3";
+constexpr std::string_view kOlder[] = {"caravan kv archive 1", "caravan kv archive 2"};
 // Off after a failure, twice as long after each further one.
 constexpr Duration kFirstOff = std::chrono::seconds(10), kLongestOff = std::chrono::minutes(10);
 // More serials than a process can have had on their way to disk when it died.
@@ -68,7 +69,8 @@ void KvArchive::open_meta() {
   unsigned long long bytes = 0;
   long long day = 0;
   double clock = 0, ns_per_byte = 0;
-  if (meta->rfind(std::string(kOlder) + "\n", 0) == 0)
+  if (std::any_of(std::begin(kOlder), std::end(kOlder),
+                  [&](std::string_view older) { return meta->rfind(std::string(older) + "\n", 0) == 0; }))
     fail(ErrorCode::kMalformed, "{} is of an older version", options_.name);
   if (meta->rfind(std::string(kVersion) + "\n", 0) != 0)
     fail(ErrorCode::kUnsupported, "{} is of another version; nothing was changed", options_.name);
@@ -423,6 +425,7 @@ void KvArchive::store(const KvArchiveShape& shape, std::span<const Write> writes
       ArchivedBlock block{first + i,         write.tag,      write.previous, shape.lineage,
                           shape.first_layer, shape.layers(), bytes};
       block.last_use = index_.clock();
+      block.ring_blocks = is_in_ring(shape.lineage) ? ring_->blocks : 0;
       blocks.push_back(block);
     }
     index_.set_runs(blocks);

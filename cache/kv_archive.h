@@ -123,10 +123,12 @@ class KvArchive {
   // Waits for it, for so long at most; false when it was in vain.
   bool wait_for_room(uint64_t since, Duration most);
   Bytes limit() const { return options_.limit; }
+  // That has room for a block of this shape.
+  static Bytes least(const KvArchiveShape& shape);
   // Of blocks of this shape.
   ArchiveRoom room(const KvArchiveShape& shape) const;
-  // Of the shape's lineage it takes no more from now on, and makes room in it first: what the other stages
-  // of a ring have no room for, nobody could load. Of other lineages all stays.
+  // For a ring whose stages all have so much room: of what it archives no more is kept or written, as nobody
+  // could load that. What was archived in other rings stays: it is of use in them.
   void keep_within(const KvArchiveShape& shape, const ArchiveRoom& room);
   const KvArchiveCounters& counters() const { return counters_; }
   // Waits until what is to be erased is erased, or cannot be.
@@ -154,7 +156,8 @@ class KvArchive {
 
   uint64_t most_live() const;
   uint64_t batch_room() const;
-  uint64_t most_of(const Lineage& lineage) const;
+  uint64_t own_room(const KvArchiveShape& shape) const;
+  bool is_in_ring(const Lineage& lineage) const;
   void open();
   void open_meta();
   void write_meta();
@@ -220,7 +223,7 @@ class KvArchive {
   KvDayBudget day_;
   struct Ring {
     Lineage lineage;
-    uint64_t bytes = 0;  // that all its stages have room for
+    uint64_t blocks = 0, bytes = 0;  // that all its stages have room for
   };
   std::optional<Ring> ring_;
   Rate rate_;

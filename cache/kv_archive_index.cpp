@@ -20,11 +20,6 @@ constexpr uint32_t kMostUses = 15;
 // Of a record; a batch has far fewer.
 constexpr uint64_t kMostBlocksARecord = 1024;
 
-double priority(const ArchivedBlock& block) {
-  const double saves = static_cast<double>(block.layers) * block.run * (1 + std::min(block.uses, kMostUses));
-  return block.last_use + saves / static_cast<double>(block.bytes);
-}
-
 class Writer {
  public:
   void number(uint64_t value, int bytes) {
@@ -64,7 +59,7 @@ class Reader {
   size_t at_ = 0;
 };
 
-constexpr size_t kBlockBytes = 8 + 3 * 16 + 4 + 4 + 8 + 4 + 4 + 8;
+constexpr size_t kBlockBytes = 8 + 3 * 16 + 4 + 4 + 8 + 4 + 4 + 8 + 8;
 constexpr size_t kHeadBytes = 8 + 8, kSumBytes = 8;
 
 }  // namespace
@@ -84,6 +79,7 @@ std::string encode_archived(uint64_t last, std::span<const ArchivedBlock> blocks
     out.number(block.run, 4);
     out.number(block.uses, 4);
     out.number(std::bit_cast<uint64_t>(block.last_use), 8);
+    out.number(block.ring_blocks, 8);
   }
   return out.finish();
 }
@@ -116,6 +112,7 @@ std::optional<ArchivedBatch> decode_archived(uint64_t first, std::string_view by
     block.run = std::max(1u, static_cast<uint32_t>(in.number(4)));
     block.uses = static_cast<uint32_t>(in.number(4));
     block.last_use = std::bit_cast<double>(in.number(8));
+    block.ring_blocks = in.number(8);
     const uint64_t least = batch.blocks.empty() ? first : batch.blocks.back().serial + 1;
     if (block.serial < least || block.serial > batch.last || block.layers == 0 ||
         block.layers > limits::kMaxLayers || block.first_layer > limits::kMaxLayers - block.layers ||
@@ -127,17 +124,57 @@ std::optional<ArchivedBatch> decode_archived(uint64_t first, std::string_view by
   return batch;
 }
 
-void KvArchiveIndex::place(Entry& entry) {
-  auto& leaving = kin_.at(entry.block.lineage).leaving;
-  if (entry.priority) leaving.erase({*entry.priority, entry.block.serial});
-  entry.priority.reset();
-  if (entry.pins > 0 || nodes_.at({entry.block.tag, entry.block.lineage}).successors > 0) return;
-  entry.priority = priority(entry.block);
+double KvArchiveIndex::priority(const ArchivedBlock& block, double pace) const {
+  const double saves = static_cast<double>(block.layers) * block.run * (1 + std::min(block.uses, kMostUses));
+  return block.last_use * pace + saves / static_cast<double>(block.bytes);
+}
+
+// Of the ring's clock: what is taken in moves it by the share of what the ring has room for.
+double KvArchiveIndex::pace() const {
+  return static_cast<double>(limit_bytes_) / static_cast<double>(std::max<uint64_t>(1, ring_->bound.count));
+}
+
+bool KvArchiveIndex::is_of_ring(const ArchivedBlock& block) const {
+  return ring_ && block.ring_blocks == ring_->blocks && block.lineage == ring_->lineage;
+}
+
+void KvArchiveIndex::leave(const Entry& entry, double priority, Leaving& leaving,
+                           std::optional<double>& noted) {
   try {
-    leaving.insert({*entry.priority, entry.block.serial});
+    leaving.insert({priority, entry.block.serial});
+    noted = priority;
   } catch (const std::bad_alloc&) {
-    entry.priority.reset();  // handles come here as they go: it stays until it is placed again
+    // Handles come here as they go: it stays until it is placed again.
   }
+}
+
+void KvArchiveIndex::take_out(Entry& entry) {
+  if (entry.priority) leaving_.erase({*entry.priority, entry.block.serial});
+  if (entry.ring_priority) ring_leaving_.erase({*entry.ring_priority, entry.block.serial});
+  entry.priority.reset();
+  entry.ring_priority.reset();
+}
+
+void KvArchiveIndex::place(Entry& entry) {
+  take_out(entry);
+  if (entry.pins > 0 || nodes_.at({entry.block.tag, entry.block.lineage}).successors > 0) return;
+  leave(entry, priority(entry.block, 1), leaving_, entry.priority);
+  if (is_of_ring(entry.block))
+    leave(entry, priority(entry.block, pace()), ring_leaving_, entry.ring_priority);
+}
+
+void KvArchiveIndex::set_ring(std::optional<Ring> ring) {
+  ring_ = ring;
+  ring_bytes_ = 0;
+  for (auto& [serial, entry] : blocks_) {
+    if (is_of_ring(entry.block)) ring_bytes_ += entry.block.bytes;
+    if (entry.ring_priority || is_of_ring(entry.block)) place(entry);
+  }
+}
+
+std::optional<uint64_t> KvArchiveIndex::ring_victim() const {
+  if (ring_leaving_.empty()) return std::nullopt;
+  return ring_leaving_.begin()->second;
 }
 
 void KvArchiveIndex::place_all(const Key& key) {
@@ -152,7 +189,7 @@ void KvArchiveIndex::add(const ArchivedBlock& block) {
   const auto [at, fresh] = blocks_.emplace(block.serial, entry);
   CHECK(fresh);
   bytes_ += block.bytes;
-  kin_[block.lineage].bytes += block.bytes;
+  if (is_of_ring(block)) ring_bytes_ += block.bytes;
   clock_ = std::max(clock_, block.last_use);
   if (block.previous != BlockTag{}) {
     ++nodes_[{block.previous, block.lineage}].successors;
@@ -170,12 +207,11 @@ std::optional<ArchivedBlock> KvArchiveIndex::remove(uint64_t serial) {
   const auto found = blocks_.find(serial);
   if (found == blocks_.end()) return std::nullopt;
   const ArchivedBlock block = found->second.block;
-  const auto kin = kin_.find(block.lineage);
-  if (found->second.priority) kin->second.leaving.erase({*found->second.priority, serial});
+  take_out(found->second);
   if (found->second.pins > 0) bytes_in_use_ -= block.bytes;
   blocks_.erase(found);
   bytes_ -= block.bytes;
-  kin->second.bytes -= block.bytes;
+  if (is_of_ring(block)) ring_bytes_ -= block.bytes;
   const auto drop_if_empty = [this](const Key& key) {
     const auto node = nodes_.find(key);
     if (node->second.serials.empty() && node->second.successors == 0) nodes_.erase(node);
@@ -184,7 +220,6 @@ std::optional<ArchivedBlock> KvArchiveIndex::remove(uint64_t serial) {
   std::vector<uint64_t>& serials = nodes_.at(own).serials;
   serials.erase(std::find(serials.begin(), serials.end(), serial));
   drop_if_empty(own);
-  if (kin->second.bytes == 0) kin_.erase(kin);
   if (block.previous == BlockTag{}) return block;
   --nodes_.at(previous).successors;
   place_all(previous);
@@ -253,7 +288,7 @@ void KvArchiveIndex::set_runs(std::span<ArchivedBlock> blocks) const {
 
 // Its value without uses, times its share of the bound.
 void KvArchiveIndex::age(const ArchivedBlock& block) {
-  clock_ += static_cast<double>(block.layers) * block.run / static_cast<double>(bound_bytes_);
+  clock_ += static_cast<double>(block.layers) * block.run / static_cast<double>(limit_bytes_);
 }
 
 void KvArchiveIndex::use(uint64_t serial) {
@@ -281,22 +316,8 @@ void KvArchiveIndex::unpin(uint64_t serial) {
 }
 
 std::optional<uint64_t> KvArchiveIndex::victim() const {
-  const std::pair<double, uint64_t>* least = nullptr;
-  for (const auto& [lineage, kin] : kin_)
-    if (!kin.leaving.empty() && (!least || *kin.leaving.begin() < *least)) least = &*kin.leaving.begin();
-  if (!least) return std::nullopt;
-  return least->second;
-}
-
-std::optional<uint64_t> KvArchiveIndex::victim(const Lineage& lineage) const {
-  const auto kin = kin_.find(lineage);
-  if (kin == kin_.end() || kin->second.leaving.empty()) return std::nullopt;
-  return kin->second.leaving.begin()->second;
-}
-
-uint64_t KvArchiveIndex::bytes(const Lineage& lineage) const {
-  const auto kin = kin_.find(lineage);
-  return kin == kin_.end() ? 0 : kin->second.bytes;
+  if (leaving_.empty()) return std::nullopt;
+  return leaving_.begin()->second;
 }
 
 std::vector<ArchivedBlock> KvArchiveIndex::range(uint64_t first, uint64_t last) const {

@@ -27,6 +27,8 @@ struct ArchivedBlock {
   uint32_t run = 1;                      // blocks of its sequence from the last fork on, with this one
   uint32_t uses = 0;                     // since it was written
   double last_use = 0;                   // by the index's clock
+  // How many blocks all stages of its ring had room for, where that was less than here; else 0.
+  uint64_t ring_blocks = 0;
   uint32_t end_layer() const { return first_layer + layers; }
   bool operator==(const ArchivedBlock&) const = default;
 };
@@ -52,15 +54,17 @@ std::optional<ArchivedBatch> decode_archived(uint64_t first, std::string_view by
 // for each time that its bytes fill the bound. So a run outlives as many fillings by others as its value is
 // times theirs, and what is never used again goes in the end. A run begins at the last fork: what many
 // sequences begin with is archived once, and the short ends behind it are short.
+//
+// Of one ring, blocks also give way to each other alone, while others stay: by the same priority, with a
+// clock that goes by what the ring has room for.
 class KvArchiveIndex {
  public:
   static constexpr size_t kMostBlocks = 1u << 18;
   // Of memory for each, about.
-  static constexpr uint64_t kBlockBytes = 448;
+  static constexpr uint64_t kBlockBytes = 520;
 
-  // `bound` is what the clock goes by.
-  explicit KvArchiveIndex(Bytes bound) : bound_bytes_(bound.count) {}
-  void set_bound(Bytes bound) { bound_bytes_ = bound.count; }
+  // `limit` is the bound that the clock goes by.
+  explicit KvArchiveIndex(Bytes limit) : limit_bytes_(limit.count) {}
 
   // With a new serial. The clock is not before its last use then.
   void add(const ArchivedBlock& block);
@@ -84,15 +88,23 @@ class KvArchiveIndex {
   void use(uint64_t serial);
   void pin(uint64_t serial);
   void unpin(uint64_t serial);
-  // What goes next, of all or of this lineage; nothing when all are in use.
+  // What goes next; nothing when all are in use.
   std::optional<uint64_t> victim() const;
-  std::optional<uint64_t> victim(const Lineage& lineage) const;
+
+  struct Ring {
+    Lineage lineage;
+    uint64_t blocks = 0;  // as in its blocks; not 0
+    Bytes bound;          // that its clock goes by
+  };
+  // Whose blocks ring_victim() and ring_bytes() tell of.
+  void set_ring(std::optional<Ring> ring);
+  std::optional<uint64_t> ring_victim() const;
+  uint64_t ring_bytes() const { return ring_bytes_; }
 
   // Those with serials `first` to `last`, in order.
   std::vector<ArchivedBlock> range(uint64_t first, uint64_t last) const;
   size_t size() const { return blocks_.size(); }
   uint64_t bytes() const { return bytes_; }
-  uint64_t bytes(const Lineage& lineage) const;
   uint64_t bytes_in_use() const { return bytes_in_use_; }
 
  private:
@@ -105,23 +117,28 @@ class KvArchiveIndex {
   struct Entry {
     ArchivedBlock block;
     uint32_t pins = 0;
-    std::optional<double> priority;  // as it stands in what leaves
+    std::optional<double> priority, ring_priority;  // as they stand in leaving_ and ring_leaving_
   };
   struct Node {
     std::vector<uint64_t> serials;  // by layer
     uint32_t successors = 0;
   };
-  struct Kin {
-    uint64_t bytes = 0;
-    std::set<std::pair<double, uint64_t>> leaving;  // the least first
-  };
+  using Leaving = std::set<std::pair<double, uint64_t>>;  // the least first
+  bool is_of_ring(const ArchivedBlock& block) const;
+  double priority(const ArchivedBlock& block, double pace) const;
+  double pace() const;
   void place(Entry& entry);
+  static void leave(const Entry& entry, double priority, Leaving& leaving, std::optional<double>& noted);
+  void take_out(Entry& entry);
   void place_all(const Key& key);
 
-  uint64_t bound_bytes_;
+  const uint64_t limit_bytes_;
   std::map<uint64_t, Entry> blocks_;
   std::unordered_map<Key, Node, KeyHash> nodes_;
-  std::map<Lineage, Kin> kin_;  // of those that have blocks
+  Leaving leaving_;
+  std::optional<Ring> ring_;
+  Leaving ring_leaving_;
+  uint64_t ring_bytes_ = 0;
   uint64_t bytes_ = 0, bytes_in_use_ = 0;
   double clock_ = 0;
 };

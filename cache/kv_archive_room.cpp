@@ -26,31 +26,41 @@ uint64_t KvArchive::batch_room() const {
   return options_.limit.count / kBatchDenominator;
 }
 
+Bytes KvArchive::least(const KvArchiveShape& shape) {
+  return Bytes{(shape.disk_bytes() + kLiveNumerator - 1) / kLiveNumerator * kLiveDenominator};
+}
+
 ArchiveRoom KvArchive::room(const KvArchiveShape& shape) const {
+  const Lock lock(mutex_);
   const uint64_t bytes = shape.disk_bytes();
-  return {std::min<uint64_t>(most_live() / bytes, options_.most_blocks),
-          options_.day ? options_.day->count / bytes : UINT64_MAX};
+  const auto blocks = [&](uint64_t of) { return of == UINT64_MAX ? of : of / bytes; };
+  return {own_room(shape), blocks(day_.left()), blocks(day_.limit())};
+}
+
+uint64_t KvArchive::own_room(const KvArchiveShape& shape) const {
+  return std::min<uint64_t>(most_live() / shape.disk_bytes(), options_.most_blocks);
 }
 
 void KvArchive::keep_within(const KvArchiveShape& shape, const ArchiveRoom& room) {
-  const ArchiveRoom own = this->room(shape);
   const uint64_t bytes = shape.disk_bytes();
+  const auto bytes_of = [&](uint64_t blocks) {
+    uint64_t product = 0;  // peers say what they like
+    return checked_multiply(blocks, bytes, product) ? product : UINT64_MAX;
+  };
   const Lock lock(mutex_);
-  ring_.reset();
   crowded_ = false;
-  uint64_t day_bytes = 0;  // peers say what they like
-  const bool bounded =
-      room.blocks_a_day < own.blocks_a_day && checked_multiply(room.blocks_a_day, bytes, day_bytes);
-  day_.bound(bounded ? Bytes{day_bytes} : options_.day);
-  if (room.blocks < own.blocks) ring_ = Ring{shape.lineage, room.blocks * bytes};
+  day_.bound(bytes_of(room.blocks_today), bytes_of(room.blocks_a_day));
+  ring_.reset();
+  if (room.blocks < own_room(shape)) ring_ = Ring{shape.lineage, room.blocks, room.blocks * bytes};
   // So that all stages give up the same: values then differ by a factor from stage to stage.
-  const uint64_t most = most_of(shape.lineage);
-  index_.set_bound(Bytes{std::max<uint64_t>(1, most / kLiveNumerator * kLiveDenominator)});
+  std::optional<KvArchiveIndex::Ring> ring;
+  if (ring_ && room.blocks > 0)
+    ring = {shape.lineage, room.blocks, Bytes{ring_->bytes / kLiveNumerator * kLiveDenominator}};
+  index_.set_ring(ring);
 }
 
-uint64_t KvArchive::most_of(const Lineage& lineage) const {
-  const uint64_t most = most_live();
-  return ring_ && ring_->lineage == lineage ? std::min(most, ring_->bytes) : most;
+bool KvArchive::is_in_ring(const Lineage& lineage) const {
+  return ring_ && ring_->lineage == lineage;
 }
 
 // Of the day's budget, before they are written.
@@ -90,19 +100,20 @@ void KvArchive::evict_down_to(uint64_t bytes, size_t blocks) {
 
 // For as many as there can be room for. What is evicted makes room for some of them.
 size_t KvArchive::make_room(Lock& lock, const Lineage& lineage, uint64_t block_bytes, size_t offered) {
-  const uint64_t most = most_live(), most_of_lineage = most_of(lineage);
+  const uint64_t most = most_live(), most_of_ring = is_in_ring(lineage) ? ring_->bytes : most;
   const size_t most_blocks = options_.most_blocks;
-  if (block_bytes > most_of_lineage) return 0;
+  if (block_bytes > std::min(most, most_of_ring)) return 0;
   const uint64_t wanted = block_bytes * offered;
-  while (index_.bytes(lineage) > most_of_lineage - std::min(most_of_lineage, wanted) &&
-         evict(index_.victim(lineage))) {
+  while (is_in_ring(lineage) && index_.ring_bytes() > most_of_ring - std::min(most_of_ring, wanted) &&
+         evict(index_.ring_victim())) {
   }
   evict_down_to(most - std::min(most, wanted), most_blocks - std::min(most_blocks, offered));
   if (has_dirt()) to_clean_.notify_all();
   const auto room = [](uint64_t limit, uint64_t used) { return limit - std::min(limit, used); };
-  const size_t count = std::min({offered, room(most, index_.bytes()) / block_bytes,
-                                 room(most_of_lineage, index_.bytes(lineage)) / block_bytes,
-                                 room(most_blocks, index_.size())});
+  const uint64_t used_by_ring = is_in_ring(lineage) ? index_.ring_bytes() : 0;
+  const size_t count =
+      std::min({offered, room(most, index_.bytes()) / block_bytes,
+                room(most_of_ring, used_by_ring) / block_bytes, room(most_blocks, index_.size())});
   crowded_ = count < offered;
   if (count == 0) return 0;
   const auto on_disk = [&] {
@@ -120,8 +131,7 @@ bool KvArchive::crowded() const {
 
 bool KvArchive::mostly_in_use() const {
   const Lock lock(mutex_);
-  // Handles are of the lineage that is in use.
-  const uint64_t most = ring_ ? most_of(ring_->lineage) : most_live();
+  const uint64_t most = ring_ ? std::min(most_live(), ring_->bytes) : most_live();
   return index_.bytes_in_use() > most / kLiveNumerator * kLiveDenominator / 2;
 }
 

@@ -92,6 +92,7 @@ class KvCache {
   void end_step() { finish_step(true); }
   // How many blocks of these layers the archive takes, and how many it is to take: KvArchive::keep_within.
   ArchiveRoom archive_room() const { return frames_.archive_room(); }
+  Bytes least_archive() const { return frames_.least_archive(); }
   void keep_archive_within(const ArchiveRoom& room) { frames_.keep_archive_within(room); }
   // Between steps: full blocks go on to the archive. False: none waits, for the time being.
   bool archive_on() { return !in_step_ && frames_.archive_on(); }

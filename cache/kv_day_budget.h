@@ -17,13 +17,12 @@ class KvDayBudget {
  public:
   // `limit`: none where none is given; `usual`: what the share on record ahead is of then.
   KvDayBudget(const Clock& clock, std::optional<Bytes> limit, Bytes usual)
-      : clock_(clock), limit_(limit), ahead_bytes_((limit ? *limit : usual).count / kAheadShare) {}
+      : clock_(clock), limit_(limit ? limit->count : UINT64_MAX), usual_(std::min(limit_, usual.count)) {}
 
   struct Record {
     int64_t day = 0;
     uint64_t bytes = 0;  // at most so many were written
   };
-  void bound(std::optional<Bytes> limit) { limit_ = limit; }
   // That is to be on disk.
   Record record() const { return {day_, promised_}; }
   // As it was found there.
@@ -38,16 +37,24 @@ class KvDayBudget {
   // For a process that ends in order: the record is then exact.
   void settle() { promised_ = written_; }
 
+  uint64_t limit() const { return limit_; }
+  // Of the limit, today.
+  uint64_t left() const { return limit_ == UINT64_MAX ? limit_ : limit_ - std::min(limit_, written()); }
+  // Until the next call no more than `today` from now to the end of the day, nor than `a_day` on later days.
+  void bound(uint64_t today, uint64_t a_day) {
+    bound_day_ = this->today();
+    bound_today_ = today < UINT64_MAX - written() ? written() + today : UINT64_MAX;
+    bound_a_day_ = a_day;
+  }
   bool fits(uint64_t bytes) const {
-    if (!limit_) return true;
-    const uint64_t written = today() != day_ ? 0 : written_;
-    return bytes <= limit_->count && written <= limit_->count - bytes;
+    const uint64_t most = std::min(limit_, bound_now());
+    return bytes <= most && written() <= most - bytes;
   }
   // False: nothing was spent, because the record on disk does not cover it. Ask again when it is written.
   bool spend(uint64_t bytes) {
     if (today() != day_) set({today(), 0});
     if (written_ + bytes > recorded_) {
-      promised_ = std::max(promised_, written_ + bytes + ahead_bytes_);
+      promised_ = std::max(promised_, written_ + bytes + std::min(usual_, bound_now()) / kAheadShare);
       return false;
     }
     written_ += bytes;
@@ -62,12 +69,15 @@ class KvDayBudget {
  private:
   static constexpr uint64_t kAheadShare = 64;
   int64_t today() const { return clock_.unix_seconds() / (24 * 60 * 60); }
+  uint64_t written() const { return today() == day_ ? written_ : 0; }
+  uint64_t bound_now() const { return today() == bound_day_ ? bound_today_ : bound_a_day_; }
 
   const Clock& clock_;
-  std::optional<Bytes> limit_;
-  const uint64_t ahead_bytes_;
+  const uint64_t limit_, usual_;
   int64_t day_ = 0;
   uint64_t written_ = 0, promised_ = 0, recorded_ = 0;
+  int64_t bound_day_ = 0;
+  uint64_t bound_today_ = UINT64_MAX, bound_a_day_ = UINT64_MAX;
 };
 
 }  // namespace caravan

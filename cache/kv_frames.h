@@ -76,6 +76,8 @@ class KvFrames {
   void archive(uint32_t block, const KvTag& tag);
   // As KvArchive's; none and nothing without one.
   ArchiveRoom archive_room() const { return archive_ ? archive_->room(shape_) : ArchiveRoom{}; }
+  // The least bound of an archive that has room for a block.
+  Bytes least_archive() const { return KvArchive::least(shape_); }
   void keep_archive_within(const ArchiveRoom& room) {
     if (archive_) archive_->keep_within(shape_, room);
   }

@@ -93,6 +93,7 @@ void each_field(Status& status, Field field) {
   field("kv_archive_failures", status.kv_archive.failures);
   field("archive", status.archive);
   field("archive_tokens", status.archive_tokens);
+  field("archive_least", status.archive_least);
   field("archive_hits", status.archive_hits);
   field("archive_misses", status.archive_misses);
   field("archive_timeouts", status.archive_timeouts);
@@ -214,6 +215,9 @@ std::string status_table(const ServiceStatus& status, int64_t now_unix) {
     text += fmt::format("archive: room for {} tokens; {} of prompts in {} loads; {} hits, {} misses\n",
                         status.archive_tokens, status.archive_loaded_tokens, status.archive_loads,
                         status.archive_hits, status.archive_misses);
+  else if (!status.archive_least.empty())
+    text += fmt::format("archive: nothing is kept, as that of {} has room for no block of its layers\n",
+                        status.archive_least);
   text += fmt::format("speed, last minute: prefill {:.1f} tokens/s, decode {:.1f} tokens/s\n",
                       status.prefill_tokens_per_second, status.decode_tokens_per_second);
   if (const MemoryStatus& memory = status.memory; memory.limit_bytes > 0)

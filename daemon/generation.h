@@ -125,6 +125,7 @@ struct ServiceStatus {
   // What came of asking the stages' archives for prompts.
   bool archive = false;         // whether they are asked at all
   uint64_t archive_tokens = 0;  // of KV that every one of them has room for
+  std::string archive_least;    // the peer that has the least
   uint64_t archive_hits = 0, archive_misses = 0, archive_timeouts = 0;
   uint64_t archive_loads = 0, archive_loaded_tokens = 0;
   uint64_t archive_dearer = 0;  // hits that were computed all the same, because that was the cheaper

@@ -374,6 +374,7 @@ void Head::finish(Pipeline::Finished finished, Time now) {
   if (ring_.canary_returned()) actions_.emplace_back(KeepCuts{ring_.earlier_cuts()});
   useless_canaries_ = 0;
   growing_ = false;
+  tell_archives();
   for (const RouteStage& stage : assign.route) probation_.worked(stage.peer);
   scheduler_.open_ring({ring_.kv_blocks(), assign.context, assign.max_sequences, assign.max_rows,
                         ring_.archive_room().blocks > 0});
@@ -432,6 +433,24 @@ void Head::ask_archives(Time now) {
         SendMessage{assign.route.front().peer,
                     probes_.ask(assign.ring, assign.epoch, question.request, std::move(question.tags), now)});
   }
+}
+
+// What one stage does not keep, none does: who wonders why nothing is kept finds it said.
+void Head::tell_archives() const {
+  if (!options_.archive_key) return;
+  const ArchiveRoom room = ring_.archive_room();
+  const std::string least = ring_.least_archive().value_or("");
+  if (room.blocks == 0)
+    log_warning(
+        "ring_archives_nothing least=\"{}\" reason=\"its archive has room for no block of its layers\"",
+        least);
+  else
+    log_info("ring_archives tokens={} least=\"{}\"", archived_tokens(), least);
+}
+
+uint64_t Head::archived_tokens() const {
+  constexpr uint64_t kBlock = limits::kKvBlockPositions;
+  return std::min(ring_.archive_room().blocks, UINT64_MAX / kBlock) * kBlock;
 }
 
 void Head::handle(const PeerKey& from, const ArchiveProbe& answer, Time now) {
@@ -529,10 +548,9 @@ ServiceStatus Head::status(Time now) const {
   status.prefill_tokens_per_second = prompt_rate_.per_second(now);
   status.decode_tokens_per_second = token_rate_.per_second(now);
   status.wire_bytes = wire_bytes_;
-  const uint64_t archived = ready() ? ring_.archive_room().blocks : 0;
-  status.archive_tokens =
-      std::min(archived, UINT64_MAX / limits::kKvBlockPositions) * limits::kKvBlockPositions;
-  status.archive = options_.archive_key && (!ready() || archived > 0);
+  status.archive_tokens = ready() ? archived_tokens() : 0;
+  status.archive = options_.archive_key && (!ready() || status.archive_tokens > 0);
+  if (options_.archive_key && ready()) status.archive_least = ring_.least_archive().value_or("");
   const ArchiveCounts& archive = scheduler_.archive();
   status.archive_hits = archive.hits;
   status.archive_misses = archive.misses;

@@ -100,6 +100,8 @@ class Head {
   void handle(const PeerKey& from, const Fetched& message, Time now);
   void handle(const PeerKey& from, const ArchiveProbe& answer, Time now);
   void ask_archives(Time now);
+  void tell_archives() const;
+  uint64_t archived_tokens() const;
   void give_up_probes(Time now);
   // Members that are not left out, in the order of a ring.
   std::vector<const Member*> able(Time now) const;

@@ -94,12 +94,23 @@ void LocalStageRunner::prepare_now(const StagePlan& plan) {
     engine_.settle_wire();
     rows_.resize(size_t{engine_.options().max_rows} * engine_.spec().width);
     event.kv_blocks = kv.blocks;
-    event.archive = prepared_->hosted.stage->sequences().archive_room();
+    event.archive = archive_room();
     event.forecast = forecast_(plan);
   } catch (const std::exception&) {
     event.error = caught_error().message();
   }
   post_(std::move(event));
+}
+
+ArchiveRoom LocalStageRunner::archive_room() const {
+  const KvCache& sequences = prepared_->hosted.stage->sequences();
+  const ArchiveRoom room = sequences.archive_room();
+  if (const KvArchive* archive = engine_.archive(); archive != nullptr && room.blocks == 0)
+    log_warning(
+        "kv_archive_too_small limit=\"{}\" reason=\"a block of {} positions of these layers needs --archive "
+        "{}\"",
+        to_string(archive->limit()), limits::kKvBlockPositions, to_string(sequences.least_archive()));
+  return room;
 }
 
 void LocalStageRunner::run_now(const Step& step, Time queued) {

@@ -45,6 +45,7 @@ class LocalStageRunner final : public StageRunner {
     Engine::Hosted hosted;
   };
   void prepare_now(const StagePlan& plan);
+  ArchiveRoom archive_room() const;
   void run_now(const Step& step, Time queued);
   void apply(const SequenceOperation& operation, std::span<const BlockTag>& load_tags);
   void add_ranges(const Step& step);

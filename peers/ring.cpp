@@ -251,9 +251,17 @@ uint64_t Ring::kv_blocks() const {
 }
 
 ArchiveRoom Ring::archive_room() const {
-  ArchiveRoom room{UINT64_MAX, UINT64_MAX};
+  ArchiveRoom room{UINT64_MAX, UINT64_MAX, UINT64_MAX};
   for (const Stage& stage : stages_) room = least(room, stage.archive);
   return stages_.empty() ? ArchiveRoom{} : room;
+}
+
+std::optional<std::string> Ring::least_archive() const {
+  const auto least = std::min_element(stages_.begin(), stages_.end(), [](const Stage& a, const Stage& b) {
+    return a.archive.blocks < b.archive.blocks;
+  });
+  if (least == stages_.end()) return std::nullopt;
+  return assign_->route[static_cast<size_t>(least - stages_.begin())].name;
 }
 
 std::string Ring::describe_edge(uint32_t edge) const {

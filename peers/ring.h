@@ -105,6 +105,8 @@ class Ring {
   uint64_t kv_blocks() const;
   // That every stage has.
   ArchiveRoom archive_room() const;
+  // Whose archive has the least room; nothing while nobody said.
+  std::optional<std::string> least_archive() const;
   // "edge 1, from a to b".
   std::string describe_edge(uint32_t edge) const;
   bool exact() const;  // every cut is lossless and every peer of one numerics class

@@ -210,7 +210,7 @@ std::vector<uint64_t> forecast(capnp::List<uint64_t>::Reader list, uint32_t coun
 Ready read(wire::Ready::Reader in) {
   Ready out = of_epoch<Ready>(in);
   out.kv_blocks = in.getKvBlocks();
-  out.archive = {in.getArchiveBlocks(), in.getArchiveBlocksADay()};
+  out.archive = {in.getArchiveBlocks(), in.getArchiveBlocksToday(), in.getArchiveBlocksADay()};
   out.forecast.token_ns = forecast(in.getTokenNs(), limits::kForecastTokens, "expected times of tokens");
   out.forecast.prompt_ns = forecast(in.getPromptNs(), limits::kForecastPrompts, "expected times of prompts");
   if (out.forecast.token_ns.empty() != out.forecast.prompt_ns.empty())
@@ -220,7 +220,7 @@ Ready read(wire::Ready::Reader in) {
 
 ArchiveLimit read(wire::ArchiveLimit::Reader in) {
   ArchiveLimit out = of_epoch<ArchiveLimit>(in);
-  out.room = {in.getBlocks(), in.getBlocksADay()};
+  out.room = {in.getBlocks(), in.getBlocksToday(), in.getBlocksADay()};
   return out;
 }
 

@@ -161,6 +161,7 @@ struct Writer {
     set_epoch(out, ready);
     out.setKvBlocks(ready.kv_blocks);
     out.setArchiveBlocks(ready.archive.blocks);
+    out.setArchiveBlocksToday(ready.archive.blocks_today);
     out.setArchiveBlocksADay(ready.archive.blocks_a_day);
     const StageForecast& forecast = ready.forecast;
     auto tokens = out.initTokenNs(
@@ -174,6 +175,7 @@ struct Writer {
     auto out = root.initArchiveLimit();
     set_epoch(out, limit);
     out.setBlocks(limit.room.blocks);
+    out.setBlocksToday(limit.room.blocks_today);
     out.setBlocksADay(limit.room.blocks_a_day);
   }
   void operator()(const NotReady& not_ready) {

@@ -97,6 +97,7 @@ struct Ready {
   promptNs @4 :List(UInt64);  # expected, of a step with 1, 2, 4 ... 512 rows of a prompt; or none
   archiveBlocks @5 :UInt64;
   archiveBlocksADay @6 :UInt64;
+  archiveBlocksToday @7 :UInt64;
 }
 
 struct ArchiveLimit {
@@ -104,6 +105,7 @@ struct ArchiveLimit {
   epoch @1 :UInt64;
   blocks @2 :UInt64;
   blocksADay @3 :UInt64;
+  blocksToday @4 :UInt64;
 }
 
 struct NotReady {

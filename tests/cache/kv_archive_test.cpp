@@ -303,7 +303,7 @@ TEST(KvArchive, ADiskThatCannotEraseAtOpeningCostsSpaceAlone) {
 
 TEST(KvArchive, RecordsOfAnotherVersionAreLeftAlone) {
   ArchiveWorld world;
-  world.records->put("meta", "caravan kv archive 3\nwhatever");
+  world.records->put("meta", "caravan kv archive 9\nwhatever");
   try {
     world.open();
     FAIL();
@@ -311,7 +311,7 @@ TEST(KvArchive, RecordsOfAnotherVersionAreLeftAlone) {
     EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
     EXPECT_NE(error.message().find("the archive"), std::string::npos);
   }
-  EXPECT_EQ(world.records->get("meta"), "caravan kv archive 3\nwhatever");
+  EXPECT_EQ(world.records->get("meta"), "caravan kv archive 9\nwhatever");
 }
 
 TEST(KvArchive, RecordsOfAnOlderVersionAreToBeBegunAnew) {

@@ -51,7 +51,7 @@ TEST_F(ArchiveFolder, OneOfAnOlderVersionIsBegunAnew) {
   }
   EXPECT_NE(open(), nullptr);
   RocksStore rocks(folder_.path() + "/archive", {"bulk.kv", "index"});
-  EXPECT_EQ(rocks.family("index")->get("meta")->rfind("caravan kv archive 2\n", 0), 0u);
+  EXPECT_EQ(rocks.family("index")->get("meta")->rfind("caravan kv archive 3\n", 0), 0u);
 }
 
 TEST_F(ArchiveFolder, WhatIsOfNoProcessHereAnyMoreGoes) {

@@ -503,22 +503,22 @@ TEST_F(ArchiveProbeTest, OthersQuestionsAreNotAnswered) {
 
 TEST_F(StageHostTest, TellsTheHeadWhatItsArchiveTakesAndHearsFromItWhatAllDo) {
   receive(kHead, assignment(1));
-  host_.on(StagePrepared{ring_, EpochId{1}, 40, {}, {}, {70, 9}}, now_);
+  host_.on(StagePrepared{ring_, EpochId{1}, 40, {}, {}, {70, 4, 9}}, now_);
   agree(1);
   const auto ready = sent<Ready>();
   ASSERT_EQ(ready.size(), 1u);
-  EXPECT_EQ(ready[0].second.archive, (ArchiveRoom{70, 9}));
+  EXPECT_EQ(ready[0].second.archive, (ArchiveRoom{70, 4, 9}));
   const auto limits = [this] {
     std::vector<ArchiveRoom> found;
     for (const StageAction& action : host_.take_actions())
       if (const auto* limit = std::get_if<ArchiveLimit>(&action)) found.push_back(limit->room);
     return found;
   };
-  receive(kBefore, ArchiveLimit{ring_, EpochId{1}, {1, 1}});
-  receive(kHead, ArchiveLimit{ring_, EpochId{2}, {2, 2}});
+  receive(kBefore, ArchiveLimit{ring_, EpochId{1}, {1, 1, 1}});
+  receive(kHead, ArchiveLimit{ring_, EpochId{2}, {2, 2, 2}});
   EXPECT_TRUE(limits().empty()) << "of another peer, and of another epoch";
-  receive(kHead, ArchiveLimit{ring_, EpochId{1}, {30, 9}});
-  EXPECT_EQ(limits(), (std::vector<ArchiveRoom>{{30, 9}}));
+  receive(kHead, ArchiveLimit{ring_, EpochId{1}, {30, 3, 9}});
+  EXPECT_EQ(limits(), (std::vector<ArchiveRoom>{{30, 3, 9}}));
 }
 
 class TagsTest : public StageHostTest {

@@ -123,9 +123,9 @@ TEST(Encode, HalfAForecastIsRefused) {
 }
 
 TEST(Encode, TheRoomOfArchivesArrives) {
-  const Ready ready{{{1, 2}}, {3}, 4, {}, {5, 6}};
-  EXPECT_EQ(std::get<Ready>(decode(encode(ready).header, nullptr, kOptions)).archive, (ArchiveRoom{5, 6}));
-  const ArchiveLimit limit{{{1, 2}}, {3}, {7, UINT64_MAX}};
+  const Ready ready{{{1, 2}}, {3}, 4, {}, {5, 8, 6}};
+  EXPECT_EQ(std::get<Ready>(decode(encode(ready).header, nullptr, kOptions)).archive, (ArchiveRoom{5, 8, 6}));
+  const ArchiveLimit limit{{{1, 2}}, {3}, {7, 1, UINT64_MAX}};
   const Message message = decode(encode(limit).header, nullptr, kOptions);
   const auto& back = std::get<ArchiveLimit>(message);
   EXPECT_EQ(back.ring, limit.ring);

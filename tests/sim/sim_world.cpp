@@ -312,7 +312,7 @@ void SimWorld::act(uint32_t index, ArchiveLimit& what) {
 ArchiveRoom SimWorld::archive_room(uint32_t index) const {
   if (!config_.archive) return {};
   const auto found = config_.archive_blocks.find(index);
-  return {found == config_.archive_blocks.end() ? UINT64_MAX : found->second, UINT64_MAX};
+  return {found == config_.archive_blocks.end() ? UINT64_MAX : found->second, UINT64_MAX, UINT64_MAX};
 }
 
 void SimWorld::act(uint32_t index, ReleaseStage& release) {

@@ -37,7 +37,7 @@ class MessageMaker {
       case 6:
         return Contract{blob<RingId>(), {u64()}, u32(), flag(), blob<Hash256>(), flag()};
       case 7:
-        return Ready{blob<RingId>(), {u64()}, u64(), forecast(), {u64(), u64()}};
+        return Ready{blob<RingId>(), {u64()}, u64(), forecast(), {u64(), u64(), u64()}};
       case 8:
         return NotReady{blob<RingId>(), {u64()}, u32(), text()};
       case 9:
@@ -64,7 +64,7 @@ class MessageMaker {
       case 19:
         return Fetched{blob<RingId>(), u64(), text()};
       case 20:
-        return ArchiveLimit{blob<RingId>(), {u64()}, {u64(), u64()}};
+        return ArchiveLimit{blob<RingId>(), {u64()}, {u64(), u64(), u64()}};
       default:
         return probe();
     }
