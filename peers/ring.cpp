@@ -12,9 +12,9 @@ namespace caravan {
 namespace {
 
 // What a cut must gain to take the place of the ring's earlier one, and with it of all KV that peers have
-// archived: measurements that differ by 8 % from those of that time cost at most this, as
-// (1 - 0.08) / (1 + 0.08) > 0.85.
-constexpr double kGainOfNewCut = 0.85;
+// archived: measurements that differ by 14 % from those of that time cost at most this, as
+// (1 - 0.14) / (1 + 0.14) > 0.75.
+constexpr double kGainOfNewCut = 0.75;
 // What more members must gain for a ring to end for them.
 constexpr double kGainOfGrowing = 0.9;
 

@@ -174,7 +174,7 @@ std::string text(const std::vector<RouteStage>& route) {
   return made;
 }
 
-TEST(EarlierCutsTest, MeasurementsUpTo8PercentOffNeverChangeACut) {
+TEST(EarlierCutsTest, MeasurementsUpTo14PercentOffNeverChangeACut) {
   uint32_t would_have = 0;
   const uint32_t seeds = test::fewer(2000);
   for (uint64_t seed = 1; seed <= seeds; ++seed) {
@@ -186,7 +186,7 @@ TEST(EarlierCutsTest, MeasurementsUpTo8PercentOffNeverChangeACut) {
     // At times the very worst: all but one faster, that one slower.
     const size_t slower = random.below(2 * times.size());
     for (size_t i = 0; i < times.size(); ++i)
-      times[i] *= slower >= times.size() ? 0.92 + 0.16 * random.unit() : i == slower ? 1.08 : 0.92;
+      times[i] *= slower >= times.size() ? 0.86 + 0.28 * random.unit() : i == slower ? 1.14 : 0.86;
     Peers after = peers_of(times);
     for (size_t i = after.all.size(); i > 1; --i) std::swap(after.all[i - 1], after.all[random.below(i)]);
     const std::string first = text(Ring(options({}, layers)).route(before.in_order()));
