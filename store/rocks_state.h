@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <exception>
 #include <map>
 #include <memory>
 #include <string>
@@ -54,10 +55,15 @@ bool is_damage(const rocksdb::Status& status);
 
 // A call of RocksDB that an exception must not leave half-way, for want of memory or of a thread: a store
 // that is then used on, or closed, takes the caller for one that still reads or writes, and waits for it for
-// ever or ends the process without a word. So it ends the process here (explain_lack_of_memory).
+// ever or ends the process without a word. So it ends the process here (explain_lack_of_memory). Caught, not
+// noexcept: where that is inlined the process ends before anybody holds the exception, and none can be told.
 template <class Call>
-auto whole(Call&& call) noexcept {
-  return call();
+auto whole(Call&& call) {
+  try {
+    return call();
+  } catch (...) {
+    std::terminate();
+  }
 }
 
 // Where half-written tables lie, inside the store; emptied at opening.

@@ -81,6 +81,18 @@ if (ulimit -v 4000000) 2>/dev/null; then
   (ulimit -v $((300 << 10)) && exec "$program" calibrate --force --state "$work/state") >/dev/null 2>"$work/limited.err" || true
   grep -q "^caravan: the system gives this process no more memory; .*ulimit -v" "$work/limited.err" ||
     give_up "calibrate in 300 MiB of addresses: $(cat "$work/limited.err")"
+  # Some of these find none left within RocksDB.
+  "$generate" 0.2b q4_0 "$work/small.gguf" >/dev/null 2>&1
+  for mebibytes in $(seq 320 8 400); do
+    rm -rf "$work/limited"
+    status=0
+    (ulimit -v $((mebibytes << 10)) && exec timeout 60 "$program" import "$work/small.gguf" --copy --state "$work/limited") >/dev/null 2>"$work/limited.err" || status=$?
+    [ "$status" = 0 ] || { [ "$status" = 1 ] && grep -q "^caravan: " "$work/limited.err"; } ||
+      give_up "an import in $mebibytes MiB of addresses: ended with $status: $(cat "$work/limited.err")"
+  done
+  "$program" import "$work/small.gguf" --copy --state "$work/limited" >/dev/null 2>&1 && "$program" verify --state "$work/limited" >/dev/null 2>&1 ||
+    give_up "what a lack of memory cut short does not go on"
+  rm -rf "$work/small.gguf" "$work/limited"
 fi
 status=0
 (ulimit -f 50000 && exec "$program" import "$work/model.gguf" --copy --state "$work/limited") >/dev/null 2>"$work/limited.err" || status=$?

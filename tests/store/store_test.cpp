@@ -15,9 +15,11 @@
 #include <string>
 #include <vector>
 
+#include "base/caught_error.h"
 #include "base/error.h"
 #include "base/random.h"
 #include "store/memory_store.h"
+#include "store/rocks_state.h"
 #include "store/rocks_store.h"
 #include "tests/support/temporary_folder.h"
 
@@ -381,6 +383,25 @@ TEST(RocksStore, AFolderThatCannotBeWrittenNamesTheFlag) {
   const Error error = error_of([&] { RocksStore store("/proc/caravan", {}); });
   EXPECT_EQ(error.code(), ErrorCode::kIo);
   EXPECT_NE(error.message().find("--state"), std::string::npos) << error.message();
+}
+
+// As an inlined noexcept could not: with something to destroy on the way, it ends the process before anybody
+// holds the exception.
+TEST(RocksStore, EndsInWordsWhenMemoryIsLackingWithinACallThatMustBeWhole) {
+  const auto end_by = [](auto thrown) {
+    explain_lack_of_memory();
+    try {
+      whole([&] {
+        const auto held = std::make_unique<std::string>("destroyed on the way");
+        throw thrown;
+      });
+    } catch (const std::exception&) {
+    }
+  };
+  EXPECT_EXIT(end_by(std::bad_alloc()), ::testing::ExitedWithCode(1),
+              "^caravan: the system gives this process no more memory; .* stays\n$");
+  EXPECT_DEATH(end_by(std::logic_error("a bug")), "a bug");
+  EXPECT_EQ(whole([] { return 3; }), 3);
 }
 
 }  // namespace
