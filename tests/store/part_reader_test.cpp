@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "tests/store/faulty_ring.h"
 #include "tests/support/temporary_folder.h"
 
 namespace caravan {
@@ -90,6 +91,47 @@ TEST_F(PartReaderTest, NothingIsWrittenOnceAUserHasThrown) {
     EXPECT_EQ(told, kMost - 4096);
     ASSERT_EQ(std::memcmp(memory_, content_.data() + 4096, told), 0);
   }
+}
+
+// With anything from nothing to all of the read in the system's hands.
+TEST_F(PartReaderTest, AReadGoesOnWithoutARingThatTakesNothingMore) {
+  using Fault = test::FaultyRing::Fault;
+  for (const Fault fault : {Fault::kRefuses, Fault::kInterrupts, Fault::kTakesAndLies})
+    for (int good = 0; good < 4; ++good)
+      for (const bool throws : {false, true}) {
+        SCOPED_TRACE(testing::Message() << static_cast<int>(fault) << " after " << good << " calls");
+        PartReader reader;
+        std::memset(memory_, 0, kMost);
+        const test::FaultyRing faulty(fault, good);
+        uint64_t told = 0;
+        const auto read = [&] {
+          told = 0;
+          return reader.read(file_, 4096, {memory_, kMost - 4096}, kMost - 5000, [&](uint64_t have) {
+            ASSERT_GT(have, told);
+            ASSERT_EQ(std::memcmp(memory_ + told, content_.data() + 4096 + told, have - told), 0);
+            told = have;
+            if (throws) throw std::runtime_error("enough");
+          });
+        };
+        if (throws) {
+          EXPECT_THROW(read(), std::runtime_error);
+          std::memset(memory_, 7, kMost);
+          ::usleep(2000);
+          for (uint64_t i = 0; i < kMost; i += 512) ASSERT_EQ(memory_[i], std::byte{7});
+        } else {
+          EXPECT_TRUE(read());
+          EXPECT_EQ(told, kMost - 5000);
+        }
+        if (test::FaultyRing::calls() <= good) continue;  // it was over before
+        // One that was only interrupted once it had all is given up by the next.
+        for (const bool without : {false, true}) {
+          const int calls = test::FaultyRing::calls();
+          std::memset(memory_, 0, kMost);
+          EXPECT_TRUE(reader.read(file_, 4096, {memory_, kMost}, kMost - 4096, [](uint64_t) {}));
+          EXPECT_EQ(std::memcmp(memory_, content_.data() + 4096, kMost - 4096), 0);
+          EXPECT_TRUE(!without || test::FaultyRing::calls() == calls) << "the ring is used again";
+        }
+      }
 }
 
 }  // namespace
