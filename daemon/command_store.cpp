@@ -165,11 +165,13 @@ bool report(const Listed& listed, const std::vector<Finding>& findings) {
     well = well && !finding.mended.empty();
   }
   if (!well)
-    std::printf("%s: %s\n", model.c_str(),
-                listed.partial ? "a peer that joins fetches anew what is damaged"
-                : listed.record.copied
-                    ? "what is damaged is mended by caravan verify once it is imported again from a good file"
-                    : "import it again from a good file");
+    std::printf(
+        "%s: %s\n", model.c_str(),
+        listed.partial ? "a peer that joins fetches anew what is damaged"
+        : listed.record.copied
+            ? "import it again from a good file, under any name: with --copy that mends what is damaged, "
+              "without it caravan verify does then"
+            : "import it again from a good file");
   return well;
 }
 

@@ -53,10 +53,17 @@ constexpr std::string_view kSegmentKind = "caravan segment 1";
 constexpr std::string_view kModelPrefix = "model/";
 constexpr std::string_view kHashPrefix = "hashes/";
 constexpr std::string_view kPartialPrefix = "partial/";
+constexpr std::string_view kDamagedPrefix = "damaged/";
 constexpr std::string_view kNextKey = "next-segment";
 // Less than this share of a segment is not worth writing the rest of it again.
 constexpr uint64_t kDeadShare = 8;
 constexpr size_t kLeastFingerprintDigits = 8;
+
+std::optional<Hash256> hash_in(std::string_view key, std::string_view prefix) {
+  Hash256 hash;
+  if (!from_hex(key.substr(prefix.size()), hash.bytes.data(), hash.size())) return std::nullopt;
+  return hash;
+}
 
 }  // namespace
 
@@ -89,8 +96,14 @@ void ShardStore::load() {
   // Of a group that stands in two segments the later place counts: it was moved or mended.
   for (const auto& [number, segment] : segments_)
     for (const auto& [group, place] : segment.groups) index_[group] = place;
+  records_->scan(kDamagedPrefix, [&](std::string_view key, std::string_view) {
+    if (const auto group = hash_in(key, kDamagedPrefix)) damaged_.insert(*group);
+    return true;
+  });
   if (!options_.writable) return;
   for (const uint64_t number : unfinished) erase_segment(number);
+  for (const Hash256& group : std::set(damaged_))
+    if (!index_.count(group)) note_damage(group, false);
 }
 
 std::string ShardStore::encode_segment(const Segment& segment) const {
@@ -155,6 +168,25 @@ std::optional<uint64_t> ShardStore::group_bytes(const Hash256& group) const {
   for (const SharedPiece& piece : found->second.shared)
     if (!index_.count(piece.other)) return std::nullopt;
   return found->second.bytes;
+}
+
+bool ShardStore::is_damaged(const Hash256& group) const {
+  std::shared_lock lock(mutex_);
+  return damaged_.count(group) > 0;
+}
+
+void ShardStore::note_damage(const Hash256& group, bool damaged) {
+  if (damaged == is_damaged(group)) return;
+  const std::string key = std::string(kDamagedPrefix) + to_string(group);
+  if (damaged)
+    records_->put(key, "");
+  else
+    records_->erase(key);
+  std::unique_lock lock(mutex_);
+  if (damaged)
+    damaged_.insert(group);
+  else
+    damaged_.erase(group);
 }
 
 uint64_t ShardStore::unused_bytes(std::span<const Hash256> used) const {
@@ -299,9 +331,7 @@ std::string ShardStore::key_of(const ModelRecord& record) const {
 std::vector<Hash256> ShardStore::partial_models() const {
   std::vector<Hash256> found;
   records_->scan(kPartialPrefix, [&](std::string_view key, std::string_view) {
-    Hash256 record;
-    if (from_hex(key.substr(kPartialPrefix.size()), record.bytes.data(), record.size()))
-      found.push_back(record);
+    if (const auto record = hash_in(key, kPartialPrefix)) found.push_back(*record);
     return true;
   });
   return found;
@@ -346,9 +376,12 @@ void ShardStore::erase_hashes(std::string_view path) {
 
 void ShardStore::acknowledge(uint64_t number, Segment segment) {
   records_->put(segment_record_key(number), encode_segment(segment));
-  std::unique_lock lock(mutex_);
-  for (const auto& [group, place] : segment.groups) index_[group] = place;
-  segments_[number] = std::move(segment);
+  {
+    std::unique_lock lock(mutex_);
+    for (const auto& [group, place] : segment.groups) index_[group] = place;
+    segments_[number] = segment;
+  }
+  for (const auto& [group, place] : segment.groups) note_damage(group, false);
 }
 
 // The record goes last: an erasure that was cut short is done again at the next opening or sweep.

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <shared_mutex>
 #include <span>
 #include <string>
@@ -56,6 +57,9 @@ class ShardStore {
   // Fills `out` from the group's content. Throws kNotFound (naming the group), kMalformed naming store, group
   // and chunk when a chunk's checksum is wrong or it is missing, kIo; what `out` then holds is not defined.
   void read(const Hash256& group, uint64_t offset, std::span<std::byte> out) const;
+  // Whether somebody found it to be damaged, who could not mend it: whoever has its content writes it again.
+  bool is_damaged(const Hash256& group) const;
+  void note_damage(const Hash256& group, bool damaged);
   // Bytes of all segments on disk.
   Bytes bytes() const { return bulk_->bytes(); }
   // Of them those that none of the groups `used` needs, as far as it is known without reading.
@@ -124,8 +128,10 @@ class ShardStore {
   const std::shared_ptr<KeyValue> records_;
   const std::shared_ptr<BulkStore> bulk_;
   const ShardStoreOptions options_;
-  mutable std::shared_mutex mutex_;  // index_ and segments_: read by movers while an import adds to them
+  // index_, damaged_ and segments_: read by movers while an import adds to them.
+  mutable std::shared_mutex mutex_;
   std::map<Hash256, Place> index_;
+  std::set<Hash256> damaged_;
   std::map<uint64_t, Segment> segments_;
   uint64_t next_segment_ = 0;
 };
@@ -142,7 +148,7 @@ class ShardStore::Writer {
   Writer& operator=(const Writer&) = delete;
 
   // Reads the content once, front to back, and writes it but for what `shared` (ascending, not overlapping)
-  // covers and the store can read elsewhere; nothing when the group is there. Returns the bytes written.
+  // covers and the store can read elsewhere; nothing when it has() the group. Returns the bytes written.
   // `advance` gets bytes as they are read. Throws kMalformed when the content does not have that hash (the
   // group is then not added; others are not touched), kIo, and what `content` throws.
   uint64_t add(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared, const Content& content,
@@ -156,7 +162,7 @@ class ShardStore::Writer {
   uint64_t end();
   // How many bytes of it were appended, if it was begun and neither ended nor given up.
   std::optional<uint64_t> passed(const Hash256& group) const;
-  // Whether the group is there or will be with the next flush.
+  // Whether the group is there, undamaged as far as is known, or will be with the next flush.
   bool has(const Hash256& group) const;
   void flush();
 

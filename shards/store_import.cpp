@@ -70,6 +70,8 @@ class Import {
       result_.changed = change_of(other.files);
       result_.earlier = std::move(other);
     }
+    // All of it: the damaged bytes are of no use to anybody.
+    if (mends_) store_.sweep(ShardStore::Sweep::kAll);
     result_.record = std::move(record_);
     return std::move(result_);
   }
@@ -209,8 +211,9 @@ class Import {
     std::set<Hash256> counted;
     uint64_t needed = 0;
     for (size_t i = 0; i < manifest_.groups.size(); ++i) {
-      if (known_[i] && (store_.contains(record_.hashes[i]) || !counted.insert(record_.hashes[i]).second))
-        continue;
+      const Hash256& hash = record_.hashes[i];
+      const bool there = store_.contains(hash) && !store_.is_damaged(hash);
+      if (known_[i] && (there || !counted.insert(hash).second)) continue;
       needed += manifest_.groups[i].bytes().count;
       for (const Shared& piece : shared_[i]) needed -= piece.length;
     }
@@ -254,6 +257,7 @@ class Import {
         advance(group.bytes().count, false);
         continue;
       }
+      mends_ = mends_ || store_.is_damaged(record_.hashes[i]);
       add(writer, i);
     }
     writer.flush();
@@ -323,6 +327,7 @@ class Import {
   uint64_t halves_ = 0;
   uint64_t unsaved_bytes_ = 0;
   bool hashed_first_ = false;
+  bool mends_ = false;  // what the store has of some groups is damaged
 };
 
 }  // namespace

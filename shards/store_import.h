@@ -34,12 +34,12 @@ struct ImportResult {
 };
 
 // Makes the model known to the store by the hashes of its groups; with `copy` its bytes come along, those
-// that are not there yet. Hashes of files that are as they were are not computed again. Content that is known
-// by another name has both from now on; known by this one, it keeps the files that it was imported from while
-// they are as they were; a file that was written to since is another model, which then has the name. Throws
-// kInvalidArgument when another model has the name or the manifest is not one of files, kOutOfMemory (naming
-// the numbers) when the store would outgrow its budget or the disk, before anything is written; kRefused when
-// a file changes meanwhile; kIo; kCancelled.
+// that are not there yet, or are damaged there as far as is known. Hashes of files that are as they were are
+// not computed again. Content that is known by another name has both from now on; known by this one, it keeps
+// the files that it was imported from while they are as they were; a file that was written to since is
+// another model, which then has the name. Throws kInvalidArgument when another model has the name or the
+// manifest is not one of files, kOutOfMemory (naming the numbers) when the store would outgrow its budget or
+// the disk, before anything is written; kRefused when a file changes meanwhile; kIo; kCancelled.
 ImportResult import_model(ShardStore& store, const Manifest& manifest, const ImportOptions& options);
 
 // The model's record, with the hashes of its groups: those of the store's record when it was imported, else

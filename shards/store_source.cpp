@@ -75,6 +75,31 @@ void read_content(const Source& source, const WeightGroup& group, uint64_t offse
   CHECK(out.empty());
 }
 
+std::string GroupInFiles::path() const {
+  return files->file_path(group.tensors.front().extent.file).value_or(files->describe());
+}
+
+std::vector<GroupInFiles> find_in_files(const ShardStore& store, const Hash256& group, uint64_t bytes) {
+  std::vector<ModelRecord> records;
+  try {
+    records = store.models();
+  } catch (const Error&) {  // whoever looks has a better one to tell
+  }
+  std::vector<GroupInFiles> found;
+  for (const ModelRecord& record : records) {
+    const auto at = std::find(record.hashes.begin(), record.hashes.end(), group);
+    if (at == record.hashes.end() || record.files.empty()) continue;
+    const WeightGroup& there = record.manifest.groups[static_cast<size_t>(at - record.hashes.begin())];
+    if (there.bytes().count != bytes) continue;
+    try {
+      require_unchanged(record.files);
+      found.push_back({open_files(record), there});
+    } catch (const Error&) {  // no place to read it from
+    }
+  }
+  return found;
+}
+
 StoreSource::StoreSource(std::shared_ptr<const ShardStore> store, const ModelRecord& record,
                          std::shared_ptr<const Source> elsewhere)
     : store_(std::move(store)),
@@ -82,8 +107,7 @@ StoreSource::StoreSource(std::shared_ptr<const ShardStore> store, const ModelRec
       groups_(record.manifest.groups),
       hashes_(record.hashes),
       elsewhere_(std::move(elsewhere)),
-      fetched_(record.files.empty() || record.files.front().path.empty()),
-      told_(hashes_.size()) {
+      fetched_(record.files.empty() || record.files.front().path.empty()) {
   CHECK(groups_.size() == hashes_.size());
 }
 
@@ -105,20 +129,34 @@ void StoreSource::read(uint32_t file, uint64_t offset, std::span<std::byte> out)
     store_->read(hashes_[file], offset, out);
   } catch (const Error& error) {
     const bool damaged = error.code() == ErrorCode::kMalformed || error.code() == ErrorCode::kNotFound;
-    if (!damaged || !elsewhere_)
+    const auto elsewhere = damaged ? find_elsewhere(file, error) : nullptr;
+    if (!elsewhere)
       fail(error.code(), "{} of {}: {}{}", to_string(groups_[file].id), model_, error.message(),
            !damaged   ? ""
            : fetched_ ? "; it is fetched again when this process makes its stage anew"
-                      : "; import the model again from a good file, and caravan verify mends it");
-    // Once: it is read again for each pass.
-    if (!told_[file].exchange(true))
-      log_warning(
-          "group_damaged group={} model={} reason=\"{}\" then=\"what is damaged is read from {} instead, "
-          "each "
-          "time; caravan verify mends it\"",
-          to_string(groups_[file].id), model_, error.message(), elsewhere_->describe());
-    read_content(*elsewhere_, groups_[file], offset, out);
+                      : "; import the model again from a good file, under any name, and caravan verify "
+                        "mends it");
+    elsewhere->read(offset, out);
   }
+}
+
+// Told once: it is read again for each pass.
+std::shared_ptr<const GroupInFiles> StoreSource::find_elsewhere(uint32_t file, const Error& damage) const {
+  const std::lock_guard lock(mutex_);
+  if (const auto known = found_.find(file); known != found_.end()) return known->second;
+  std::vector<GroupInFiles> places;
+  if (elsewhere_)
+    places.push_back({elsewhere_, groups_[file]});
+  else
+    places = find_in_files(*store_, hashes_[file], groups_[file].bytes().count);
+  if (places.empty()) return nullptr;
+  const auto found = std::make_shared<const GroupInFiles>(std::move(places.front()));
+  found_.emplace(file, found);
+  log_warning(
+      "group_damaged group={} model={} reason=\"{}\" then=\"what is damaged is read from {} instead, each "
+      "time; caravan verify mends it\"",
+      to_string(groups_[file].id), model_, damage.message(), found->files->describe());
+  return found;
 }
 
 Manifest open_record(std::shared_ptr<const ShardStore> store, const ModelRecord& record) {

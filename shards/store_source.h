@@ -1,7 +1,9 @@
 #pragma once
 
-#include <atomic>
+#include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,10 +21,21 @@ void require_unchanged(const std::vector<FileStamp>& files);
 // A part of a group's content (its tensors one after the other) from where the tensors lie.
 void read_content(const Source& source, const WeightGroup& group, uint64_t offset, std::span<std::byte> out);
 
+// A group as it lies in the files of a model.
+struct GroupInFiles {
+  std::shared_ptr<const Source> files;
+  WeightGroup group;
+  std::string path() const;  // of its first tensor
+  void read(uint64_t offset, std::span<std::byte> out) const { read_content(*files, group, offset, out); }
+};
+// Where a group's content is to be had beside the store: in the files of whatever models it knows that have
+// it, of those that are as they were when they were imported. None when the records cannot be read.
+std::vector<GroupInFiles> find_in_files(const ShardStore& store, const Hash256& group, uint64_t bytes);
+
 // A model's groups in the store: group i of the record is file i, its tensors one after the other. Every
 // chunk that a read touches is checked. A damaged or missing group is read from the original files instead,
-// with one warning, while these are as they were; otherwise read throws what ShardStore::read does. Any
-// thread.
+// with one warning, while these are as they were, or from those of another model that has it; otherwise read
+// throws what ShardStore::read does. Any thread.
 class StoreSource final : public Source {
  public:
   // `elsewhere`: the original files, or null.
@@ -35,13 +48,17 @@ class StoreSource final : public Source {
   std::span<const std::byte> mapped(Extent) const override { return {}; }
 
  private:
+  // Null when there is no place.
+  std::shared_ptr<const GroupInFiles> find_elsewhere(uint32_t file, const Error& damage) const;
+
   const std::shared_ptr<const ShardStore> store_;
   const std::string model_;
   const std::vector<WeightGroup> groups_;  // with extents in `elsewhere_`
   const std::vector<Hash256> hashes_;
   const std::shared_ptr<const Source> elsewhere_;
-  const bool fetched_;                           // from a head: there never were files
-  mutable std::vector<std::atomic<bool>> told_;  // of which groups damage was logged
+  const bool fetched_;        // from a head: there never were files
+  mutable std::mutex mutex_;  // found_: movers read at the same time
+  mutable std::map<uint32_t, std::shared_ptr<const GroupInFiles>> found_;  // of damaged groups, told of
 };
 
 // The manifest of an imported model: over its files while these are as they were, or over the store when the

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "shards/store_source.h"
 
 namespace caravan {
@@ -99,13 +101,40 @@ class Verify {
 
   void check_stored(size_t i) {
     const std::string bad = problem_in_store(i, true);
-    if (bad.empty()) return;
+    if (bad.empty()) return note_damage(i, false);
     Finding finding{to_string(group(i).id), bad, ""};
     if (problem_in_files(i, false).empty()) {
-      mend(i);
+      mend(i, file_content(i));
       finding.mended = "written again from " + files_->path(group(i).tensors.front().extent.file);
+    } else if (const auto other = find_good_one(i)) {
+      mend(i, content_of(*other));
+      finding.mended = "written again from " + other->path();
+    } else {
+      note_damage(i, true);
     }
     findings_.push_back(std::move(finding));
+  }
+
+  static ShardStore::Content content_of(const GroupInFiles& there) {
+    return [&there](uint64_t offset, std::span<std::byte> out) { there.read(offset, out); };
+  }
+
+  // In the files of another model.
+  std::optional<GroupInFiles> find_good_one(size_t i) const {
+    for (GroupInFiles& there : find_in_files(store_, record_.hashes[i], group(i).bytes().count)) {
+      const bool is_own = files_ && there.path() == files_->path(group(i).tensors.front().extent.file);
+      if (!is_own && problem(i, content_of(there), false).empty()) return std::move(there);
+    }
+    return std::nullopt;
+  }
+
+  // For the next import.
+  void note_damage(size_t i, bool damaged) const {
+    try {
+      store_.note_damage(record_.hashes[i], damaged);
+    } catch (const Error& error) {
+      log_warning("{}", error.message());  // what was found is told all the same
+    }
   }
 
   void check_file(size_t i) {
@@ -114,9 +143,9 @@ class Verify {
   }
 
   // The group is written under another key before the damaged one is forgotten.
-  void mend(size_t i) {
+  void mend(size_t i, const ShardStore::Content& content) {
     ShardStore::Writer writer(store_);
-    writer.replace(record_.hashes[i], group(i).bytes().count, file_content(i));
+    writer.replace(record_.hashes[i], group(i).bytes().count, content);
     writer.flush();
   }
 

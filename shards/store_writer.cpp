@@ -97,7 +97,7 @@ const ShardStore::Place* ShardStore::Writer::find_pending(const Hash256& group) 
 }
 
 bool ShardStore::Writer::has(const Hash256& group) const {
-  return store_.contains(group) || find_pending(group) != nullptr;
+  return (store_.contains(group) && !store_.is_damaged(group)) || find_pending(group) != nullptr;
 }
 
 // Whether the piece can be read from the other group, which must not lean on a third one.

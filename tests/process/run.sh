@@ -252,6 +252,35 @@ for damage in footer cut gone; do
   [ ! -e "$table" ] || give_up "the damaged table is still there ($damage)"
 done
 pass "a damaged table is read from the file meanwhile, and mended by verify"
+# Where the model's own file is gone, another model's that has the same content does as well.
+away=$work/away
+mkdir -p "$away"
+cp "$model" "$away/x.gguf"
+"$program" import "$away/x.gguf" --copy --state "$away" >/dev/null 2>&1 || give_up "import fails"
+same=$("$program" run x -p Once -n 3 --temp 0 --state "$away" 2>/dev/null)
+rm "$away/x.gguf"
+flip_table() {
+  local table
+  table=$(ls -S "$away"/store/*.sst | head -1)
+  flip "$table" $(($(stat -c %s "$table") / 2))
+}
+flip_table
+expect_exit 1 "import the model again from a good file, under any name, and caravan verify mends it" run x -p Once -n 3 --state "$away"
+cp "$model" "$away/y.gguf"
+"$program" import "$away/y.gguf" --state "$away" >/dev/null 2>&1 || give_up "import fails"
+[ "$("$program" run x -p Once -n 3 --temp 0 --state "$away" 2>"$work/damaged.err")" = "$same" ] || give_up "another model's file is not read: $(cat "$work/damaged.err")"
+"$program" verify x --state "$away" >"$work/damaged.out" 2>&1 || give_up "another model's file mends nothing: $(cat "$work/damaged.out")"
+grep -q "mended: written again from $away/y.gguf" "$work/damaged.out" || give_up "verify says: $(cat "$work/damaged.out")"
+rm "$away/y.gguf"
+flip_table
+"$program" verify x --state "$away" >/dev/null 2>&1 && give_up "what is damaged and nowhere else passes for good"
+cp "$model" "$away/z.gguf"
+"$program" import "$away/z.gguf" --copy --state "$away" >/dev/null 2>&1 || give_up "import fails"
+rm "$away/z.gguf"
+[ "$("$program" verify x --state "$away" 2>&1)" = "x: good" ] || give_up "a copy does not write anew what verify called damaged"
+[ "$("$program" run x -p Once -n 3 --temp 0 --state "$away" 2>"$work/damaged.err")" = "$same" ] || give_up "mended, x runs to another text: $(cat "$work/damaged.err")"
+rm -rf "$away"
+pass "a damaged group is read and mended from another model's file, and written anew by an import that copies"
 # Records are there twice: either of their tables may be damaged.
 text=$("$program" run demo -p Once -n 8 --temp 0 --state "$work/store" 2>/dev/null)
 told=0
