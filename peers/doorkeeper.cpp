@@ -2,11 +2,18 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "base/limits.h"
 #include "base/log.h"
 
 namespace caravan {
+
+namespace {
+
+constexpr std::chrono::milliseconds kLogInterval{200};
+
+}  // namespace
 
 void Doorkeeper::add_ticket(const OpenTicket& ticket) {
   tickets_[ticket.one_time_key] = ticket;
@@ -36,15 +43,24 @@ std::optional<std::string> Doorkeeper::objection(const EnrolRequest& request, co
   return std::nullopt;
 }
 
+std::optional<uint64_t> Doorkeeper::Rate::take(Time now) {
+  if (now < next) {
+    ++left_out;
+    return std::nullopt;
+  }
+  next = now + kLogInterval;
+  return std::exchange(left_out, 0);
+}
+
+void Doorkeeper::tell_broken(const PeerKey& key, const std::string& reason, Time now) {
+  if (const auto others = broken_.take(now))
+    log_warning("protocol_broken peer={} reason=\"{}\" others_since={}", short_string(key), reason, *others);
+}
+
 void Doorkeeper::refuse(const PeerKey& key, const std::string& address, Time now) {
   ++refused_;
-  if (now < next_line_) {
-    ++unlogged_;
-    return;
-  }
-  next_line_ = now + std::chrono::milliseconds(200);
-  log_warning("stranger_refused key={} address={} others_since={}", to_string(key), address, unlogged_);
-  unlogged_ = 0;
+  if (const auto others = strangers_.take(now))
+    log_warning("stranger_refused key={} address={} others_since={}", to_string(key), address, *others);
 }
 
 }  // namespace caravan

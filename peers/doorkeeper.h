@@ -15,7 +15,7 @@
 namespace caravan {
 
 // Who may enter: pinned keys, and one-time keys of open tickets, these for enrolment alone. Strangers are
-// counted and logged at a bounded rate. One thread.
+// counted; they, and peers that break the protocol, are logged at a bounded rate each. One thread.
 class Doorkeeper {
  public:
   enum class Verdict { kPeer, kTicket, kStranger };
@@ -32,15 +32,26 @@ class Doorkeeper {
                                        const KeyPair& own, int64_t now_unix) const;
   void spend(const PeerKey& one_time_key) { tickets_.erase(one_time_key); }
 
-  // Logs a refused key, or counts it towards the next line.
+  // Logs what a peer did, such as one of another version, which tries again and again; or counts it towards
+  // the next line.
+  void tell_broken(const PeerKey& key, const std::string& reason, Time now);
+  // The same for a refused key.
   void refuse(const PeerKey& key, const std::string& address, Time now);
   uint64_t refused() const { return refused_; }
 
  private:
+  // Of one kind of line.
+  struct Rate {
+    uint64_t left_out = 0;  // since the last line
+    Time next{};
+    // How many were left out before it; nothing when it is to be left out itself.
+    std::optional<uint64_t> take(Time now);
+  };
+
   std::set<PeerKey> allowed_;
   std::map<PeerKey, OpenTicket> tickets_;  // by one-time key
-  uint64_t refused_ = 0, unlogged_ = 0;
-  Time next_line_{};
+  uint64_t refused_ = 0;
+  Rate strangers_, broken_;
 };
 
 }  // namespace caravan

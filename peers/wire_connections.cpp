@@ -151,7 +151,7 @@ void WireThread::on_router_frame(ZmqParts& parts) {
     if (!is_session) fail(ErrorCode::kMalformed, "a frame before the answer to a hello");
     on_frame(*known, Side::kTheirs, route->second.lane, first, parts.size() > 2 ? parts.take(2) : nullptr);
   } catch (const Error& error) {
-    log_warning("protocol_broken peer={} reason=\"{}\"", short_string(*from), error.message());
+    door_.tell_broken(*from, error.message(), clock_.now());
     if (!known) return answer_route(id, FrameKind::kBye, error.message());
     if (known->theirs && known->theirs->session->id() == route->second.session)
       return lose(*known, Side::kTheirs, "it breaks the protocol: " + error.message());

@@ -145,6 +145,28 @@ TEST_F(HostileLink, APinnedPeersNonsenseHarmsOnlyItself) {
   expect_undisturbed();
 }
 
+// As one of another version, which tries again for as long as it runs.
+TEST_F(HostileLink, APinnedPeersNonsenseDoesNotFillTheLog) {
+  const KeyPair mad = LinkPeer::keys_of(78);
+  listener_.link->allow(mad.public_key);
+  testing::internal::CaptureStderr();
+  const auto since = std::chrono::steady_clock::now();
+  RawDealer dealer;
+  dealer.use_curve(mad, listener_.key());
+  dealer.connect(listener_);
+  for (int i = 0; i < 500; ++i) dealer.send({"nonsense"});
+  EXPECT_TRUE(dealer.hears_anything());
+  expect_undisturbed();
+  const auto passed = std::chrono::steady_clock::now() - since;
+  const std::string log = testing::internal::GetCapturedStderr();
+  size_t lines = 0;
+  for (size_t at = log.find("protocol_broken"); at != std::string::npos;
+       at = log.find("protocol_broken", at + 1))
+    ++lines;
+  EXPECT_GE(lines, 1u);
+  EXPECT_LE(static_cast<int64_t>(lines), 2 + passed / 200ms) << log;
+}
+
 TEST_F(HostileLink, BytesThatAreNoZeroMqAreCutOff) {
   const std::string endpoint = listener_.link->endpoints().front();
   const auto port = static_cast<uint16_t>(std::atoi(endpoint.substr(endpoint.rfind(':') + 1).c_str()));

@@ -122,6 +122,32 @@ TEST(Doorkeeper, KeepsABoundedNumberOfTickets) {
   EXPECT_EQ(door.judge(keys.front(), 0), Doorkeeper::Verdict::kTicket);
 }
 
+TEST(Doorkeeper, BoundsTheLinesThatOthersCanCauseAndCountsTheRest) {
+  Doorkeeper door;
+  const PeerKey key = LinkPeer::keys_of(1).public_key;
+  testing::internal::CaptureStderr();
+  Time now{};
+  for (int i = 0; i < 400; ++i, now += std::chrono::milliseconds(1)) {
+    door.tell_broken(key, "it is of another version", now);
+    if (i >= 100) door.refuse(key, "somewhere", now);
+  }
+  door.tell_broken(key, "once more", now);
+  const std::string log = testing::internal::GetCapturedStderr();
+  std::vector<std::string> lines;
+  for (size_t at = 0, end; (end = log.find('\n', at)) != std::string::npos; at = end + 1)
+    lines.push_back(log.substr(at, end - at));
+  ASSERT_EQ(lines.size(), 5u) << log;
+  const std::vector<std::string> broken = {"another version\" others_since=0",
+                                           "another version\" others_since=199",
+                                           "once more\" others_since=199"};
+  for (size_t i = 0, of = 0; i < lines.size(); ++i)
+    if (lines[i].find("protocol_broken") != std::string::npos)
+      EXPECT_NE(lines[i].find(broken[of++]), std::string::npos) << lines[i];
+    else
+      EXPECT_NE(lines[i].find(i == 1 ? "others_since=0" : "others_since=199"), std::string::npos) << lines[i];
+  EXPECT_EQ(door.refused(), 300u);
+}
+
 // --- Over real sockets ---
 
 Ticket invite(LinkPeer& head, int64_t expires_unix = 0) {
