@@ -14,10 +14,13 @@
 #include <array>
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <limits>
+#include <map>
 #include <optional>
 #include <span>
 #include <sstream>
@@ -305,6 +308,19 @@ void empty_incoming(const std::string& path) {
   if (error) fail(ErrorCode::kIo, "{}: {}", incoming_folder(path), error.message());
 }
 
+// RocksDB makes a log at each opening, and lets go of it with what is flushed: that of a process that wrote
+// nothing stays, empty. All but the newest, which is in use.
+void remove_empty_logs(const std::string& path) {
+  std::map<uint64_t, fs::path> logs;
+  std::error_code error;
+  for (fs::directory_iterator at(path, error), end; !error && at != end; at.increment(error))
+    if (at->path().extension() == ".log")
+      logs[std::strtoull(at->path().filename().c_str(), nullptr, 10)] = at->path();
+  if (!logs.empty()) logs.erase(std::prev(logs.end()));
+  for (const auto& [number, log] : logs)
+    if (fs::file_size(log, error) == 0 && !error) fs::remove(log, error);
+}
+
 // Those on disk, and when writing those wanted, too; the default one is always there.
 std::vector<std::string> family_names(const std::string& path, const std::vector<std::string>& wanted,
                                       RocksStore::Access access, bool twice) {
@@ -468,6 +484,7 @@ RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>
   if (twice || access == Access::kWrite) find_copies(*state_);
   if (access == Access::kRead) return;
   empty_incoming(path);
+  remove_empty_logs(path);
   if (!state_->may_lose) note_list(*state_);
 }
 

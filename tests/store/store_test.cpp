@@ -251,6 +251,27 @@ TEST(RocksStore, WhatWasClosedInOrderNeedsNoLog) {
   }
 }
 
+TEST(RocksStore, LivesThatWriteNothingLeaveNoLogs) {
+  const TemporaryFolder folder;
+  const auto logs = [&] {
+    size_t count = 0;
+    for (const auto& entry : fs::directory_iterator(folder.path() + "/store"))
+      count += entry.path().extension() == ".log";
+    return count;
+  };
+  std::map<std::string, std::string> expected;
+  for (int life = 0; life < 20; ++life) {
+    RocksStore store(folder.path(), {"a", "bulk.b"});
+    EXPECT_EQ(all(*store.family("a")), expected);
+    EXPECT_LE(logs(), 2u) << "before it writes";
+    if (life % 7 == 3) store.family("a")->put(expected.emplace(std::to_string(life), "x").first->first, "x");
+    if (life % 5 != 4) continue;
+    RocksStore beside(folder.path(), {"a"}, RocksStore::Access::kRead);
+    EXPECT_EQ(all(*beside.family("a")), expected);
+  }
+  EXPECT_LE(logs(), 2u);
+}
+
 // Wherever the list of files is cut or damaged, what it said last is not forgotten in silence.
 TEST(RocksStore, AListOfFilesThatIsCutOrDamagedIsTold) {
   TemporaryFolder folder;
