@@ -429,6 +429,8 @@ uint64_t ShardStore::sweep(Sweep how) {
   const uint64_t before = bytes().count;
   const std::vector<Hash256> live = live_groups();
   std::vector<uint64_t> numbers;
+  // By the room that it takes, of which each makes more: on a full disk, too, whole tables go first.
+  std::multimap<uint64_t, std::pair<uint64_t, std::vector<Hash256>>> rewritten;
   for (const auto& [number, segment] : segments_) numbers.push_back(number);
   for (const uint64_t number : numbers) {
     const Segment& segment = segments_.at(number);
@@ -444,8 +446,9 @@ uint64_t ShardStore::sweep(Sweep how) {
     if (kept.empty())
       erase_segment(number);
     else if (dead > (how == Sweep::kAll ? 0 : segment.own_bytes / kDeadShare))
-      rewrite(number, kept);
+      rewritten.emplace(kept_bytes, std::pair(number, std::move(kept)));
   }
+  for (const auto& [room, one] : rewritten) rewrite(one.first, one.second);
   const uint64_t after = bytes().count;
   return before - std::min(before, after);
 }

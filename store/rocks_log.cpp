@@ -46,8 +46,10 @@ bool has_room(const std::string& path, Bytes more) {
 void require_room(const std::string& path, Bytes more) {
   if (!has_room(path, more))
     fail(ErrorCode::kIo,
-         "the disk of the store {} is full, it has less than {} left; what it held before is kept", path,
-         to_string(Bytes{kLeastRoom + more.count}));
+         "the disk of the store {} is full, it has less than {} left; what it held before is kept. Free some "
+         "of "
+         "it: with 2 MiB caravan rm works, too",
+         path, to_string(Bytes{kLeastRoom + more.count}));
 }
 
 void write_to_log(RocksStore::State& state, rocksdb::WriteBatch& batch) {

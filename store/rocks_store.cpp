@@ -402,7 +402,11 @@ void fail_status(const std::string& path, const rocksdb::Status& status) {
     fail(ErrorCode::kIo, "the store {} is held by another process; use another folder with --state DIR ({})",
          path, reason);
   if (status.IsNoSpace() || reason.find("No space left") != std::string::npos)
-    fail(ErrorCode::kIo, "the disk of the store {} is full; what it held before is kept ({})", path, reason);
+    fail(ErrorCode::kIo,
+         "the disk of the store {} is full; what it held before is kept. Free some of it: with 2 MiB caravan "
+         "rm "
+         "works, too ({})",
+         path, reason);
   fail(ErrorCode::kIo, "the store {}: {}", path, reason);
 }
 

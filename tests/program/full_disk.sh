@@ -77,4 +77,11 @@ cmp -s "$work/plain" "$work/spill" || give_up "KV on disk gives another text"
 "$program" quantize "$model" "$disk/small.gguf" --type q4_0 >/dev/null 2>&1 || give_up "with room quantize does not work"
 "$program" verify demo --state "$disk/store" >/dev/null 2>&1 || give_up "the store is not whole any more"
 pass "with room again everything works"
+# RocksDB opens to write only where it can write, also to give room back.
+fill 0
+expect_exit 1 "is full.*with 2 MiB caravan rm works" rm demo --state "$disk/store"
+"$program" ls --state "$disk/store" | grep -q demo || give_up "what was not removed is not there"
+truncate -s -2M "$disk/fill"
+"$program" rm demo --state "$disk/store" >/dev/null 2>&1 || give_up "with 2 MiB rm does not work"
+pass "rm on a full disk names the room that it needs, and works with that"
 echo "$passed checks of a full disk passed"

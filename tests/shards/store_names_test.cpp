@@ -92,5 +92,22 @@ TEST_F(StoreTest, ARecordWhoseKeyHasNoNameIsReplacedInPlace) {
   EXPECT_TRUE(store_->models().empty());
 }
 
+// What takes little to be written again makes the room for what takes more, wherever it stands.
+TEST_F(StoreTest, RemovingNeedsNoMoreRoomThanItFrees) {
+  constexpr uint64_t kRoom = 900'000;
+  bulk_ = std::make_shared<MemoryBulk>(nullptr, Bytes{kRoom});
+  open(300'000);
+  const RandomModel small{.layers = 1, .vocabulary = 500, .width = 64};
+  RandomModel large = small;
+  large.layers = 4;  // the same groups, and others between them in the same tables
+  import(write(large, "large"));
+  EXPECT_EQ(import(write(small, "small")).copied_bytes, 0u);
+  const uint64_t before = bulk_->bytes().count;
+  EXPECT_LT(kRoom - before, 200'000u) << "there is room to write the first table again";
+  remove_model(*store_, *store_->find_model("large"));
+  EXPECT_EQ(store_->unused_bytes(store_->find_model("small")->hashes), 0u);
+  expect_same_model(read_manifest(folder_.path() + "/small"), opened(store_, "small"));
+}
+
 }  // namespace
 }  // namespace caravan
