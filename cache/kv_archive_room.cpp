@@ -103,13 +103,14 @@ size_t KvArchive::make_room(Lock& lock, const Lineage& lineage, uint64_t block_b
   const uint64_t most = most_live(), most_of_ring = is_in_ring(lineage) ? ring_->bytes : most;
   const size_t most_blocks = options_.most_blocks;
   if (block_bytes > std::min(most, most_of_ring)) return 0;
-  const uint64_t wanted = block_bytes * offered;
+  uint64_t wanted = block_bytes * offered;
   while (is_in_ring(lineage) && index_.ring_bytes() > most_of_ring - std::min(most_of_ring, wanted) &&
          evict(index_.ring_victim())) {
   }
-  evict_down_to(most - std::min(most, wanted), most_blocks - std::min(most_blocks, offered));
-  if (has_dirt()) to_clean_.notify_all();
   const auto room = [](uint64_t limit, uint64_t used) { return limit - std::min(limit, used); };
+  if (is_in_ring(lineage)) wanted = std::min(wanted, room(most_of_ring, index_.ring_bytes()));
+  evict_down_to(most - std::min(most, wanted), most_blocks - std::min(most_blocks, wanted / block_bytes));
+  if (has_dirt()) to_clean_.notify_all();
   const uint64_t used_by_ring = is_in_ring(lineage) ? index_.ring_bytes() : 0;
   const size_t count =
       std::min({offered, room(most, index_.bytes()) / block_bytes,

@@ -19,7 +19,7 @@ class KvNeighbour {
 
 // Where the border lies: how many frames there are, of those that there may be. It moves up when a frame is
 // needed, by an eighth of the most, because weights are placed anew each time; and down when for some steps
-// more than two eighths lay unused.
+// more than two eighths were not needed.
 class KvBorder {
  public:
   static constexpr uint32_t kParts = 8;
@@ -31,7 +31,7 @@ class KvBorder {
   uint32_t most() const { return most_; }
   // The next number of frames above `frames`; the same: there may be no more.
   uint32_t above(uint32_t frames) const;
-  // How many there are to be, before a step; `used`: blocks in use.
+  // How many there are to be, before a step; `used`: blocks that need one.
   uint32_t at_step(uint32_t frames, uint32_t used);
 
  private:

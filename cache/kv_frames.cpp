@@ -114,8 +114,15 @@ void KvFrames::shrink(uint32_t frames) {
 void KvFrames::start_step(uint32_t blocks) {
   residency_.start_step();
   if (!border_) return;
-  const uint32_t frames = border_->at_step(count(), blocks);
-  if (frames < count()) shrink(frames);
+  // With a store, what idles needs no frame.
+  const uint32_t used = store_ ? residency_.used_lately(KvBorder::kIdleSteps) : blocks;
+  const uint32_t frames = border_->at_step(count(), used);
+  if (frames >= count()) return;
+  if (store_) residency_.give_up_idle(frames, KvBorder::kIdleSteps);
+  // What the disk does not have yet is written, and goes the next time.
+  const uint32_t left = count() - residency_.frames_free();
+  giving_back_ = store_ && left > frames ? left - frames : 0;
+  shrink(frames);
 }
 
 void KvFrames::allocate(uint32_t block) {
@@ -246,6 +253,8 @@ void KvFrames::write_behind() {
   }
   // A store that failed is tried again when a frame is needed.
   if (store_ && !write_error_ && count() == most()) start_writes(ahead_, false);
+  if (giving_back_ > 0 && !write_error_)
+    move(residency_.start_idle_writes(std::exchange(giving_back_, 0), KvBorder::kIdleSteps));
 }
 
 bool KvFrames::archive_on() {

@@ -151,6 +151,7 @@ class KvFrames {
   std::vector<DeviceBuffer> frames_;
   std::optional<Error> write_error_;  // of the last writing, unless it worked
   uint32_t ahead_ = 0;                // frames that are kept clean
+  uint32_t giving_back_ = 0;          // frames that are to be clean, to be given back
   size_t archiving_ = 0;              // writes under way to the archive
   size_t copying_ = 0;                // copies under way from there
   uint64_t copy_at_ = 0;              // not before this one of steps_

@@ -104,6 +104,21 @@ uint32_t KvResidency::take_idle_frame(uint32_t block, uint64_t idle_steps) {
   return take_frame(block);
 }
 
+uint32_t KvResidency::used_lately(uint64_t steps) const {
+  uint32_t count = 0;
+  for (const uint32_t index : owner_)
+    if (index != kNone) count += blocks_[index].last_use + steps >= step_ || blocks_[index].pins > 0;
+  return count;
+}
+
+void KvResidency::give_up_idle(uint32_t frames, uint64_t idle_steps) {
+  while (frames_used() > frames) {
+    const uint32_t victim = find_victim();
+    if (victim == kNone || blocks_[victim].last_use + idle_steps >= step_) return;
+    free_frame(blocks_[victim]);
+  }
+}
+
 void KvResidency::loaded(uint32_t index) {
   CHECK(blocks_[index].loading);
   blocks_[index].loading = false;
@@ -248,12 +263,26 @@ std::vector<KvResidency::Write> KvResidency::start_writes(uint32_t wanted, bool 
     if (index == kNone) continue;
     const Block& block = blocks_[index];
     if (may_give_way(block)) ++had;
-    const bool can_write = block.content && block.stored == 0 && block.writing == 0 && block.pins == 0 &&
-                           (block.full || partial);
-    if (can_write) dirty.push_back(index);
+    if (can_write(block) && (block.full || partial)) dirty.push_back(index);
   }
-  if (had >= wanted) return {};
-  const size_t count = std::min<size_t>(wanted - had, dirty.size());
+  return had < wanted ? write_first(std::move(dirty), wanted - had) : std::vector<Write>();
+}
+
+std::vector<KvResidency::Write> KvResidency::start_idle_writes(size_t most, uint64_t idle_steps) {
+  std::vector<uint32_t> dirty;
+  for (const uint32_t index : owner_)
+    if (index != kNone && blocks_[index].last_use + idle_steps < step_ && can_write(blocks_[index]))
+      dirty.push_back(index);
+  return write_first(std::move(dirty), most);
+}
+
+bool KvResidency::can_write(const Block& block) {
+  return block.content && block.stored == 0 && block.writing == 0 && block.pins == 0 && !block.loading;
+}
+
+// So many of them at most, in the order in which they give way.
+std::vector<KvResidency::Write> KvResidency::write_first(std::vector<uint32_t> dirty, size_t most) {
+  const size_t count = std::min(most, dirty.size());
   std::partial_sort(dirty.begin(), dirty.begin() + static_cast<ptrdiff_t>(count), dirty.end(),
                     [this](uint32_t a, uint32_t b) { return gives_way_before(blocks_[a], blocks_[b]); });
   std::vector<Write> writes;

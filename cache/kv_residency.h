@@ -53,6 +53,11 @@ class KvResidency {
   uint32_t take_frame(uint32_t block);
   // The same, but only from blocks that no step has used for `idle_steps`.
   uint32_t take_idle_frame(uint32_t block, uint64_t idle_steps);
+  // Blocks in frames that one of the last `steps` used.
+  uint32_t used_lately(uint64_t steps) const;
+  // Blocks on disk that no step has used for `idle_steps` give their frames up, down to so many in use, those
+  // first that give way first.
+  void give_up_idle(uint32_t frames, uint64_t idle_steps);
   void loaded(uint32_t block);
   // Gives the frame back, of a block that is loading or empty.
   void lost(uint32_t block);
@@ -89,6 +94,8 @@ class KvResidency {
   // What to write so that `wanted` frames are free or can be had without waiting, counting those being
   // written. `partial`: also of blocks that are not full. Each has to be answered by written().
   std::vector<Write> start_writes(uint32_t wanted, bool partial);
+  // Of those that no step has used for `idle_steps`, so many at most: so that they can give their frames up.
+  std::vector<Write> start_idle_writes(size_t most, uint64_t idle_steps);
   // Returns the block; kNone when it was dropped meanwhile.
   uint32_t written(uint64_t serial, bool worked);
   // What lies on disk for nothing.
@@ -131,6 +138,8 @@ class KvResidency {
   void free_frame(Block& block);
   void drop_wish(Block& block);
   void drop_copy(Block& block);
+  static bool can_write(const Block& block);
+  std::vector<Write> write_first(std::vector<uint32_t> dirty, size_t most);
   Write start_write(uint32_t block);
 
   uint32_t limit_;  // of frames

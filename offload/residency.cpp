@@ -467,7 +467,8 @@ void Residency::want(std::span<const uint32_t> pages, bool scan) {
   scanned_.reset();
   if (pages.empty()) return;
   const uint32_t shelf = pages_[pages.front()].cost.shelf;
-  const uint64_t tick = ++shelf_tick_[shelf];
+  // Scans do not age what decode uses.
+  const uint64_t tick = scan ? shelf_tick_[shelf] : ++shelf_tick_[shelf];
   uint32_t turn = static_cast<uint32_t>(pages.size());
   for (uint32_t index : pages) {
     Page& page = pages_[index];

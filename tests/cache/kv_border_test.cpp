@@ -88,6 +88,30 @@ TEST(KvBorder, SpillsOnlyWhenThereMayBeNoMoreFrames) {
   EXPECT_GT(tale.counters().bytes_written.value(), 0u);
 }
 
+// What a conversation left lies in memory for nothing while others talk for long: it goes to disk, and comes
+// back when it goes on.
+TEST(KvBorder, WhatIdlesOnDiskGivesItsFramesToTheWeights) {
+  MemoryBulk store;
+  Weights weights;
+  Tale tale(&store, nullptr, 40, kLayers, 256, KvSharing{&weights, 2});
+  tale.open(1);
+  EXPECT_TRUE(tale.run({{1, 33 * kPositions + 5}}).empty());
+  const uint32_t full = tale.cache().frame_count();
+  EXPECT_GE(full, 34u);
+  const uint64_t reserved = tale.reserved().count;
+  tale.open(2);
+  constexpr uint32_t kNeeded = 1 + 2 * (40 / KvBorder::kParts);
+  for (int step = 0; step < 50'000 && tale.cache().frame_count() > kNeeded; ++step) {  // the disk takes time
+    EXPECT_TRUE(tale.run({{2, 1}}).empty());
+    tale.truncate(2, 1);
+  }
+  EXPECT_LE(tale.cache().frame_count(), kNeeded);
+  EXPECT_LE(tale.reserved().count, reserved - (full - kNeeded) * kBlock);
+  EXPECT_LE(tale.allocated().count, tale.reserved().count);
+  EXPECT_TRUE(tale.run({{1, 3}, {2, 1}}).empty()) << "and says what it said";
+  EXPECT_GT(tale.counters().bytes_read.value(), 0u);
+}
+
 TEST(KvBorder, WeightsThatRefuseSendKvToDiskAndEndNobody) {
   MemoryBulk store;
   Weights weights;

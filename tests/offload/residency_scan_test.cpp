@@ -113,6 +113,8 @@ TEST(ResidencyScans, LeaveWhatDecodeUses) {
     loop.take_count();
     for (int i = 0; i < 5; ++i) loop.scan();
     const Loop::Count scans = loop.take_count();
+    for (int i = 0; i < 200; ++i) loop.scan();
+    loop.take_count();
     EXPECT_GE(scans.hidden(), 0.4);
     EXPECT_GE(scans.under_way, often ? 1 : passing - 1);
     loop.decode(usual);
