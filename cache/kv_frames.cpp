@@ -99,12 +99,14 @@ bool KvFrames::grow() {
   }
   reservation_.merge(std::move(taken));
   residency_.set_frames(frames);
+  giving_back_ = 0;  // they are needed
   return true;
 }
 
 // Only frames that no block has: what is in use stays where it is.
 void KvFrames::shrink(uint32_t frames) {
   const uint32_t before = count(), after = residency_.set_frames(frames);
+  if (after == before) return;
   for (const uint32_t frame : residency_.frames_unused())
     if (frame < frames_.size()) frames_[frame] = {};
   reservation_.give_back(Bytes{block_bytes_ * (before - after)});
@@ -119,7 +121,7 @@ void KvFrames::start_step(uint32_t blocks) {
   const uint32_t frames = border_->at_step(count(), used);
   if (frames >= count()) return;
   if (store_) residency_.give_up_idle(frames, KvBorder::kIdleSteps);
-  // What the disk does not have yet is written, and goes the next time.
+  // What the disk does not have yet is written a few at a time, and goes the next time.
   const uint32_t left = count() - residency_.frames_free();
   giving_back_ = store_ && left > frames ? left - frames : 0;
   shrink(frames);
@@ -253,8 +255,12 @@ void KvFrames::write_behind() {
   }
   // A store that failed is tried again when a frame is needed.
   if (store_ && !write_error_ && count() == most()) start_writes(ahead_, false);
-  if (giving_back_ > 0 && !write_error_)
-    move(residency_.start_idle_writes(std::exchange(giving_back_, 0), KvBorder::kIdleSteps));
+  // A few at a time: whoever goes on with a block that is being written waits for it.
+  if (giving_back_ > 0 && !write_error_ && residency_.writes_under_way() < kMostArchiving) {
+    const uint32_t now = std::min<uint32_t>(giving_back_, kMostArchiving);
+    giving_back_ -= now;
+    move(residency_.start_idle_writes(now, KvBorder::kIdleSteps));
+  }
 }
 
 bool KvFrames::archive_on() {

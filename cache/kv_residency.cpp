@@ -112,11 +112,14 @@ uint32_t KvResidency::used_lately(uint64_t steps) const {
 }
 
 void KvResidency::give_up_idle(uint32_t frames, uint64_t idle_steps) {
-  while (frames_used() > frames) {
-    const uint32_t victim = find_victim();
-    if (victim == kNone || blocks_[victim].last_use + idle_steps >= step_) return;
-    free_frame(blocks_[victim]);
-  }
+  std::vector<uint32_t> idle;
+  for (const uint32_t index : owner_)
+    if (index != kNone && may_give_way(blocks_[index]) && blocks_[index].last_use + idle_steps < step_)
+      idle.push_back(index);
+  const size_t count = std::min<size_t>(frames_used() - std::min(frames, frames_used()), idle.size());
+  std::partial_sort(idle.begin(), idle.begin() + static_cast<ptrdiff_t>(count), idle.end(),
+                    [this](uint32_t a, uint32_t b) { return gives_way_before(blocks_[a], blocks_[b]); });
+  for (size_t i = 0; i < count; ++i) free_frame(blocks_[idle[i]]);
 }
 
 void KvResidency::loaded(uint32_t index) {

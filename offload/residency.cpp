@@ -30,6 +30,8 @@ constexpr size_t kMostForced = 4;
 // Of the on-demand room, that a scan's pages may take from those that are kept: one part of so many. Less
 // hides less where the room is small, more reads more where it is not.
 constexpr uint64_t kPassingParts = 3;
+// Scans of a shelf that age its pages as much as one use of it by decode.
+constexpr uint64_t kScansATick = 16;
 // A page that is worth more was used by decode more than once lately: beyond two pages, no scan takes it.
 constexpr double kSeldom = 1;
 // Of a shelf, from which share on a scan's choice says that the next shelf's will be nearly all of it, too.
@@ -221,6 +223,7 @@ void Residency::set_pages(std::vector<PageCost> pages, ResidencyPlan plan, uint6
   shelf_pages_.assign(shelves, 0);
   shelf_kept_.assign(shelves, 0);
   shelf_tick_.resize(shelves);
+  shelf_scans_.resize(shelves);
   scanned_.reset();
   resident_used_ = window_used_ = on_demand_used_ = passing_used_ = 0;
   for (uint32_t i = 0; i < pages_.size(); ++i) {
@@ -467,8 +470,9 @@ void Residency::want(std::span<const uint32_t> pages, bool scan) {
   scanned_.reset();
   if (pages.empty()) return;
   const uint32_t shelf = pages_[pages.front()].cost.shelf;
-  // Scans do not age what decode uses.
-  const uint64_t tick = scan ? shelf_tick_[shelf] : ++shelf_tick_[shelf];
+  // Scans hardly age what decode uses; but where there is no decode any more, it goes in the end.
+  const bool ages = !scan || ++shelf_scans_[shelf] % kScansATick == 0;
+  const uint64_t tick = shelf_tick_[shelf] += ages;
   uint32_t turn = static_cast<uint32_t>(pages.size());
   for (uint32_t index : pages) {
     Page& page = pages_[index];

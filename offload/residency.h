@@ -73,7 +73,7 @@ class Residency {
   Actions clear(std::span<const uint32_t> pages);
 
   // The loop is about to use these on-demand pages of one shelf, in this order. `scan`: for so many rows that
-  // the choice says nothing about the future; it leaves the cache's memory of what is often used as it is,
+  // the choice says nothing about decode; it hardly ages what is often used,
   // and moves its own pages through a part of the room. When it has chosen nearly all of this shelf, the next
   // one's pages are read as well, before anybody asks for them.
   void want(std::span<const uint32_t> pages, bool scan);
@@ -141,7 +141,7 @@ class Residency {
   std::vector<uint32_t> on_demand_;  // pages, by shelf
   std::vector<uint32_t> shelf_pages_;
   std::vector<uint64_t> shelf_kept_;  // bytes
-  std::vector<uint64_t> shelf_tick_;
+  std::vector<uint64_t> shelf_tick_, shelf_scans_;
   std::deque<uint32_t> wanted_;  // on-demand pages asked for and not acquired yet
   bool scanning_ = false;
   uint32_t last_shelf_ = 0;          // that was asked for

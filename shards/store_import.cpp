@@ -70,13 +70,21 @@ class Import {
       result_.changed = change_of(other.files);
       result_.earlier = std::move(other);
     }
-    // All of it: the damaged bytes are of no use to anybody.
-    if (mends_) store_.sweep(ShardStore::Sweep::kAll);
+    if (mends_) sweep();
     result_.record = std::move(record_);
     return std::move(result_);
   }
 
  private:
+  // All of it: the damaged bytes are of no use to anybody. The model is there, whatever comes of it.
+  void sweep() {
+    try {
+      store_.sweep(ShardStore::Sweep::kAll);
+    } catch (const Error& error) {
+      log_warning("damaged_bytes_not_removed reason=\"{}\"", error.message());
+    }
+  }
+
   // What is known of the files is kept, whatever happens.
   void take(bool with_bytes) {
     try {
