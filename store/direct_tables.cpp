@@ -219,7 +219,9 @@ class DirectTables::Table {
     return is_right;
   }
 
-  bool read_in_parts(Buffers& buffers, const rocksdb::Slice& key, const BulkStore::UsePart& use) const {
+  // `alone`: nobody else keeps the disk busy while this reader uses what it has.
+  bool read_in_parts(Buffers& buffers, const rocksdb::Slice& key, const BulkStore::UsePart& use,
+                     bool alone) const {
     const Place* place = find(view(key));
     if (!place) return false;
     const std::string begin = block_begin(place->key, place->value_bytes);
@@ -238,7 +240,10 @@ class DirectTables::Table {
       used = have - value_at;
     };
     const std::span<std::byte> to(buffer->data(), round_up(needed));
-    is_right = buffer->parts().read(descriptor_, start, to, needed, grown) && is_right;
+    const bool is_there = alone ? buffer->parts().read(descriptor_, start, to, needed, grown)
+                                : read_run(start, start + needed, *buffer);
+    if (is_there && !alone) grown(needed);
+    is_right = is_there && is_right;
     buffers.give_back(std::move(buffer));
     return is_right;
   }
@@ -282,7 +287,13 @@ bool DirectTables::read(std::span<const rocksdb::Slice> keys, const BulkStore::U
 
 bool DirectTables::read_in_parts(const rocksdb::Slice& key, const BulkStore::UsePart& use) const {
   const std::shared_ptr<const Table> table = table_of(key);
-  return table && table->read_in_parts(*buffers_, key, use);
+  struct Reader {
+    std::atomic<int>& count;
+    ~Reader() { --count; }
+  };
+  const bool alone = readers_++ == 0;
+  const Reader reader{readers_};
+  return table && table->read_in_parts(*buffers_, key, use, alone);
 }
 
 std::shared_ptr<const DirectTables::Table> DirectTables::table_of(const rocksdb::Slice& key) const {

@@ -56,6 +56,7 @@ class DirectTables {
   mutable std::mutex mutex_;                                                         // readers are several
   mutable std::map<std::string, std::shared_ptr<const Table>, std::less<>> tables_;  // by smallest key
   std::atomic<uint64_t> forgotten_{0};                                               // times
+  mutable std::atomic<int> readers_{0};                                              // of parts, at a time
 };
 
 }  // namespace caravan
