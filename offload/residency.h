@@ -73,9 +73,9 @@ class Residency {
   Actions clear(std::span<const uint32_t> pages);
 
   // The loop is about to use these on-demand pages of one shelf, in this order. `scan`: for so many rows that
-  // the choice says nothing about decode; it hardly ages what is often used,
-  // and moves its own pages through a part of the room. When it has chosen nearly all of this shelf, the next
-  // one's pages are read as well, before anybody asks for them.
+  // the choice says nothing about decode; it hardly ages what is often used, and moves its own pages through
+  // a part of the room. When it has chosen nearly all of this shelf, the next one's pages are read as well,
+  // before anybody asks for them.
   void want(std::span<const uint32_t> pages, bool scan);
   // Pins a page, wherever it is, and moves the cursor there.
   void acquire(uint32_t page);

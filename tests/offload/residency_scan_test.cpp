@@ -100,7 +100,7 @@ TEST(ResidencyScans, ReadAheadShelfByShelfToTheEndOfThePass) {
   EXPECT_EQ(loop.take_count().reads, 0u);
 }
 
-// What decode uses again and again stays through any number of scans, but for what makes up two pages: one in
+// What decode uses again and again stays through hundreds of scans, but for what makes up two pages: one in
 // use, one being read. Of what it used once, at most the passing part goes, for several reads at a time.
 TEST(ResidencyScans, LeaveWhatDecodeUses) {
   const std::vector<uint32_t> usual = {2, 3, 11, 17, 20, 23};  // of eight shelves, they fill the room
