@@ -99,7 +99,6 @@ bool KvFrames::grow() {
   }
   reservation_.merge(std::move(taken));
   residency_.set_frames(frames);
-  giving_back_ = 0;  // they are needed
   return true;
 }
 

@@ -158,6 +158,17 @@ void Engine::open_spill(KvSpill& places, Hosted& hosted) {
   places.store = hosted.kv_store.get();
 }
 
+// Where KV needs no disk, but what idles need not keep its frames.
+void Engine::try_to_open_spill(KvSpill& places, Hosted& hosted) {
+  const std::string without = places.name;
+  try {
+    open_spill(places, hosted);
+  } catch (const std::exception&) {
+    places.name = without;
+    log_warning("kv_keeps_memory reason=\"{}\"", caught_error().message());
+  }
+}
+
 void Engine::open_archive(KvSpill& places, const Lineage& lineage) {
   if (!std::exchange(tried_archive_, true)) {
     opened_archive_ = caravan::open_archive(options_.archive, clock_);
@@ -230,7 +241,8 @@ Engine::Hosted Engine::host(UnitSpan span, uint32_t context, KvRoom kv, const Lo
                             std::optional<KvType> kv_type, std::optional<Lineage> lineage) {
   StageOptions options = stage_options(span, context, kv.blocks, kv_type.value_or(options_.kv_type));
   const std::vector<KvLayerShape> layers = kv_layers(spec_, span);
-  const Bytes block = KvCache::block_bytes(layers, options.kv_type);
+  const KvNeeds kv_of_one = kv_needs(layers, context, options.kv_type, options_.archive.on());
+  const Bytes block{kv_of_one.block_bytes};
   Bytes beside = Stage::scratch_bytes(spec_, options);
   Hosted hosted;
   KvSpill places = kv_places(span, kv);
@@ -244,6 +256,10 @@ Engine::Hosted Engine::host(UnitSpan span, uint32_t context, KvRoom kv, const Lo
   if (!layers.empty()) kv_room_ = kv;
   give_back_freed_memory();  // of the stage before, and of what was measured
   options.sharing = share(span, kv, beside + Bytes{block.count * kv.frames}, block);
+  // Beside an archive, whose staging serves both.
+  if (options.sharing && options.spill && !options.spill->store && kv_of_one.can_spill(kv_disk()) &&
+      kv_of_one.blocks_on_disk(kv_disk()) >= kv.blocks)
+    try_to_open_spill(*options.spill, hosted);
   const uint32_t frames = options.sharing ? options.sharing->least : kv.frames;
   pager_->set_limit({weights_room(beside.count + block.count * frames)});
   hosted.weights = std::make_unique<ModelWeights>(manifest_, spec_, span, *pager_);
