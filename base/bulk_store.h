@@ -18,10 +18,18 @@ namespace caravan {
 // then there.
 class BulkStore {
  public:
+  // What becomes of a batch that is given up, or whose process is killed, before it is committed.
+  enum class Uncommitted {
+    kGone,
+    kKept,  // what reached the disk can be salvaged, also after commit() by who is killed before its end
+  };
   // Values that appear together. One thread.
   class Batch {
    public:
-    virtual ~Batch() = default;  // uncommitted: leaves nothing behind
+    virtual ~Batch() = default;
+    // Kept ones: what is told with salvaged values, all notes one after the other. It survives a kill of the
+    // process when it returns.
+    virtual void note(std::string_view text) = 0;
     // Keys ascend over the calls. The value is taken before the call returns.
     virtual void add(std::string_view key, std::span<const std::byte> value) = 0;
     // On disk and visible when it returns, all or nothing. Called once, last.
@@ -31,7 +39,13 @@ class BulkStore {
   using Use = std::function<void(std::span<const std::byte> value)>;
 
   virtual ~BulkStore() = default;
-  virtual std::unique_ptr<Batch> begin() = 0;
+  virtual std::unique_ptr<Batch> begin(Uncommitted then = Uncommitted::kGone) = 0;
+  // Values of kept batches that were given up, in this life or an earlier one, as far as they reached the
+  // disk: each batch's in ascending order. They are what was added only as far as sums say so. A batch is
+  // gone when `use` has returned for all of it. One thread.
+  using UseSalvaged =
+      std::function<void(std::string_view notes, std::string_view key, std::span<const std::byte> value)>;
+  virtual void salvage(const UseSalvaged& use) = 0;
   // False when the key is not there.
   virtual bool read(std::string_view key, const Use& use) const = 0;
   // The same in pieces, in their order, each as soon as it is there. When it begins again at the first, those

@@ -4,6 +4,7 @@
 #include <liburing.h>
 
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -18,6 +19,8 @@
 namespace caravan {
 
 namespace {
+
+constexpr std::chrono::milliseconds kAskAgain{1};
 
 class UringReader final : public PageReader {
  public:
@@ -72,6 +75,11 @@ class UringReader final : public PageReader {
         fill_slots();
       }
       io_uring_submit(&ring_);
+      // The system lacks what it takes, and none of ours will end and give some back: it is asked again.
+      if (io_uring_sq_ready(&ring_) == in_flight_) {
+        std::this_thread::sleep_for(kAskAgain);
+        continue;
+      }
       io_uring_cqe* entry = nullptr;
       if (io_uring_wait_cqe(&ring_, &entry) != 0) continue;
       Slot& slot = *static_cast<Slot*>(io_uring_cqe_get_data(entry));

@@ -19,7 +19,6 @@ namespace caravan {
 namespace {
 
 constexpr const char* kSuffix = ".part";
-constexpr const char* kSpareSuffix = ".spare";
 
 void remove_file(const std::string& path) {
   if (::unlink(path.c_str()) != 0 && errno != ENOENT)
@@ -33,17 +32,19 @@ IncomingGroups::IncomingGroups(std::shared_ptr<ShardStore> store, std::string fo
   std::error_code error;
   std::filesystem::create_directories(folder_, error);
   if (error) fail(ErrorCode::kIo, "{}: {}", folder_, error.message());
-  remove_files([](const std::string& name) { return name.ends_with(kSpareSuffix); });
 }
 
-// What the store has not acknowledged keeps its file, and is added again by the next have().
+// What the store has not acknowledged is salvaged by the next one.
 IncomingGroups::~IncomingGroups() {
   forget_writer();
-  remove_files([](const std::string& name) { return name.ends_with(kSpareSuffix); });
 }
 
 std::string IncomingGroups::path_of(const Hash256& group) const {
   return folder_ + "/" + to_string(group) + kSuffix;
+}
+
+std::string IncomingGroups::chunks_path() const {
+  return folder_ + "/chunks";
 }
 
 bool IncomingGroups::is_stored(const Hash256& group) const {
@@ -65,11 +66,14 @@ void IncomingGroups::check(const Hash256& group, uint64_t bytes) {
 }
 
 uint64_t IncomingGroups::have(const Hash256& group, uint64_t bytes) {
+  salvage();
   if (is_stored(group)) {
     // A process that was killed may have left the file of what it had stored.
     if (store_->contains(group) && !damaged_.count(group)) remove_file(path_of(group));
     return bytes;
   }
+  if (writer_)
+    if (const auto passed = writer_->passed(group); passed && *passed < bytes) return *passed;
   uint64_t have = 0;
   if (const auto file = PartFile::open(path_of(group), group)) have = file->have();
   if (have > 0 && have < bytes) return have;
@@ -80,27 +84,39 @@ uint64_t IncomingGroups::have(const Hash256& group, uint64_t bytes) {
 
 IncomingGroups::State IncomingGroups::append(const Hash256& group, uint64_t bytes, uint64_t offset,
                                              std::span<const std::span<const std::byte>> parts) {
+  uint64_t end = offset;
+  for (const auto& part : parts) end += part.size();
+  CHECK(end <= bytes);
   if (offset == 0) begin(group, bytes);
-  {
-    PartFile file = PartFile::make(path_of(group), group);
-    if (file.have() < offset)
-      fail(ErrorCode::kIo, "{} has {} bytes, and had {}", path_of(group), file.have(), offset);
-    for (const auto& part : parts) {
-      CHECK(part.size() <= bytes - offset);
-      file.write(offset, part);
-      pass(group, offset, part);
-      offset += part.size();
-      written_bytes_ += part.size();
-    }
-    file.note_have();
+  if (writer_ && writer_->passed(group) == offset)
+    use_writer([&](ShardStore::Writer& writer) {
+      for (const auto& part : parts) writer.append(part);
+    });
+  else
+    write_file(group, offset, parts);
+  written_bytes_ += end - offset;
+  return end < bytes ? State::kPart : finish(group, bytes);
+}
+
+void IncomingGroups::write_file(const Hash256& group, uint64_t offset,
+                                std::span<const std::span<const std::byte>> parts) const {
+  PartFile file = PartFile::make(path_of(group), group);
+  if (file.have() < offset)
+    fail(ErrorCode::kIo, "{} has {} bytes, and had {}", path_of(group), file.have(), offset);
+  for (const auto& part : parts) {
+    file.write(offset, part);
+    offset += part.size();
   }
-  return offset < bytes ? State::kPart : finish(group, bytes);
+  file.note_have();
 }
 
 // After an error but a wrong hash the writer is of no more use.
 void IncomingGroups::use_writer(const std::function<void(ShardStore::Writer&)>& what) {
   try {
-    if (!writer_) writer_.emplace(*store_);
+    if (!writer_) {
+      salvage();  // its file of chunks is the next one's
+      writer_.emplace(*store_, chunks_path());
+    }
     what(*writer_);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kMalformed) forget_writer();
@@ -109,27 +125,14 @@ void IncomingGroups::use_writer(const std::function<void(ShardStore::Writer&)>& 
 }
 
 void IncomingGroups::begin(const Hash256& group, uint64_t bytes) {
-  take_spare(group);
+  if (writer_ && writer_->is_passing() && !writer_->passed(group)) set_aside();
   use_writer([&](ShardStore::Writer& writer) { writer.begin(group, bytes); });
-}
-
-void IncomingGroups::pass(const Hash256& group, uint64_t offset, std::span<const std::byte> bytes) {
-  if (!writer_ || writer_->passed(group) != offset) return;
-  use_writer([&](ShardStore::Writer& writer) { writer.append(bytes); });
-}
-
-// The file of a group that is stored becomes the next one's.
-void IncomingGroups::take_spare(const Hash256& group) {
-  if (spares_.empty()) return;
-  const std::string spare = std::move(spares_.back());
-  spares_.pop_back();
-  std::error_code ignored;  // then it is a new file
-  std::filesystem::rename(spare, path_of(group), ignored);
 }
 
 // The store's writer hashes what it is given, and adds nothing that has another hash.
 IncomingGroups::State IncomingGroups::finish(const Hash256& group, uint64_t bytes) {
   const bool has_passed = writer_ && writer_->passed(group) == bytes;
+  if (!has_passed && writer_ && writer_->is_passing()) set_aside();
   try {
     use_writer([&](ShardStore::Writer& writer) {
       if (has_passed)
@@ -159,27 +162,78 @@ void IncomingGroups::add_file(ShardStore::Writer& writer, const Hash256& group, 
     writer.add(group, bytes, {}, content);
 }
 
+// A group that was begun, and is not whole, goes into a file, and with it what is not acknowledged yet. What
+// is whole of that is added again.
+void IncomingGroups::set_aside() {
+  std::vector<Hash256> whole = std::exchange(finished_, {});
+  forget_writer();
+  salvage();
+  for (const Hash256& group : whole) {
+    if (store_->contains(group) && !damaged_.count(group)) continue;
+    const auto file = PartFile::open(path_of(group), group);
+    if (!file) fail(ErrorCode::kIo, "{}: it is gone", path_of(group));
+    use_writer([&](ShardStore::Writer& writer) { add_file(writer, group, file->have()); });
+    finished_.push_back(group);
+  }
+}
+
+// Where it fails, what is left stays for the next time.
+void IncomingGroups::salvage() {
+  if (!may_salvage_ || writer_) return;
+  std::set<Hash256> begun;
+  store_->salvage([&](const Hash256& group, uint64_t offset, std::span<const std::byte> bytes) {
+    // What came before had another hash. And where there was a file, no table has more of the group.
+    const bool again = offset == 0 && begun.count(group) > 0;
+    if (write_salvaged(group, offset, bytes, again)) begun.insert(group);
+  });
+  struct Chunk {
+    Hash256 group;
+    uint64_t offset;
+    std::vector<std::byte> bytes;
+  };
+  std::vector<Chunk> last;
+  ShardStore::salvage_chunks(chunks_path(), [&](const Hash256& group, uint64_t offset, auto bytes) {
+    last.push_back({group, offset, {bytes.begin(), bytes.end()}});
+  });
+  std::sort(last.begin(), last.end(), [](const Chunk& a, const Chunk& b) { return a.offset < b.offset; });
+  for (const Chunk& chunk : last) write_salvaged(chunk.group, chunk.offset, chunk.bytes, false);
+  remove_file(chunks_path());
+  may_salvage_ = false;
+}
+
+bool IncomingGroups::write_salvaged(const Hash256& group, uint64_t offset, std::span<const std::byte> bytes,
+                                    bool again) const {
+  if (store_->contains(group) && !damaged_.count(group)) return false;
+  PartFile file = PartFile::make(path_of(group), group);
+  if (!again && file.have() != offset) return false;
+  file.write(offset, bytes);
+  file.note_have();
+  return true;
+}
+
 void IncomingGroups::flush() {
   if (!writer_) return;
-  use_writer([](ShardStore::Writer& writer) { writer.flush(); });
+  if (writer_->is_passing()) set_aside();
+  if (writer_) use_writer([](ShardStore::Writer& writer) { writer.flush(); });
   writer_.reset();
   for (const Hash256& group : finished_) damaged_.erase(group);
   remove_stored();
-  for (const std::string& spare : std::exchange(spares_, {})) remove_file(spare);
+  remove_file(chunks_path());
 }
 
-// What the store did not take of that which it was given has files, which the next have() adds.
+// What the store did not take of that which it was given is salvaged, and added by the next have().
 void IncomingGroups::forget_writer() {
   writer_.reset();
+  may_salvage_ = true;
   remove_stored();
   finished_.clear();
 }
 
+// The files of groups that did not come in one go.
 void IncomingGroups::remove_stored() {
   std::erase_if(finished_, [&](const Hash256& group) {
     if (!store_->contains(group) || damaged_.count(group)) return false;
-    const std::string spare = path_of(group) + kSpareSuffix;
-    if (::rename(path_of(group).c_str(), spare.c_str()) == 0) spares_.push_back(spare);
+    remove_file(path_of(group));
     return true;
   });
 }

@@ -14,8 +14,10 @@
 
 namespace caravan {
 
-// Content on its way into a shard store. What has come lies in a file of its own, so that a fetch goes on at
-// the next byte after a restart; once it is whole and has the right hash it moves into the store. What a
+// Content on its way into a shard store. What comes in one go is written once, into a table of the store;
+// what is left of tables that were given up is salvaged into a file for each group, and what comes of a group
+// afterwards, or while another one is under way, goes there, too. So a fetch goes on at the next byte after a
+// broken link, a restart or a kill. A group that is whole and has the right hash is in the store. What a
 // power failure garbles shows in the hash. One thread.
 class IncomingGroups {
  public:
@@ -50,25 +52,29 @@ class IncomingGroups {
 
  private:
   std::string path_of(const Hash256& group) const;
+  std::string chunks_path() const;
   bool is_stored(const Hash256& group) const;
   void use_writer(const std::function<void(ShardStore::Writer&)>& what);
   void begin(const Hash256& group, uint64_t bytes);
-  void pass(const Hash256& group, uint64_t offset, std::span<const std::byte> bytes);
+  void write_file(const Hash256& group, uint64_t offset,
+                  std::span<const std::span<const std::byte>> parts) const;
   State finish(const Hash256& group, uint64_t bytes);
   void add_file(ShardStore::Writer& writer, const Hash256& group, uint64_t bytes);
+  void set_aside();
+  void salvage();
+  bool write_salvaged(const Hash256& group, uint64_t offset, std::span<const std::byte> bytes,
+                      bool again) const;
   void forget_writer();
   void remove_stored();
-  void take_spare(const Hash256& group);
   void remove_files(const std::function<bool(const std::string& name)>& which) const;
 
   const std::shared_ptr<ShardStore> store_;
   const std::string folder_;
-  // Gets the bytes of the group that began last as they come; of others the files are read when they are
-  // whole.
+  // Gets the bytes of the group that began last as they come.
   std::optional<ShardStore::Writer> writer_;
-  std::vector<Hash256> finished_;    // whose files go when the store has acknowledged them
-  std::set<Hash256> damaged_;        // in the store
-  std::vector<std::string> spares_;  // files of groups that are stored, to be written over
+  std::vector<Hash256> finished_;  // given to the writer, and not acknowledged yet
+  std::set<Hash256> damaged_;      // in the store
+  bool may_salvage_ = true;
   uint64_t written_bytes_ = 0;
 };
 

@@ -17,6 +17,7 @@
 #include "base/hash.h"
 #include "base/key_value.h"
 #include "base/limits.h"
+#include "shards/chunk_slots.h"
 #include "shards/store_record.h"
 
 namespace caravan {
@@ -68,6 +69,14 @@ class ShardStore {
   // Reads a part of a group's content, from wherever it comes.
   using Content = std::function<void(uint64_t offset, std::span<std::byte> out)>;
   class Writer;
+  // Parts of what writers that keep had begun, and never acknowledged: chunk after chunk of a group, from its
+  // first on, with the right checksums. A table is gone when `use` has returned for all of it. Throws kIo,
+  // and what `use` throws. The thread that writes.
+  using UseSalvaged =
+      std::function<void(const Hash256& group, uint64_t offset, std::span<const std::byte> bytes)>;
+  void salvage(const UseSalvaged& use);
+  // Of such a writer that was killed: the last chunks that it put together, in its file. Some are in tables.
+  static void salvage_chunks(const std::string& path, const UseSalvaged& use);
 
   // Models, sorted by name.
   std::vector<ModelRecord> models() const;
@@ -138,11 +147,14 @@ class ShardStore {
 
 // Adds groups; what was added is acknowledged by flush(), or by itself some time after a table is full: its
 // way to the disk is waited for on a thread of its own, while the next one is written. One thread. Destroyed
-// without flush(), it leaves nothing of the last table. What a full table met on its way is thrown by the
-// next call that fills one, or by flush(); none of its groups is then there.
+// without flush(), it leaves nothing of the last table, or keeps it: whether it was given up or the process
+// killed, each byte that was appended can be salvaged, but of groups that do not fill a block of a table.
+// What a full table met on its way is thrown by the next call that fills one, or by flush(); none of its
+// groups is then there.
 class ShardStore::Writer {
  public:
-  explicit Writer(ShardStore& store);
+  // `keep_in`: a file for the chunks that no table has taken to the disk yet; empty: it does not keep.
+  explicit Writer(ShardStore& store, const std::string& keep_in = "");
   ~Writer();
   Writer(const Writer&) = delete;
   Writer& operator=(const Writer&) = delete;
@@ -162,6 +174,7 @@ class ShardStore::Writer {
   uint64_t end();
   // How many bytes of it were appended, if it was begun and neither ended nor given up.
   std::optional<uint64_t> passed(const Hash256& group) const;
+  bool is_passing() const { return adding_ != nullptr; }
   // Whether the group is there, undamaged as far as is known, or will be with the next flush.
   bool has(const Hash256& group) const;
   void flush();
@@ -189,6 +202,8 @@ class ShardStore::Writer {
   void give_up();
 
   ShardStore& store_;
+  const BulkStore::Uncommitted then_;
+  ChunkSlots slots_;
   std::unique_ptr<BulkStore::Batch> batch_;
   uint64_t number_ = 0;
   uint32_t next_ordinal_ = 0;

@@ -50,6 +50,19 @@ inline std::string chunk_key(uint64_t segment, uint32_t ordinal, uint32_t chunk)
   return key;
 }
 
+struct ChunkPlace {
+  uint64_t segment = 0;
+  uint32_t ordinal = 0, chunk = 0;
+  bool operator==(const ChunkPlace&) const = default;
+};
+// As chunk_key made it; nothing for what it did not.
+inline std::optional<ChunkPlace> parse_chunk_key(std::string_view key) {
+  if (key.size() != 2 * sizeof(uint64_t)) return std::nullopt;
+  const uint64_t inside = *parse_big_endian(key.substr(sizeof(uint64_t)));
+  return ChunkPlace{*parse_big_endian(key.substr(0, sizeof(uint64_t))), static_cast<uint32_t>(inside >> 32),
+                    static_cast<uint32_t>(inside)};
+}
+
 // Bound to the group and the chunk's number, so that no other chunk can stand in its place.
 inline uint64_t chunk_seed(const Hash256& group, uint32_t chunk) {
   return xxh3(std::as_bytes(std::span(group.bytes)), chunk);

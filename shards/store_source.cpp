@@ -11,6 +11,8 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/hash.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "shards/weights_id.h"
 
@@ -79,6 +81,23 @@ std::string GroupInFiles::path() const {
   return files->file_path(group.tensors.front().extent.file).value_or(files->describe());
 }
 
+bool GroupInFiles::hashes_to(const Hash256& hash) const {
+  const uint64_t bytes = group.bytes().count;
+  std::vector<std::byte> buffer(std::min<uint64_t>(limits::kShardChunkBytes, bytes));
+  Sha256 found;
+  try {
+    for (uint64_t offset = 0; offset < bytes;) {
+      const auto part = std::span(buffer).first(std::min<uint64_t>(buffer.size(), bytes - offset));
+      read(offset, part);
+      found.update(part);
+      offset += part.size();
+    }
+  } catch (const Error&) {
+    return false;  // it cannot be read
+  }
+  return found.finish() == hash;
+}
+
 std::vector<GroupInFiles> find_in_files(const ShardStore& store, const Hash256& group, uint64_t bytes) {
   std::vector<ModelRecord> records;
   try {
@@ -128,7 +147,8 @@ void StoreSource::read(uint32_t file, uint64_t offset, std::span<std::byte> out)
   try {
     store_->read(hashes_[file], offset, out);
   } catch (const Error& error) {
-    const bool damaged = error.code() == ErrorCode::kMalformed || error.code() == ErrorCode::kNotFound;
+    const bool damaged = error.code() == ErrorCode::kMalformed || error.code() == ErrorCode::kNotFound ||
+                         error.code() == ErrorCode::kIo;
     const auto elsewhere = damaged ? find_elsewhere(file, error) : nullptr;
     if (!elsewhere)
       fail(error.code(), "{} of {}: {}{}", to_string(groups_[file].id), model_, error.message(),
@@ -140,17 +160,16 @@ void StoreSource::read(uint32_t file, uint64_t offset, std::span<std::byte> out)
   }
 }
 
-// Told once: it is read again for each pass.
+// Told once, and hashed once: it is read again for each pass.
 std::shared_ptr<const GroupInFiles> StoreSource::find_elsewhere(uint32_t file, const Error& damage) const {
   const std::lock_guard lock(mutex_);
   if (const auto known = found_.find(file); known != found_.end()) return known->second;
-  std::vector<GroupInFiles> places;
-  if (elsewhere_)
-    places.push_back({elsewhere_, groups_[file]});
-  else
-    places = find_in_files(*store_, hashes_[file], groups_[file].bytes().count);
-  if (places.empty()) return nullptr;
-  const auto found = std::make_shared<const GroupInFiles>(std::move(places.front()));
+  std::vector<GroupInFiles> places = find_in_files(*store_, hashes_[file], groups_[file].bytes().count);
+  if (elsewhere_) places.insert(places.begin(), {elsewhere_, groups_[file]});
+  const auto good = std::find_if(places.begin(), places.end(),
+                                 [&](const GroupInFiles& place) { return place.hashes_to(hashes_[file]); });
+  if (good == places.end()) return nullptr;
+  const auto found = std::make_shared<const GroupInFiles>(std::move(*good));
   found_.emplace(file, found);
   log_warning(
       "group_damaged group={} model={} reason=\"{}\" then=\"what is damaged is read from {} instead, each "

@@ -27,15 +27,18 @@ struct GroupInFiles {
   WeightGroup group;
   std::string path() const;  // of its first tensor
   void read(uint64_t offset, std::span<std::byte> out) const { read_content(*files, group, offset, out); }
+  // All of it is read. False when it cannot be.
+  bool hashes_to(const Hash256& hash) const;
 };
 // Where a group's content is to be had beside the store: in the files of whatever models it knows that have
 // it, of those that are as they were when they were imported. None when the records cannot be read.
 std::vector<GroupInFiles> find_in_files(const ShardStore& store, const Hash256& group, uint64_t bytes);
 
 // A model's groups in the store: group i of the record is file i, its tensors one after the other. Every
-// chunk that a read touches is checked. A damaged or missing group is read from the original files instead,
-// with one warning, while these are as they were, or from those of another model that has it; otherwise read
-// throws what ShardStore::read does. Any thread.
+// chunk that a read touches is checked. A group that is damaged, missing or not to be read is read from the
+// original files instead, while these are as they were, or from those of another model that has it: from the
+// first place that has the right hash, with one warning. Otherwise read throws what ShardStore::read does.
+// Any thread.
 class StoreSource final : public Source {
  public:
   // `elsewhere`: the original files, or null.

@@ -16,9 +16,9 @@ namespace caravan {
 // A group being added: its own bytes go into the batch in chunks, all of them through the hash.
 class ShardStore::Writer::Adding {
  public:
-  Adding(BulkStore::Batch& batch, const Hash256& group, Place place)
-      : batch_(batch), group_(group), place_(std::move(place)) {
-    value_.resize(kChunkHeaderBytes + limits::kShardChunkBytes);
+  Adding(BulkStore::Batch& batch, ChunkSlots& slots, const Hash256& group, Place place)
+      : batch_(batch), slots_(slots), group_(group), place_(std::move(place)) {
+    slots_.note(group_, chunk_, 0);
   }
   const Hash256& group() const { return group_; }
   uint64_t passed() const { return passed_; }
@@ -26,7 +26,7 @@ class ShardStore::Writer::Adding {
   uint64_t left() const { return place_.bytes - passed_; }
   const std::vector<SharedPiece>& shared() const { return place_.shared; }
   // Where the next bytes go: to the end of their chunk at most.
-  std::span<std::byte> room() { return std::span(value_).subspan(filled_); }
+  std::span<std::byte> room() { return slots_.now().first(kValueBytes).subspan(filled_); }
   // The first `bytes` of the room have come. What is another group's is only hashed.
   void pass(size_t bytes, bool own = true) {
     CHECK(bytes <= left());
@@ -34,7 +34,8 @@ class ShardStore::Writer::Adding {
     passed_ += bytes;
     if (!own) return;
     filled_ += bytes;
-    if (filled_ == value_.size()) put();
+    slots_.note(group_, chunk_, filled_);
+    if (filled_ == kValueBytes) put();
   }
   void write_rest() {
     if (filled_ > kChunkHeaderBytes) put();
@@ -50,31 +51,42 @@ class ShardStore::Writer::Adding {
 
  private:
   void put() {
-    const auto value = std::span(value_).first(filled_);
+    const auto value = slots_.now().first(filled_);
     const uint64_t sum = chunk_sum(group_, chunk_, value.subspan(kChunkHeaderBytes));
     std::memcpy(value.data(), &sum, sizeof sum);
     batch_.add(chunk_key(place_.segment, place_.ordinal, chunk_), value);
+    slots_.next();
     ++chunk_;
     written_ += filled_ - kChunkHeaderBytes;
     filled_ = kChunkHeaderBytes;
   }
 
+  static constexpr size_t kValueBytes = kChunkHeaderBytes + limits::kShardChunkBytes;
+
   BulkStore::Batch& batch_;
+  ChunkSlots& slots_;
   const Hash256 group_;
   Place place_;
   Sha256 hash_;
   uint64_t passed_ = 0;  // bytes of the group
   uint64_t written_ = 0;
   uint32_t chunk_ = 0;
-  std::vector<std::byte> value_;
   size_t filled_ = kChunkHeaderBytes;
 };
 
-ShardStore::Writer::Writer(ShardStore& store) : store_(store) {
+ShardStore::Writer::Writer(ShardStore& store, const std::string& keep_in)
+    : store_(store),
+      then_(keep_in.empty() ? BulkStore::Uncommitted::kGone : BulkStore::Uncommitted::kKept),
+      slots_(keep_in, kChunkHeaderBytes + limits::kShardChunkBytes) {
   if (!store.options_.writable) fail(ErrorCode::kInvalidArgument, "{} was opened for reading", store.name());
 }
 
 ShardStore::Writer::~Writer() {
+  try {
+    if (adding_ && then_ == BulkStore::Uncommitted::kKept) adding_->write_rest();
+  } catch (const std::exception&) {
+    log_debug("{}", caught_error().message());  // its last chunk is not there
+  }
   try {
     end_commit();
   } catch (const std::exception&) {
@@ -114,7 +126,7 @@ void ShardStore::Writer::begin_segment() {
   next_ordinal_ = 0;
   segment_ = {};
   store_.records_->put(segment_record_key(number_), kUnfinishedSegment);
-  batch_ = store_.bulk_->begin();
+  batch_ = store_.bulk_->begin(then_);
 }
 
 uint64_t ShardStore::Writer::add(const Hash256& group, uint64_t bytes, std::vector<SharedPiece> shared,
@@ -153,10 +165,12 @@ void ShardStore::Writer::start(const Hash256& group, uint64_t bytes, std::vector
   Place place;
   place.segment = number_;
   place.ordinal = next_ordinal_++;
+  const auto* name = reinterpret_cast<const char*>(group.bytes.data());
+  batch_->note({name, group.size()});  // those of the segment, by ordinal
   place.bytes = bytes;
   place.shared = std::move(shared);
   std::erase_if(place.shared, [this](const SharedPiece& piece) { return !holds(piece); });
-  adding_ = std::make_unique<Adding>(*batch_, group, std::move(place));
+  adding_ = std::make_unique<Adding>(*batch_, slots_, group, std::move(place));
 }
 
 void ShardStore::Writer::begin(const Hash256& group, uint64_t bytes) {
@@ -203,7 +217,9 @@ void ShardStore::Writer::begin_commit() {
   const auto work = [&store = store_, &what = *commit] {
     what.batch->commit();
     store.acknowledge(what.number, what.segment);
+    what.batch.reset();  // what was kept of it has been needed until now
   };
+  slots_.hold();
   // Where no thread is to be had, it is done by whoever waits for it.
   commit->done = std::async(std::launch::async | std::launch::deferred, work);
   commit_ = std::move(commit);
@@ -212,6 +228,7 @@ void ShardStore::Writer::begin_commit() {
 void ShardStore::Writer::end_commit() {
   const auto commit = std::exchange(commit_, nullptr);
   if (!commit) return;
+  slots_.landed();
   try {
     commit->done.get();
   } catch (const std::exception&) {

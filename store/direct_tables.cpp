@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "store/part_reader.h"
+#include "store/table_block.h"
 
 namespace caravan {
 
@@ -30,23 +31,6 @@ constexpr uint64_t kMostGap = 256;
 
 std::string_view view(const rocksdb::Slice& slice) {
   return {slice.data(), slice.size()};
-}
-
-void append_varint(std::string& to, uint32_t value) {
-  for (; value >= 128; value >>= 7) to.push_back(static_cast<char>(value | 128));
-  to.push_back(static_cast<char>(value));
-}
-
-// What stands before the value in a block that begins with it, by RocksDB's block_builder.cc: how many bytes
-// of the key are the last one's, how many are not, the value's size, and the key with its sequence number and
-// kind: zero in an ingested table, and a put.
-std::string block_begin(std::string_view key, uint32_t value_bytes) {
-  constexpr std::string_view kPut("\x01\0\0\0\0\0\0\0", 8);
-  std::string begin;
-  append_varint(begin, 0);
-  append_varint(begin, static_cast<uint32_t>(key.size() + kPut.size()));
-  append_varint(begin, value_bytes);
-  return begin.append(key).append(kPut);
 }
 
 struct Place {

@@ -10,7 +10,13 @@ namespace caravan {
 
 class MemoryBulk::MemoryBatch final : public BulkStore::Batch {
  public:
-  explicit MemoryBatch(MemoryBulk& store) : store_(store) {}
+  MemoryBatch(MemoryBulk& store, Uncommitted then) : store_(store), then_(then) {}
+  ~MemoryBatch() override {
+    if (then_ == Uncommitted::kGone || committed_) return;
+    const std::lock_guard lock(store_.mutex_);
+    store_.kept_.push_back({std::move(notes_), std::move(values_)});
+  }
+  void note(std::string_view text) override { notes_ += text; }
   void add(std::string_view key, std::span<const std::byte> value) override {
     CHECK((values_.empty() || values_.rbegin()->first < key));
     store_.ask(Operation::kAdd, key);
@@ -18,12 +24,16 @@ class MemoryBulk::MemoryBatch final : public BulkStore::Batch {
   }
   void commit() override {
     store_.ask(Operation::kCommit, "");
-    store_.take(std::move(values_));
+    store_.take(values_);
+    committed_ = true;
   }
 
  private:
   MemoryBulk& store_;
+  const Uncommitted then_;
+  std::string notes_;
   Values values_;
+  bool committed_ = false;
 };
 
 MemoryBulk::MemoryBulk(Inject inject, Bytes room) : inject_(std::move(inject)), room_(room) {}
@@ -35,8 +45,22 @@ MemoryBulk::Fault MemoryBulk::ask(Operation operation, std::string_view key) con
   return fault;
 }
 
-std::unique_ptr<BulkStore::Batch> MemoryBulk::begin() {
-  return std::make_unique<MemoryBatch>(*this);
+std::unique_ptr<BulkStore::Batch> MemoryBulk::begin(Uncommitted then) {
+  return std::make_unique<MemoryBatch>(*this, then);
+}
+
+void MemoryBulk::salvage(const UseSalvaged& use) {
+  for (;;) {
+    Kept kept;
+    {
+      const std::lock_guard lock(mutex_);
+      if (kept_.empty()) return;
+      kept = kept_.front();
+    }
+    for (const auto& [key, value] : kept.values) use(kept.notes, key, value.bytes);
+    const std::lock_guard lock(mutex_);
+    kept_.erase(kept_.begin());
+  }
 }
 
 void MemoryBulk::take(Values values) {

@@ -32,7 +32,8 @@ class MemoryBulk final : public BulkStore {
   // `room`: values together may have so many bytes.
   explicit MemoryBulk(Inject inject = nullptr, Bytes room = Bytes{UINT64_MAX});
 
-  std::unique_ptr<Batch> begin() override;
+  std::unique_ptr<Batch> begin(Uncommitted then) override;
+  void salvage(const UseSalvaged& use) override;
   bool read(std::string_view key, const Use& use) const override;
   void read_many(std::span<const std::string> keys, const UseOne& use) const override;
   void erase_ranges(std::span<const Range> ranges) override;
@@ -49,6 +50,10 @@ class MemoryBulk final : public BulkStore {
     uint64_t batch = 0;
   };
   using Values = std::map<std::string, Value, std::less<>>;
+  struct Kept {
+    std::string notes;
+    Values values;
+  };
 
   Fault ask(Operation operation, std::string_view key) const;
   void take(Values values);
@@ -57,6 +62,7 @@ class MemoryBulk final : public BulkStore {
   const Bytes room_;
   mutable std::mutex mutex_;
   Values values_;
+  std::vector<Kept> kept_;  // to be salvaged
   uint64_t batches_ = 0, rewritten_bytes_ = 0;
 };
 

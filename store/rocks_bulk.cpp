@@ -17,6 +17,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "store/direct_tables.h"
+#include "store/incoming_tables.h"
 #include "store/rocks_state.h"
 
 namespace caravan {
@@ -54,7 +55,8 @@ class Bulk final : public BulkStore {
   Bulk(std::shared_ptr<RocksStore::State> state, rocksdb::ColumnFamilyHandle* handle)
       : state_(std::move(state)), handle_(handle), tables_(*state_->database, handle) {}
 
-  std::unique_ptr<Batch> begin() override;
+  std::unique_ptr<Batch> begin(Uncommitted then) override;
+  void salvage(const UseSalvaged& use) override;
   bool read(std::string_view key, const Use& use) const override;
   bool read_in_parts(std::string_view key, const UsePart& use) const override;
   void read_many(std::span<const std::string> keys, const UseOne& use) const override;
@@ -78,28 +80,35 @@ class Bulk final : public BulkStore {
   const std::shared_ptr<RocksStore::State> state_;
   rocksdb::ColumnFamilyHandle* const handle_;
   DirectTables tables_;
-  std::atomic<uint64_t> next_table_{0};
 };
 
 // One table file outside the database until it is moved in.
 class TableBatch final : public BulkStore::Batch {
  public:
-  TableBatch(std::shared_ptr<RocksStore::State> state, rocksdb::ColumnFamilyHandle* handle, std::string path)
-      : state_(std::move(state)), handle_(handle), path_(std::move(path)) {
+  TableBatch(std::shared_ptr<RocksStore::State> state, rocksdb::ColumnFamilyHandle* handle,
+             BulkStore::Uncommitted then)
+      : state_(std::move(state)),
+        handle_(handle),
+        is_kept_(then == BulkStore::Uncommitted::kKept),
+        table_(incoming_folder(state_->path), handle_->GetName(), then) {
     // Through the page cache, written back as it goes: a deeper queue than one direct write at a time.
     rocksdb::EnvOptions environment;
     environment.bytes_per_sync = 8u << 20;
     environment.allow_fallocate = false;
+    environment.writable_file_max_buffer_size = 4096;  // a kept one has each block but the last
     writer_ =
         std::make_unique<rocksdb::SstFileWriter>(environment, state_->database->GetOptions(handle_), handle_);
-    check(writer_->Open(path_));
-  }
-  ~TableBatch() override {
-    writer_.reset();
-    std::error_code ignored;
-    std::filesystem::remove(path_, ignored);  // moved in by then, if it was committed
+    check(writer_->Open(table_.path()));
   }
 
+  ~TableBatch() override {
+    if (is_committed_) table_.remove();
+    if (!is_kept_ || empty_ || is_committed_) return;
+    table_.hold();
+    writer_->Finish().PermitUncheckedError();  // brings the last block; refused when it was called before
+  }
+
+  void note(std::string_view text) override { table_.note(text); }
   void add(std::string_view key, std::span<const std::byte> value) override {
     check(writer_->Put(slice(key), {reinterpret_cast<const char*>(value.data()), value.size()}));
     empty_ = false;
@@ -107,11 +116,13 @@ class TableBatch final : public BulkStore::Batch {
   void commit() override {
     if (empty_) return;
     require_room(state_->path);
+    table_.hold();
     check(writer_->Finish());
     rocksdb::IngestExternalFileOptions options;
     options.move_files = true;
     options.write_global_seqno = false;
-    check(whole([&] { return state_->database->IngestExternalFile(handle_, {path_}, options); }));
+    check(whole([&] { return state_->database->IngestExternalFile(handle_, {table_.path()}, options); }));
+    is_committed_ = true;
     if (!state_->may_lose) note_list(*state_);
   }
 
@@ -122,16 +133,20 @@ class TableBatch final : public BulkStore::Batch {
 
   const std::shared_ptr<RocksStore::State> state_;
   rocksdb::ColumnFamilyHandle* const handle_;
-  const std::string path_;
-  std::unique_ptr<rocksdb::SstFileWriter> writer_;
-  bool empty_ = true;
+  const bool is_kept_;
+  IncomingTable table_;
+  std::unique_ptr<rocksdb::SstFileWriter> writer_;  // goes first: it writes what it has
+  bool empty_ = true, is_committed_ = false;
 };
 
-std::unique_ptr<BulkStore::Batch> Bulk::begin() {
+std::unique_ptr<BulkStore::Batch> Bulk::begin(Uncommitted then) {
   require_writable();
-  const std::string file = fmt::format("{}/{}-{}.sst", incoming_folder(state_->path), handle_->GetName(),
-                                       next_table_.fetch_add(1));
-  return std::make_unique<TableBatch>(state_, handle_, file);
+  return std::make_unique<TableBatch>(state_, handle_, then);
+}
+
+void Bulk::salvage(const UseSalvaged& use) {
+  require_writable();
+  salvage_tables(incoming_folder(state_->path), handle_->GetName(), use);
 }
 
 // Values carry their own sums, but RocksDB takes a block apart before it hands out the value, and ends the

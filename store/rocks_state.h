@@ -66,7 +66,7 @@ auto whole(Call&& call) {
   }
 }
 
-// Where half-written tables lie, inside the store; emptied at opening.
+// Where half-written tables lie, inside the store (incoming_tables.h).
 std::string incoming_folder(const std::string& store_path);
 
 // What RocksDB has to tell goes to our log, never into a file beside the store: it ends the process when it

@@ -33,6 +33,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "store/direct_tables.h"
+#include "store/incoming_tables.h"
 #include "store/rocks_state.h"
 
 namespace caravan {
@@ -301,13 +302,6 @@ void make_folders(const std::string& path) {
          error ? error.message() : "cannot be written");
 }
 
-void empty_incoming(const std::string& path) {
-  std::error_code error;
-  fs::remove_all(incoming_folder(path), error);
-  if (!error) fs::create_directories(incoming_folder(path), error);
-  if (error) fail(ErrorCode::kIo, "{}: {}", incoming_folder(path), error.message());
-}
-
 // RocksDB makes a log at each opening, and lets go of it with what is flushed: that of a process that wrote
 // nothing stays, empty. All but the newest, which is in use.
 void remove_empty_logs(const std::string& path) {
@@ -487,7 +481,7 @@ RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>
   // Whoever writes must write both.
   if (twice || access == Access::kWrite) find_copies(*state_);
   if (access == Access::kRead) return;
-  empty_incoming(path);
+  clear_incoming_tables(incoming_folder(path));
   remove_empty_logs(path);
   if (!state_->may_lose) note_list(*state_);
 }

@@ -110,7 +110,11 @@ pass "a flipped byte in the store is found, by verify, too, and its group fetche
 
 # --- kill -9 in the middle ---
 "$program" invite --state "$work/head" >"$work/ticket" 2>/dev/null
-here_bytes() { { du -sb "$work/slow/fetch" 2>/dev/null || echo 0; } | cut -f1; }
+# In tables that are on their way into the store, and in files of groups that were salvaged.
+here_bytes() {
+  find "$work/slow" \( -name '*.kept' -o -name '*.left' -o -name '*.part' \) -printf '%s\n' 2>/dev/null |
+    awk '{ sum += $1 } END { print sum + 0 }'
+}
 has_some() { [ "$(here_bytes)" -gt "$1" ]; }
 state=slow join first --fetch-limit 600KiB/s
 wait_for 20 "the first bytes" has_some 600000
@@ -126,8 +130,11 @@ kill -0 "$peer" || give_up "the peer ended with its head: $(cat "$work/second.er
 serve head-again
 wait_for 60 "the ring after all this" stages_are "$work/head" 2
 [ "$(answer)" = "$alone" ] || give_up "the text changed after kill -9"
-# What the second process received and what the first one had left on the disk are hardly more than the whole.
+# The second process has what the first one had left on the disk, and receives hardly more than the rest.
 total=$(sed -n 's/.*to_fetch bytes=[0-9]* of=\([0-9]*\)$/\1/p' "$work/second.err" | sort -n | tail -1)
+first_left=$(sed -n "s/.*to_fetch bytes=\([0-9]*\) of=$total\$/\1/p" "$work/second.err" | head -1)
+[ $((total - first_left)) -ge $((kept * 9 / 10)) ] || give_up "$kept bytes were on the disk, and $((total - first_left)) of $total were used"
+kept=$((total - first_left))
 received=$(sed -n 's/.*fetched received=\([0-9]*\)$/\1/p' "$work/second.err" | tail -1)
 [ $((10 * (kept + received))) -lt $((12 * total)) ] || give_up "$kept and $received bytes were fetched for $total"
 pass "a fetch goes on where it was after kill -9 of the peer, and of the head"
