@@ -34,6 +34,7 @@ KvFrames::KvFrames(Device& device, Budget& budget, std::vector<KvLayerShape> lay
       budget_(budget),
       layers_(std::move(layers)),
       type_(type),
+      store_blocks_(spill ? spill->store_blocks : 0),
       store_(spill && spill->store),
       archive_(spill ? spill->archive : nullptr),
       residency_(std::max(1u, sharing ? sharing->least
@@ -58,7 +59,7 @@ KvFrames::KvFrames(Device& device, Budget& budget, std::vector<KvLayerShape> lay
   if (!spill) return;
   ahead_ = std::clamp(most / 4, 1u, kMostAhead);
   CHECK((store_ || archive_));
-  CHECK((store_ || spill->frames >= blocks));
+  CHECK(((store_ && store_blocks_ >= blocks) || spill->frames >= blocks));
   shape_ = {spill->lineage, spill->first_layer, part_bytes_};
   clock_ = spill->clock;
   mover_ = std::make_unique<KvMover>(spill->store, archive_, shape_, *spill->clock, *spill->counters,
@@ -160,7 +161,15 @@ void KvFrames::take_frame(uint32_t block) {
 
 void KvFrames::start_writes(uint32_t wanted, bool partial) {
   const uint32_t under_way = std::min(wanted, residency_.writes_under_way());
-  move(store_ ? residency_.start_writes(wanted, partial) : residency_.start_archiving(wanted - under_way));
+  const size_t room = store_room();
+  move(room > 0 ? residency_.start_writes(wanted, partial, room)
+                : residency_.start_archiving(wanted - under_way));
+}
+
+size_t KvFrames::store_room() const {
+  if (!store_) return 0;
+  if (store_blocks_ == UINT32_MAX) return SIZE_MAX;
+  return store_blocks_ - std::min(store_blocks_, residency_.spilled());
 }
 
 void KvFrames::move(const std::vector<KvResidency::Write>& writes) {
@@ -232,7 +241,8 @@ void KvFrames::leave_archive(uint64_t crowded_steps) {
 void KvFrames::copy_idle() {
   const bool needed = archive_->mostly_in_use() || (refused_ && archive_->crowded());
   if (!store_ || !needed || copying_ > 0 || steps_ < copy_at_) return;
-  for (const KvResidency::Copy& copy : residency_.start_copies(kMostCopying, kLetGoSteps)) {
+  for (const KvResidency::Copy& copy :
+       residency_.start_copies(std::min(kMostCopying, store_room()), kLetGoSteps)) {
     try {
       mover_->copy(copy.serial, copy.archived);
       ++copying_;
@@ -256,8 +266,8 @@ void KvFrames::write_behind() {
   if (store_ && !write_error_ && count() == most()) start_writes(ahead_, false);
   // A few at a time: whoever goes on with a block that is being written waits for it.
   if (giving_back_ > 0 && !write_error_ && residency_.writes_under_way() < kMostArchiving) {
-    const uint32_t now = std::min<uint32_t>(giving_back_, kMostArchiving);
-    giving_back_ -= now;
+    const auto now = static_cast<uint32_t>(std::min({size_t{giving_back_}, kMostArchiving, store_room()}));
+    giving_back_ = now > 0 ? giving_back_ - now : 0;
     move(residency_.start_idle_writes(now, KvBorder::kIdleSteps));
   }
 }

@@ -31,6 +31,8 @@ struct KvSpill {
   uint32_t readers = 4;
   KvArchive* archive = nullptr;
   Lineage lineage = {};  // of what is archived and loaded
+  // The store may have so many; fewer than all: there are as many frames as blocks.
+  uint32_t store_blocks = UINT32_MAX;
 };
 
 // Frames that are only there while they are needed: others use their memory meanwhile.
@@ -125,6 +127,8 @@ class KvFrames {
   void shrink(uint32_t frames);
   void take_frame(uint32_t block);
   void allocate(uint32_t block);
+  // Blocks that the store may take.
+  size_t store_room() const;
   void start_writes(uint32_t wanted, bool partial);
   void move(const std::vector<KvResidency::Write>& writes);
   void note_written();
@@ -140,6 +144,7 @@ class KvFrames {
   std::vector<uint64_t> part_bytes_, part_offsets_;
   std::vector<uint32_t> run_layers_;
   uint64_t block_bytes_ = 0;
+  const uint32_t store_blocks_;
   const bool store_;
   KvArchive* const archive_;
   KvArchiveShape shape_;

@@ -259,7 +259,7 @@ KvResidency::Write KvResidency::start_write(uint32_t index) {
   return write;
 }
 
-std::vector<KvResidency::Write> KvResidency::start_writes(uint32_t wanted, bool partial) {
+std::vector<KvResidency::Write> KvResidency::start_writes(uint32_t wanted, bool partial, size_t most) {
   size_t had = frames_free() + writes_.size();
   std::vector<uint32_t> dirty;
   for (const uint32_t index : owner_) {
@@ -268,7 +268,14 @@ std::vector<KvResidency::Write> KvResidency::start_writes(uint32_t wanted, bool 
     if (may_give_way(block)) ++had;
     if (can_write(block) && (block.full || partial)) dirty.push_back(index);
   }
-  return had < wanted ? write_first(std::move(dirty), wanted - had) : std::vector<Write>();
+  return had < wanted ? write_first(std::move(dirty), std::min(most, wanted - had)) : std::vector<Write>();
+}
+
+uint32_t KvResidency::spilled() const {
+  const auto is_spilled = [](uint64_t serial) { return serial != 0 && (serial & kArchived) == 0; };
+  return static_cast<uint32_t>(std::count_if(blocks_.begin(), blocks_.end(), [&](const Block& block) {
+    return is_spilled(block.stored) || is_spilled(block.writing) || block.copying != 0;
+  }));
 }
 
 std::vector<KvResidency::Write> KvResidency::start_idle_writes(size_t most, uint64_t idle_steps) {

@@ -92,12 +92,15 @@ class KvResidency {
   void wish_again(uint64_t steps);
 
   // What to write so that `wanted` frames are free or can be had without waiting, counting those being
-  // written. `partial`: also of blocks that are not full. Each has to be answered by written().
-  std::vector<Write> start_writes(uint32_t wanted, bool partial);
+  // written; so many at most. `partial`: also of blocks that are not full. Each has to be answered by
+  // written().
+  std::vector<Write> start_writes(uint32_t wanted, bool partial, size_t most = SIZE_MAX);
   // Of those that no step has used for `idle_steps`, so many at most: so that they can give their frames up.
   std::vector<Write> start_idle_writes(size_t most, uint64_t idle_steps);
   // Returns the block; kNone when it was dropped meanwhile.
   uint32_t written(uint64_t serial, bool worked);
+  // Blocks that lie where blocks are spilled, or are on their way there.
+  uint32_t spilled() const;
   // What lies on disk for nothing.
   std::vector<uint64_t> take_garbage() { return std::exchange(garbage_, {}); }
 

@@ -158,11 +158,19 @@ void Engine::open_spill(KvSpill& places, Hosted& hosted) {
   places.store = hosted.kv_store.get();
 }
 
-// Where KV needs no disk, but what idles need not keep its frames.
-void Engine::try_to_open_spill(KvSpill& places, Hosted& hosted) {
+// Where KV needs no disk, but what idles need not keep its frames. Adds what that takes of memory to
+// `beside`.
+void Engine::open_idle_spill(KvSpill& places, Hosted& hosted, KvRoom kv, const KvNeeds& needs,
+                             uint64_t least_weights, Bytes& beside) {
+  const uint64_t on_disk = needs.blocks_on_disk(kv_disk());
+  const uint64_t frames = kv.frames * needs.block_bytes, more = places.archive ? 0 : needs.staging_bytes;
+  if (on_disk <= KvCache::kLeastFrames || weights_room(beside.count + frames + more) < least_weights) return;
+  if (options_.kv_memory && frames + more > options_.kv_memory->count) return;
   const std::string without = places.name;
   try {
     open_spill(places, hosted);
+    beside.count += more;
+    if (on_disk < kv.blocks) places.store_blocks = static_cast<uint32_t>(on_disk);
   } catch (const std::exception&) {
     places.name = without;
     log_warning("kv_keeps_memory reason=\"{}\"", caught_error().message());
@@ -241,25 +249,22 @@ Engine::Hosted Engine::host(UnitSpan span, uint32_t context, KvRoom kv, const Lo
                             std::optional<KvType> kv_type, std::optional<Lineage> lineage) {
   StageOptions options = stage_options(span, context, kv.blocks, kv_type.value_or(options_.kv_type));
   const std::vector<KvLayerShape> layers = kv_layers(spec_, span);
-  const KvNeeds kv_of_one = kv_needs(layers, context, options.kv_type, options_.archive.on());
-  const Bytes block{kv_of_one.block_bytes};
+  const KvNeeds needs = kv_needs(layers, context, options.kv_type, options_.archive.on());
+  const Bytes block{needs.block_bytes};
   Bytes beside = Stage::scratch_bytes(spec_, options);
   Hosted hosted;
   KvSpill places = kv_places(span, kv);
   places.counters = &kv_counters_;
   if (kv.spills()) open_spill(places, hosted);
   if (lineage && !layers.empty() && options_.archive.on()) open_archive(places, *lineage);
-  if (places.store || places.archive) {
-    beside += KvCache::staging_bytes(layers, options.kv_type);
-    options.spill = std::move(places);
-  }
+  if (places.store || places.archive) beside.count += needs.staging_bytes;
   if (!layers.empty()) kv_room_ = kv;
   give_back_freed_memory();  // of the stage before, and of what was measured
   options.sharing = share(span, kv, beside + Bytes{block.count * kv.frames}, block);
-  // Beside an archive, whose staging serves both.
-  if (options.sharing && options.spill && !options.spill->store && kv_of_one.can_spill(kv_disk()) &&
-      kv_of_one.blocks_on_disk(kv_disk()) >= kv.blocks)
-    try_to_open_spill(*options.spill, hosted);
+  if (options.sharing && !places.store)
+    open_idle_spill(places, hosted, kv, needs,
+                    pager_->least_bytes(ModelWeights::page_specs(manifest_, spec_, span)), beside);
+  if (places.store || places.archive) options.spill = std::move(places);
   const uint32_t frames = options.sharing ? options.sharing->least : kv.frames;
   pager_->set_limit({weights_room(beside.count + block.count * frames)});
   hosted.weights = std::make_unique<ModelWeights>(manifest_, spec_, span, *pager_);

@@ -141,7 +141,8 @@ class Engine : private KvNeighbour {
   StageOptions stage_options(UnitSpan span, uint32_t context, uint32_t kv_blocks, KvType kv_type) const;
   KvSpill kv_places(UnitSpan span, KvRoom kv) const;
   void open_spill(KvSpill& places, Hosted& hosted);
-  void try_to_open_spill(KvSpill& places, Hosted& hosted);
+  void open_idle_spill(KvSpill& places, Hosted& hosted, KvRoom kv, const KvNeeds& needs,
+                       uint64_t least_weights, Bytes& beside);
   void open_archive(KvSpill& places, const Lineage& lineage);
   // Frames that are always there, where weights use those of the others.
   std::optional<KvSharing> share(UnitSpan span, KvRoom kv, Bytes state, Bytes block);

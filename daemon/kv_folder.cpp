@@ -37,8 +37,8 @@ KvFolder::KvFolder(const std::vector<std::string>& places) {
     if (!error && ::access(path_.c_str(), W_OK | X_OK) == 0) return;
   }
   fail(ErrorCode::kIo,
-       "{} cannot be written, and KV has to go to disk; name another folder with --state DIR, or give more "
-       "memory with --ram or --kv-ram",
+       "{} cannot be written, and KV is to go there that memory does not hold or that idles; name another "
+       "folder with --state DIR, or give more memory with --ram or --kv-ram",
        places.empty() ? "no folder" : places.front());
 }
 

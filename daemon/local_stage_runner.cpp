@@ -108,8 +108,9 @@ ArchiveRoom LocalStageRunner::archive_room() const {
   if (const KvArchive* archive = engine_.archive(); archive != nullptr && room.blocks == 0)
     log_warning(
         "kv_archive_too_small limit=\"{}\" reason=\"a block of {} positions of these layers needs --archive "
-        "{}\"",
-        to_string(archive->limit()), limits::kKvBlockPositions, to_string(sequences.least_archive()));
+        "{} ({} bytes)\"",
+        to_string(archive->limit()), limits::kKvBlockPositions, to_string(sequences.least_archive()),
+        sequences.least_archive().count);
   return room;
 }
 

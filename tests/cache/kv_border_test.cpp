@@ -112,6 +112,29 @@ TEST(KvBorder, WhatIdlesOnDiskGivesItsFramesToTheWeights) {
   EXPECT_GT(tale.counters().bytes_read.value(), 0u);
 }
 
+// Where the store holds a part of what idles.
+TEST(KvBorder, AStoreOfFewBlocksTakesNoMore) {
+  for (uint64_t seed = 1; seed <= 12 && !HasFatalFailure(); ++seed) {
+    SeededRandom random(seed);
+    MemoryBulk store;
+    Weights weights;
+    const auto most = static_cast<uint32_t>(3 + random.below(30));
+    Tale tale(&store, nullptr, 90, kLayers, 90, KvSharing{&weights, 2}, most);
+    uint64_t next = 1, largest = 0;
+    for (int step = 0; step < 100 && !HasFatalFailure(); ++step) {
+      if (tale.sequences().size() < 3 || random.below(5) == 0) tale.open(next++);
+      while (tale.cache().blocks_free() < 12) tale.close(tale.sequences().begin()->first);
+      const auto rows = static_cast<uint32_t>(1 + random.below(random.below(3) ? 40 : 200));
+      EXPECT_TRUE(tale.run({{tale.sequences().rbegin()->first, rows}}).empty()) << tale.last_error();
+      for (uint64_t i = random.below(3 * KvBorder::kIdleSteps); i > 0; --i) tale.idle();
+      largest = std::max(largest, store.bytes().count);
+    }
+    // Beside them, what waits to be erased: half as many, or as few as are not worth it.
+    EXPECT_LE(largest, (most + std::max(most / 2, 24u)) * (kBlock + 512)) << "seed " << seed;
+    EXPECT_GT(largest, 0u);
+  }
+}
+
 TEST(KvBorder, WeightsThatRefuseSendKvToDiskAndEndNobody) {
   MemoryBulk store;
   Weights weights;

@@ -41,13 +41,14 @@ class Tale {
       : Tale(&store, nullptr, frames, std::move(layers), blocks) {}
   // Either may be null; where both are, there is a frame for each block. Tags are of the numbers written.
   Tale(BulkStore* store, KvArchive* archive, uint32_t frames, std::vector<KvLayerShape> layers = kLayers,
-       uint32_t blocks = 256, std::optional<KvSharing> sharing = std::nullopt)
+       uint32_t blocks = 256, std::optional<KvSharing> sharing = std::nullopt,
+       uint32_t store_blocks = UINT32_MAX)
       : layers_(std::move(layers)),
         budget_("ram", Bytes{64 << 20}),
         archive_(archive),
         cache_(device_, budget_, layers_, KvType::kF32, blocks,
                store || archive ? std::optional(KvSpill{store, &clock_, &counters_, "the store", frames,
-                                                        kFirstLayer, 2, archive, kLineage})
+                                                        kFirstLayer, 2, archive, kLineage, store_blocks})
                                 : std::nullopt,
                sharing) {}
   // What the cache has reserved, and what it has allocated of it.

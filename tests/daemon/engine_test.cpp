@@ -11,6 +11,9 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "cache/kv_border.h"
+#include "cache/kv_cache.h"
+#include "daemon/budget_needs.h"
+#include "model/families.h"
 #include "shards/manifest.h"
 #include "tests/support/temporary_folder.h"
 
@@ -29,18 +32,24 @@ class EngineTest : public testing::Test {
     options_.archive.folder = folder_.path() + "/archive";
   }
 
-  // With the least memory that has room for all KV; weights do not fit beside it then.
+  // With hardly more than the least memory that has room for all KV; weights do not fit beside it then.
   std::unique_ptr<Engine> engine_without_room_for_all() {
     for (uint64_t quarters = 4;; ++quarters) {
       options_.memory = {quarters << 18};
       try {
+        if (!room_for_all(Engine(manifest_, options_))) continue;
+        options_.memory.count += 1 << 20;
         auto engine = std::make_unique<Engine>(manifest_, options_);
-        room_ = engine->kv_room(layers(*engine), kContext, KvType::kF32, wanted());
-        if (room_.blocks == wanted() && !room_.spills()) return engine;
+        EXPECT_TRUE(room_for_all(*engine));
+        return engine;
       } catch (const Error&) {
         // Too little for the scratch.
       }
     }
+  }
+  bool room_for_all(const Engine& engine) {
+    room_ = engine.kv_room(layers(engine), kContext, KvType::kF32, wanted());
+    return room_.blocks == wanted() && !room_.spills();
   }
   static UnitSpan layers(const Engine& engine) { return {0, engine.spec().unit_count()}; }
   static uint32_t wanted() { return kContext / limits::kKvBlockPositions; }
@@ -88,6 +97,23 @@ TEST_F(EngineTest, ConversationsThatIdleGiveTheirMemoryToTheWeights) {
   const Taken taken = idle_beside_one();
   EXPECT_GT(taken.with_others, taken.before);
   EXPECT_LT(taken.after - taken.before, (taken.with_others - taken.before) / 2);
+}
+
+TEST_F(EngineTest, SoTheyDoWithoutAnArchive) {
+  options_.archive.limit = {};
+  const Taken taken = idle_beside_one();
+  EXPECT_GT(taken.with_others, taken.before);
+  EXPECT_LT(taken.after - taken.before, (taken.with_others - taken.before) / 2);
+}
+
+// As much as there is room for on disk: four blocks of six.
+TEST_F(EngineTest, ASmallDiskTakesAPart) {
+  options_.archive.limit = {};
+  const ModelSpec spec = read_spec(manifest_);
+  const uint64_t block = KvCache::block_bytes(kv_layers(spec, {0, spec.unit_count()}), KvType::kF32).count;
+  options_.kv_disk = {6 * block};
+  const Taken taken = idle_beside_one();
+  EXPECT_EQ(taken.after, taken.with_others + block - 4 * block) << "one has come";
 }
 
 // A file lies where the folder is to be.
