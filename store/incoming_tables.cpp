@@ -46,14 +46,12 @@ bool claim(const std::string& path) {
 }  // namespace
 
 IncomingTable::IncomingTable(const std::string& folder, const std::string& family,
-                             BulkStore::Uncommitted then)
+                             std::atomic<uint64_t>& next, BulkStore::Uncommitted then)
     : then_(then) {
-  for (uint64_t number = 0;; ++number) {
-    stem_ = fmt::format("{}/{}-{}", folder, family, number);
+  do {
+    stem_ = fmt::format("{}/{}-{}", folder, family, next++);
     path_ = stem_ + (then == BulkStore::Uncommitted::kKept ? kKept : kPlain);
-    std::error_code error;
-    if (!fs::exists(stem_ + kLeft, error) && claim(path_)) return;
-  }
+  } while (fs::exists(stem_ + kLeft) || !claim(path_));
 }
 
 IncomingTable::~IncomingTable() {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -12,7 +14,10 @@ namespace caravan {
 // beside it, which is `.left` once it is given up or its process was killed.
 class IncomingTable {
  public:
-  IncomingTable(const std::string& folder, const std::string& family, BulkStore::Uncommitted then);
+  // `next`: the number, if no file has it. No name is used twice by a process: who commits a table removes it
+  // when RocksDB has done so already. Throws kIo.
+  IncomingTable(const std::string& folder, const std::string& family, std::atomic<uint64_t>& next,
+                BulkStore::Uncommitted then);
   // Gives it up, unless it was removed.
   ~IncomingTable();
   IncomingTable(const IncomingTable&) = delete;

@@ -5,7 +5,6 @@
 #include <rocksdb/sst_file_writer.h>
 #include <rocksdb/write_batch.h>
 
-#include <atomic>
 #include <filesystem>
 #include <map>
 #include <mutex>
@@ -90,7 +89,7 @@ class TableBatch final : public BulkStore::Batch {
       : state_(std::move(state)),
         handle_(handle),
         is_kept_(then == BulkStore::Uncommitted::kKept),
-        table_(incoming_folder(state_->path), handle_->GetName(), then) {
+        table_(incoming_folder(state_->path), handle_->GetName(), state_->next_table, then) {
     // Through the page cache, written back as it goes: a deeper queue than one direct write at a time.
     rocksdb::EnvOptions environment;
     environment.bytes_per_sync = 8u << 20;

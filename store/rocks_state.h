@@ -42,6 +42,7 @@ struct RocksStore::State {
   };
   std::map<std::string, Copy> copies;  // of those that have one, by name; constant once the store is open
   std::atomic<bool> told_of_copy{false};
+  std::atomic<uint64_t> next_table{0};  // that comes in
 
   State();
   ~State();

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdio>
+#include <exception>
 #include <filesystem>
 #include <optional>
 
@@ -283,7 +285,7 @@ TEST_F(IncomingTest, BeginningsThatNobodyWantsGo) {
 
 // A process of its own that appends the groups in their order and kills itself after so many bytes.
 void append_and_die(const std::string& folder, const std::vector<Content>& groups, uint64_t bytes,
-                    uint64_t seed) {
+                    uint64_t seed) try {
   SeededRandom random(seed);
   RocksStore rocks(folder, {ShardStore::kRecordsFamily, ShardStore::kBulkFamily});
   auto store = std::make_shared<ShardStore>(rocks.family(ShardStore::kRecordsFamily),
@@ -303,6 +305,9 @@ void append_and_die(const std::string& folder, const std::vector<Content>& group
     }
   }
   ::raise(SIGKILL);
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "%s\n", error.what());
+  ::_exit(2);
 }
 
 // Tables are taken to the disk aside; whatever they have, no byte comes twice.

@@ -121,10 +121,26 @@ void forgets_what_is_committed_and_keeps_what_is_not_used(BulkStore& store) {
   EXPECT_EQ(salvage(store).entries, kept);
 }
 
+// A batch may outlive its commit, and RocksDB then has its file already.
+void the_next_one_is_left_alone_by_one_that_is_committed(BulkStore& store) {
+  for (const auto then : {BulkStore::Uncommitted::kGone, kKept}) {
+    auto first = store.begin(then);
+    first->add("first", Value(20'000));
+    first->commit();
+    const auto second = store.begin(then);
+    second->add("second", Value(20'000));
+    first.reset();
+    second->commit();
+    EXPECT_TRUE(store.read("second", [](auto) {}));
+    store.erase_range("", "~");
+  }
+}
+
 TEST(MemoryBulk, KeepsWhatIsGivenUp) {
   MemoryBulk store;
   keeps_what_is_given_up(store);
   forgets_what_is_committed_and_keeps_what_is_not_used(store);
+  the_next_one_is_left_alone_by_one_that_is_committed(store);
 }
 
 TEST(RocksBulk, KeepsWhatIsGivenUp) {
@@ -132,6 +148,7 @@ TEST(RocksBulk, KeepsWhatIsGivenUp) {
   RocksStore store(folder.path(), {kFamily});
   keeps_what_is_given_up(*store.bulk(kFamily));
   forgets_what_is_committed_and_keeps_what_is_not_used(*store.bulk(kFamily));
+  the_next_one_is_left_alone_by_one_that_is_committed(*store.bulk(kFamily));
 }
 
 TEST(RocksBulk, SalvagesTheBeginningOfATableThatWasCutAnywhere) {
