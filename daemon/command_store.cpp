@@ -17,6 +17,7 @@
 #include "daemon/defaults.h"
 #include "daemon/interruption.h"
 #include "daemon/model_library.h"
+#include "shards/incoming_groups.h"
 #include "shards/store_import.h"
 #include "shards/store_source.h"
 #include "shards/store_verify.h"
@@ -197,6 +198,19 @@ void tell_known(const ImportResult& result, const std::string& asked) {
                 other.copied ? "copied" : "by reference", path_of(other));
 }
 
+// Of what was fetched and never whole. Returns how many bytes that was.
+uint64_t remove_unwanted_files(const std::shared_ptr<ShardStore>& store, const Config& config) {
+  const std::string folder = fetch_folder(state_folder(config));
+  std::error_code error;
+  if (!std::filesystem::exists(folder, error)) return 0;
+  try {
+    return IncomingGroups(store, folder).remove_unwanted();
+  } catch (const Error& failure) {
+    log_warning("{}; what was fetched in part stays", failure.message());
+    return 0;
+  }
+}
+
 // Runs `work`; an interruption is told and becomes the exit status.
 template <class Work>
 int interruptible(Work work) {
@@ -296,13 +310,15 @@ int command_remove(const CommandLine& line) {
   if (line.model.empty() && !line.unused)
     fail(ErrorCode::kInvalidArgument, "name a model (caravan ls lists them), or give --unused");
   if (line.unused) {
-    std::printf("%s freed\n", shown(store->sweep(ShardStore::Sweep::kAll)).c_str());
+    const uint64_t freed = store->sweep(ShardStore::Sweep::kAll) + remove_unwanted_files(store, line.config);
+    std::printf("%s freed\n", shown(freed).c_str());
     return 0;
   }
   for (const Listed& fetched : fetched_models(*store)) {
     if (store->find_model(line.model) || !is_called(fetched.record, line.model)) continue;
     store->erase_partial(*fetched.partial);
-    std::printf("%s is forgotten; %s freed\n", fetched.record.name().c_str(), shown(store->sweep()).c_str());
+    const uint64_t freed = store->sweep() + remove_unwanted_files(store, line.config);
+    std::printf("%s is forgotten; %s freed\n", fetched.record.name().c_str(), shown(freed).c_str());
     return 0;
   }
   const ModelRecord record = need_model(*store, line.model);

@@ -206,6 +206,10 @@ std::string state_folder_to_read(const Config& config) {
   return folder;
 }
 
+std::string fetch_folder(const std::string& state) {
+  return state + "/fetch";
+}
+
 std::string state_folder(const Config& config) {
   namespace fs = std::filesystem;
   const fs::path folder = state_folder_to_read(config);

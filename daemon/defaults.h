@@ -29,6 +29,8 @@ std::string model_name(const Config& config, const Manifest& manifest);
 std::string state_folder(const Config& config);
 // The same folder for who only reads: not made, and it need not be there.
 std::string state_folder_to_read(const Config& config);
+// In it: what a peer has fetched of groups that are not in the store yet.
+std::string fetch_folder(const std::string& state);
 // Sets the log level.
 void apply_log_level(const Config& config);
 

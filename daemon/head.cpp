@@ -15,6 +15,8 @@
 namespace caravan {
 namespace {
 
+constexpr Duration kFetchAgain = std::chrono::seconds(10);
+
 SchedulerOptions scheduler_options(const HeadOptions& options) {
   SchedulerOptions made = options.scheduler;
   if (options.archive_key) made.tagger.emplace(*options.archive_key, options.ring.model);
@@ -119,7 +121,7 @@ void Head::tick(Time now) {
 }
 
 Time Head::next_tick() const {
-  Time next = std::min({members_.next_tick(), ring_.next_tick(), probes_.next_tick()});
+  Time next = std::min({members_.next_tick(), ring_.next_tick(), probes_.next_tick(), fetch_again_});
   if (ring_.state() == Ring::State::kNone) next = std::min(next, probation_.next_return(told_));
   if (pipeline_)
     if (const auto overdue = pipeline_->travelling()) next = std::min(next, overdue->since + step_limit());
@@ -182,9 +184,12 @@ void Head::blame(const PeerKey& peer, const std::string& reason, Time now) {
 
 void Head::handle(const PeerKey& from, const Fetched& message, Time now) {
   if (!provision_.on(from, message)) return;
-  wishes_stale_ = true;
-  considered_ = 0;  // it may make a better ring now
-  if (message.reason.empty()) return;
+  if (message.reason.empty()) {
+    wishes_stale_ = true;
+    considered_ = 0;  // it may make a better ring now
+    return;
+  }
+  fetch_again_ = std::min(fetch_again_, now + kFetchAgain);
   log_warning("fetch_failed peer={} reason=\"{}\"", short_string(from), message.reason);
   blame(from, message.reason, now);
 }
@@ -300,6 +305,10 @@ void Head::pump(Time now) {
     for (Pipeline::Finished& finished : pipeline_->take_finished())
       if (pipeline_) finish(std::move(finished), now);
     if (pipeline_ && !pipeline_->broken().empty()) fail_ring(pipeline_->broken(), now);
+  }
+  if (now >= fetch_again_) {
+    wishes_stale_ = true;
+    fetch_again_ = probation_.next_return(now);  // who failed too often is asked when it may try again
   }
   if (ready() && std::exchange(wishes_stale_, false)) candidates(now);
   grow_if_idle(now);

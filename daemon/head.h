@@ -131,7 +131,9 @@ class Head {
   Probation probation_;
   Provision provision_;
   bool wishes_stale_ = false;  // members or what they have changed: weights may have to be asked for
-  Time told_{};                // the newest time that an event brought
+  // What could not be fetched, for want of room perhaps, is asked for again then.
+  Time fetch_again_ = Time::max();
+  Time told_{};  // the newest time that an event brought
   Scheduler scheduler_;
   ArchiveProbes probes_;
   std::optional<Pipeline> pipeline_;  // of the epoch, once the canary goes

@@ -55,7 +55,7 @@ PeerProcess::PeerProcess(EventLoop& loop, const Clock& clock, Random& random, co
     return;
   }
   fetch.head = ticket_.head;
-  fetch.folder = state + "/fetch";
+  fetch.folder = fetch_folder(state);
   fetch.progress = [this](uint64_t bytes, uint64_t of) {
     if (driver_) driver_->tell_fetching(bytes, of);
     if (of > 0 && options_.fetch_progress) options_.fetch_progress(bytes, of);

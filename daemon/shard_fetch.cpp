@@ -100,13 +100,20 @@ void ShardFetch::take_record() {
       fail(ErrorCode::kMalformed, "the head's manifest is of model {}, and it runs {}",
            short_string(record.fingerprint), short_string(info.model));
     store_->put_partial(info.record);
-    std::set<Hash256> wanted(record.hashes.begin(), record.hashes.end());
-    thread_.post([this, wanted = std::move(wanted)] { incoming_.keep_only(wanted); });
+    thread_.post([this] { remove_unwanted(); });
     record_ = std::move(record);
   } catch (const Error& error) {
     reason = error.message();
   }
   std::exchange(manifest_done_, nullptr)(reason);
+}
+
+void ShardFetch::remove_unwanted() {
+  try {
+    incoming_.remove_unwanted();
+  } catch (const Error& error) {
+    log_warning("{}", error.message());  // only their space is lost
+  }
 }
 
 // --- Groups ---
@@ -141,7 +148,9 @@ ShardFetch::Room ShardFetch::room() const {
   std::error_code error;
   const auto space = std::filesystem::space(options_.folder, error);
   if (error) return {here + more, options_.disk_limit.has_value()};
-  const uint64_t free = most_to_fetch(space.available, largest_hosted(record_->manifest));
+  // What lies in files already takes no more room where it goes.
+  const uint64_t free = most_to_fetch(space.available + IncomingGroups::bytes_in(options_.folder),
+                                      largest_hosted(record_->manifest));
   return {here + std::min(more, free), options_.disk_limit && more <= free};
 }
 
@@ -256,10 +265,12 @@ void ShardFetch::settle() {
 void ShardFetch::flush() {
   phase_ = Phase::kFlushing;
   log_info("fetched received={}", fetcher_.progress().received_bytes);
-  thread_.post([this, wish = wish_] {
+  thread_.post([this, wish = wish_, has_record = record_.has_value()] {
     std::string reason;
     try {
       incoming_.flush();
+      // The damaged bytes go, once it is known what the model needs.
+      if (has_record && incoming_.take_mended()) store_->sweep();
     } catch (const Error& error) {
       reason = error.message();
     }

@@ -74,6 +74,7 @@ class ShardFetch {
   void flush();
   void finish(const std::string& reason);
   // On the thread.
+  void remove_unwanted();
   std::vector<WantedShard> look(std::vector<WantedShard> shards, bool check);
   ShardStored store_now(const StoreShard& what);
 

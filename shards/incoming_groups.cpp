@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <set>
 #include <system_error>
 #include <utility>
 
@@ -19,6 +20,14 @@ namespace caravan {
 namespace {
 
 constexpr const char* kSuffix = ".part";
+
+// Whose file has that name.
+std::optional<Hash256> group_of(const std::string& name) {
+  Hash256 group;
+  const bool is_one = name.size() == 2 * group.size() + std::strlen(kSuffix) && name.ends_with(kSuffix) &&
+                      from_hex(name.substr(0, 2 * group.size()), group.bytes.data(), group.size());
+  return is_one ? std::optional(group) : std::nullopt;
+}
 
 void remove_file(const std::string& path) {
   if (::unlink(path.c_str()) != 0 && errno != ENOENT)
@@ -49,11 +58,15 @@ std::string IncomingGroups::chunks_path() const {
 
 bool IncomingGroups::is_stored(const Hash256& group) const {
   if (std::find(finished_.begin(), finished_.end(), group) != finished_.end()) return true;
-  return store_->contains(group) && !damaged_.count(group);
+  return is_good(group);
+}
+
+bool IncomingGroups::is_good(const Hash256& group) const {
+  return store_->contains(group) && !store_->is_damaged(group);
 }
 
 void IncomingGroups::check(const Hash256& group, uint64_t bytes) {
-  if (!store_->contains(group) || damaged_.count(group)) return;
+  if (!is_good(group)) return;
   std::vector<std::byte> buffer(std::min<uint64_t>(limits::kShardChunkBytes, bytes));
   try {
     for (uint64_t offset = 0; offset < bytes; offset += buffer.size())
@@ -61,7 +74,7 @@ void IncomingGroups::check(const Hash256& group, uint64_t bytes) {
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kMalformed && error.code() != ErrorCode::kNotFound) throw;
     log_warning("group_damaged reason=\"{}\" then=\"it is fetched again\"", error.message());
-    damaged_.insert(group);
+    store_->note_damage(group, true);
   }
 }
 
@@ -69,7 +82,7 @@ uint64_t IncomingGroups::have(const Hash256& group, uint64_t bytes) {
   salvage();
   if (is_stored(group)) {
     // A process that was killed may have left the file of what it had stored.
-    if (store_->contains(group) && !damaged_.count(group)) remove_file(path_of(group));
+    if (is_good(group)) remove_file(path_of(group));
     return bytes;
   }
   if (writer_)
@@ -146,6 +159,7 @@ IncomingGroups::State IncomingGroups::finish(const Hash256& group, uint64_t byte
     remove_file(path_of(group));
     return State::kWrong;
   }
+  has_mended_ |= store_->contains(group);
   finished_.push_back(group);
   remove_stored();
   return State::kWhole;
@@ -156,10 +170,7 @@ void IncomingGroups::add_file(ShardStore::Writer& writer, const Hash256& group, 
   const auto file = PartFile::open(path_of(group), group);
   if (!file) fail(ErrorCode::kIo, "{}: it is gone", path_of(group));
   const auto content = [&](uint64_t offset, std::span<std::byte> out) { file->read(offset, out); };
-  if (damaged_.count(group))
-    writer.replace(group, bytes, content);
-  else
-    writer.add(group, bytes, {}, content);
+  writer.add(group, bytes, {}, content);
 }
 
 // A group that was begun, and is not whole, goes into a file, and with it what is not acknowledged yet. What
@@ -169,7 +180,7 @@ void IncomingGroups::set_aside() {
   forget_writer();
   salvage();
   for (const Hash256& group : whole) {
-    if (store_->contains(group) && !damaged_.count(group)) continue;
+    if (is_good(group)) continue;
     const auto file = PartFile::open(path_of(group), group);
     if (!file) fail(ErrorCode::kIo, "{}: it is gone", path_of(group));
     use_writer([&](ShardStore::Writer& writer) { add_file(writer, group, file->have()); });
@@ -203,7 +214,7 @@ void IncomingGroups::salvage() {
 
 bool IncomingGroups::write_salvaged(const Hash256& group, uint64_t offset, std::span<const std::byte> bytes,
                                     bool again) const {
-  if (store_->contains(group) && !damaged_.count(group)) return false;
+  if (is_good(group)) return false;
   PartFile file = PartFile::make(path_of(group), group);
   if (!again && file.have() != offset) return false;
   file.write(offset, bytes);
@@ -216,7 +227,6 @@ void IncomingGroups::flush() {
   if (writer_->is_passing()) set_aside();
   if (writer_) use_writer([](ShardStore::Writer& writer) { writer.flush(); });
   writer_.reset();
-  for (const Hash256& group : finished_) damaged_.erase(group);
   remove_stored();
   remove_file(chunks_path());
 }
@@ -232,19 +242,39 @@ void IncomingGroups::forget_writer() {
 // The files of groups that did not come in one go.
 void IncomingGroups::remove_stored() {
   std::erase_if(finished_, [&](const Hash256& group) {
-    if (!store_->contains(group) || damaged_.count(group)) return false;
+    if (!is_good(group)) return false;
     remove_file(path_of(group));
     return true;
   });
 }
 
-void IncomingGroups::keep_only(const std::set<Hash256>& wanted) {
+uint64_t IncomingGroups::remove_unwanted() {
+  salvage();
+  std::set<Hash256> wanted;
+  for (const Hash256& record : store_->partial_models()) {
+    wanted.insert(record);
+    try {
+      const ModelRecord model = store_->read_record(record);
+      wanted.insert(model.hashes.begin(), model.hashes.end());
+    } catch (const Error&) {
+      return 0;  // nobody knows what it names
+    }
+  }
+  const uint64_t before = bytes_in(folder_);
   remove_files([&](const std::string& name) {
-    Hash256 group;
-    const bool is_ours = name.size() == 2 * group.size() + std::strlen(kSuffix) && name.ends_with(kSuffix) &&
-                         from_hex(name.substr(0, 2 * group.size()), group.bytes.data(), group.size());
-    return is_ours && !wanted.count(group);
+    const auto group = group_of(name);
+    return group && (!wanted.count(*group) || is_good(*group));
   });
+  return before - std::min(before, bytes_in(folder_));
+}
+
+uint64_t IncomingGroups::bytes_in(const std::string& folder) {
+  uint64_t bytes = 0;
+  std::error_code error;
+  for (std::filesystem::directory_iterator at(folder, error), end; !error && at != end; at.increment(error))
+    if (std::error_code gone; group_of(at->path().filename().string()))
+      if (const uint64_t size = at->file_size(gone); !gone) bytes += size;
+  return bytes;
 }
 
 void IncomingGroups::remove_files(const std::function<bool(const std::string& name)>& which) const {

@@ -4,9 +4,9 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/ids.h"
@@ -45,15 +45,21 @@ class IncomingGroups {
   void check(const Hash256& group, uint64_t bytes);
   // What is whole can be read from the store when this returns. Throws as append.
   void flush();
-  // Throws files away that are the beginning of no wanted content.
-  void keep_only(const std::set<Hash256>& wanted);
+  // Throws files away of what no model names that a head was asked for, and of what the store has. Returns
+  // how many bytes that was. Throws kIo.
+  uint64_t remove_unwanted();
+  // What lies in such a folder of groups that are not in the store yet. Any thread.
+  static uint64_t bytes_in(const std::string& folder);
 
   uint64_t written_bytes() const { return written_bytes_; }
+  // Whether something came again that is damaged in the store, since this was asked last.
+  bool take_mended() { return std::exchange(has_mended_, false); }
 
  private:
   std::string path_of(const Hash256& group) const;
   std::string chunks_path() const;
   bool is_stored(const Hash256& group) const;
+  bool is_good(const Hash256& group) const;  // in the store, as far as is known
   void use_writer(const std::function<void(ShardStore::Writer&)>& what);
   void begin(const Hash256& group, uint64_t bytes);
   void write_file(const Hash256& group, uint64_t offset,
@@ -73,8 +79,7 @@ class IncomingGroups {
   // Gets the bytes of the group that began last as they come.
   std::optional<ShardStore::Writer> writer_;
   std::vector<Hash256> finished_;  // given to the writer, and not acknowledged yet
-  std::set<Hash256> damaged_;      // in the store
-  bool may_salvage_ = true;
+  bool may_salvage_ = true, has_mended_ = false;
   uint64_t written_bytes_ = 0;
 };
 

@@ -84,8 +84,7 @@ void PartFile::note_have() {
 }
 
 void PartFile::read(uint64_t offset, std::span<std::byte> bytes) const {
-  if (!read_at(kDataAt + offset, bytes))
-    fail(ErrorCode::kIo, "{}: it became shorter while it was read", path_);
+  if (!read_at(kDataAt + offset, bytes)) fail(ErrorCode::kMalformed, "{} cannot be read", path_);
 }
 
 void PartFile::write_at(uint64_t place, std::span<const std::byte> bytes) {
@@ -98,13 +97,12 @@ void PartFile::write_at(uint64_t place, std::span<const std::byte> bytes) {
   }
 }
 
-// False when the file ends before.
+// False when the file ends before, or is not to be read.
 bool PartFile::read_at(uint64_t place, std::span<std::byte> bytes) const {
   while (!bytes.empty()) {
     const ssize_t count = ::pread(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(place));
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) fail_with(errno);
-    if (count == 0) return false;
+    if (count <= 0) return false;
     place += static_cast<uint64_t>(count);
     bytes = bytes.subspan(static_cast<size_t>(count));
   }

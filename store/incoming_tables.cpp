@@ -4,11 +4,11 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <set>
 #include <string>
 #include <system_error>
@@ -17,6 +17,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "store/table_block.h"
 
 namespace caravan {
@@ -33,6 +34,19 @@ constexpr const char* kNotes = ".notes";
 void remove_file(const std::string& path) {
   std::error_code ignored;
   fs::remove(path, ignored);
+}
+
+// As far as they can be read.
+std::string read_notes(const std::string& path) {
+  std::error_code error;
+  std::string notes;
+  if (!fs::is_regular_file(path, error)) return notes;
+  std::ifstream file(path, std::ios::binary);
+  for (std::array<char, 4096> part{}; file.good();) {
+    file.read(part.data(), part.size());
+    if (!file.bad()) notes.append(part.data(), static_cast<size_t>(file.gcount()));
+  }
+  return notes;
 }
 
 // An empty file of that name, unless there is one. Throws kIo.
@@ -119,10 +133,11 @@ void salvage_tables(const std::string& folder, const std::string& family, const 
   }
   if (error) fail(ErrorCode::kIo, "{}: {}", folder, error.message());
   for (const std::string& stem : stems) {
-    std::ifstream file(stem + kNotes, std::ios::binary);
-    const std::string notes{std::istreambuf_iterator<char>(file), {}};
-    read_cut_table(stem + kLeft,
-                   [&](std::string_view key, std::span<const std::byte> value) { use(notes, key, value); });
+    const std::string notes = read_notes(stem + kNotes);
+    const std::string problem = read_cut_table(
+        stem + kLeft,
+        [&](std::string_view key, std::span<const std::byte> value) { use(notes, key, value); });
+    if (!problem.empty()) log_warning("{}; what it had is fetched again", problem);
     remove_file(stem + kLeft);
     remove_file(stem + kNotes);
   }

@@ -109,8 +109,10 @@ class TableBatch final : public BulkStore::Batch {
 
   void note(std::string_view text) override { table_.note(text); }
   void add(std::string_view key, std::span<const std::byte> value) override {
+    if (is_kept_) require_room(state_->path, Bytes{value.size()});
     check(writer_->Put(slice(key), {reinterpret_cast<const char*>(value.data()), value.size()}));
     empty_ = false;
+    if (is_kept_) require_taken(value.size());
   }
   void commit() override {
     if (empty_) return;
@@ -129,10 +131,24 @@ class TableBatch final : public BulkStore::Batch {
   void check(const rocksdb::Status& status) const {
     if (!status.ok()) fail_status(state_->path, status);
   }
+  // RocksDB tells of what the disk refuses only at the end, and takes more and more meanwhile. All values but
+  // the last are in the file, and small ones that share a block with it.
+  void require_taken(size_t last_bytes) {
+    constexpr uint64_t kOnTheWay = 64u << 10;
+    std::error_code error;
+    const uint64_t on_disk = std::filesystem::file_size(table_.path(), error);
+    if (error || on_disk + kOnTheWay < added_bytes_) {
+      table_.hold();
+      check(writer_->Finish());
+      fail(ErrorCode::kIo, "{} has {} bytes of {} that were written", table_.path(), on_disk, added_bytes_);
+    }
+    added_bytes_ += last_bytes;
+  }
 
   const std::shared_ptr<RocksStore::State> state_;
   rocksdb::ColumnFamilyHandle* const handle_;
   const bool is_kept_;
+  uint64_t added_bytes_ = 0;
   IncomingTable table_;
   std::unique_ptr<rocksdb::SstFileWriter> writer_;  // goes first: it writes what it has
   bool empty_ = true, is_committed_ = false;

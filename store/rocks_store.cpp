@@ -381,6 +381,11 @@ rocksdb::Status open_with_damaged_tables(Opening opening, const rocksdb::Status&
   return opening.open(handles, database);
 }
 
+// A table whose end the disk does not give out: as good as one that is cut short.
+bool is_unreadable(const rocksdb::Status& status) {
+  return status.IsIOError() && status.ToString().find("Input/output error") != std::string::npos;
+}
+
 }  // namespace
 
 bool is_damage(const rocksdb::Status& status) {
@@ -467,7 +472,7 @@ RocksStore::RocksStore(const std::string& folder, const std::vector<std::string>
   state_->compacted = listen_to_compaction(opening.options);
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   auto status = opening.open(handles, state_->database);
-  if (damage == Damage::kOfTablesTolerated && is_damage(status)) {
+  if (damage == Damage::kOfTablesTolerated && (is_damage(status) || is_unreadable(status))) {
     const std::string problem = status.ToString();
     status = open_with_damaged_tables(opening, status, handles, state_->database);
     if (status.ok())

@@ -44,9 +44,10 @@ std::optional<uint32_t> take_varint(std::span<const std::byte>& from) {
 class CutTable {
  public:
   explicit CutTable(const std::string& path)
-      : path_(path), descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+      : path_(path), descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     struct stat status {};
     if (descriptor_ < 0 || ::fstat(descriptor_, &status) != 0) fail_with(errno);
+    if (!S_ISREG(status.st_mode)) fail(ErrorCode::kIo, "{}: no regular file", path_);
     bytes_ = static_cast<uint64_t>(status.st_size);
   }
   ~CutTable() {
@@ -135,9 +136,22 @@ std::string block_begin(std::string_view key, uint32_t value_bytes) {
   return begin.append(key).append(kPut);
 }
 
-void read_cut_table(const std::string& path,
-                    const std::function<void(std::string_view key, std::span<const std::byte> value)>& use) {
-  for (CutTable table(path); table.next();) use(table.key(), table.value());
+std::string read_cut_table(
+    const std::string& path,
+    const std::function<void(std::string_view key, std::span<const std::byte> value)>& use) {
+  std::optional<CutTable> table;
+  const auto next = [&] {
+    if (!table) table.emplace(path);
+    return table->next();
+  };
+  for (;;) {
+    try {
+      if (!next()) return "";
+    } catch (const Error& error) {
+      return error.message();
+    }
+    use(table->key(), table->value());
+  }
 }
 
 }  // namespace caravan

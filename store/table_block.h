@@ -17,9 +17,10 @@ namespace caravan {
 std::string block_begin(std::string_view key, uint32_t value_bytes);
 
 // The values of a table that was cut short anywhere, in their order, up to the first thing that is none: what
-// follows the values of a whole table may be taken for one, so that `use` has to know its own. Throws kIo
-// naming the file when it cannot be read, and what `use` throws.
-void read_cut_table(const std::string& path,
-                    const std::function<void(std::string_view key, std::span<const std::byte> value)>& use);
+// follows the values of a whole table may be taken for one, so that `use` has to know its own. Returns why it
+// could not be read to its end, or nothing. Throws what `use` throws.
+std::string read_cut_table(
+    const std::string& path,
+    const std::function<void(std::string_view key, std::span<const std::byte> value)>& use);
 
 }  // namespace caravan

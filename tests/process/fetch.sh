@@ -82,10 +82,20 @@ grep -q "is damaged" "$work/verify" || give_up "verify does not say what is dama
 state=plain join mended
 wait_for 30 "the ring with the peer whose store was damaged" stages_are "$work/head" 2
 [ "$(answer)" = "$alone" ] || give_up "the text changed after a byte was flipped"
-grep -q "is damaged" "$work/mended.err" || give_up "nobody found the flipped byte: $(cat "$work/mended.err")"
 [ "$(sed -n 's/.*to_fetch bytes=\([0-9]*\) .*/\1/p' "$work/mended.err" | sort -n | tail -1)" -gt 0 ] ||
   give_up "the damaged group was not fetched again"
 kill -9 "$peer"
+wait "$peer" 2>/dev/null || true
+wait_for 20 "the ring without the peer" stages_are "$work/head" 1
+# Without anybody who has verified it.
+table=$(ls -S "$work"/plain/store/*.sst | head -1)
+flip_at "$table" $(($(stat -c %s "$table") / 2))
+state=plain join mended-unseen
+wait_for 30 "the ring with the peer whose store was damaged again" stages_are "$work/head" 2
+[ "$(answer)" = "$alone" ] || give_up "the text changed after a byte was flipped that nobody had seen"
+grep -q "is damaged" "$work/mended-unseen.err" || give_up "nobody found the flipped byte: $(cat "$work/mended-unseen.err")"
+kill -9 "$peer"
+wait "$peer" 2>/dev/null || true
 wait_for 20 "the ring without the peer" stages_are "$work/head" 1
 # Where the table's index is.
 table=$(ls -S "$work"/plain/store/*.sst | head -1)

@@ -30,6 +30,8 @@ metric() { # NAME: of the tight server
   http "$(api_of "$work/tight")" GET /metrics | grep -F "$1 " | sed 's/.* \([0-9.e+]*\).*/\1/' | head -1
 }
 memory() { printf '%.0f' "$(metric "caravan_memory_bytes{use=\"$1\"}")"; }
+# Of one moment: the border moves between two questions.
+memories() { http "$(api_of "$work/tight")" GET /metrics | sed -n 's/^caravan_memory_bytes{use="[a-z]*"} //p' | awk '{ sum += $1 } END { printf "%.0f", sum }'; }
 
 serve roomy --archive 0
 # All weights fit beside the KV of one short request, and not beside that of the longest.
@@ -43,7 +45,7 @@ look() {
   [ "$state" -gt "$most_state" ] && most_state=$state
   [ "$weights" -lt "$least_weights" ] && least_weights=$weights
   [ "$weights" -gt "$most_weights" ] && most_weights=$weights
-  local all=$((state + weights + $(memory scratch) + $(memory wire)))
+  local all=$(memories)
   [ "$all" -le "$budget" ] || say_why "$all bytes are reserved of $budget"
   local peak=$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$tight/status")
   [ "$peak" -le $(((budget + (48 << 20)) / 1024)) ] || say_why "$peak KiB were resident with a budget of $budget bytes"

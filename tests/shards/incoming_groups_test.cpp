@@ -274,13 +274,64 @@ TEST_F(IncomingTest, AGroupThatCameWrongAndThenRightIsRightAfterARestart) {
   EXPECT_TRUE(stored(hash) == content);
 }
 
-TEST_F(IncomingTest, BeginningsThatNobodyWantsGo) {
-  const Content one = content_of(8, 100), two = content_of(9, 100);
-  append(one, sha256(one), 0, 50);
-  append(two, sha256(two), 0, 50);
-  incoming_->keep_only({sha256(two)});
-  EXPECT_EQ(incoming_->have(sha256(one), 100), 0u);
-  EXPECT_EQ(incoming_->have(sha256(two), 100), 50u);
+// A record in the store that names the groups, as a peer has it from a head.
+Hash256 put_record(ShardStore& store, IncomingGroups& incoming, const std::string& folder,
+                   const RandomModel& model) {
+  write_model(model, folder);
+  ShardStore elsewhere(std::make_shared<MemoryStore>(), std::make_shared<MemoryBulk>(), ShardStoreOptions{});
+  const std::string bytes =
+      encode_model_record(without_paths(hash_model(elsewhere, read_manifest(folder), {})));
+  const auto* data = reinterpret_cast<const std::byte*>(bytes.data());
+  const Content record(data, data + bytes.size());
+  const std::span<const std::byte> part = record;
+  incoming.append(sha256(record), record.size(), 0, {&part, 1});
+  incoming.flush();
+  store.put_partial(sha256(record));
+  return sha256(record);
+}
+
+TEST_F(IncomingTest, BeginningsOfWhatNoModelNamesGo) {
+  const Hash256 first = put_record(*store_, *incoming_, folder_.path() + "/first", {.weights = 1});
+  const Hash256 second = put_record(*store_, *incoming_, folder_.path() + "/second", {.weights = 2});
+  const std::vector<Hash256> wanted = {store_->read_record(first).hashes.front(),
+                                       store_->read_record(second).hashes.back(), sha256(content_of(8, 100))};
+  const Content some = content_of(9, 60);
+  for (const Hash256& group : wanted) {
+    const std::span<const std::byte> part = some;
+    EXPECT_EQ(incoming_->append(group, 100, 0, {&part, 1}), State::kPart);
+  }
+  EXPECT_EQ(incoming_->have(wanted[2], 100), 60u);
+  incoming_->flush();
+  EXPECT_GE(IncomingGroups::bytes_in(folder()), 180u);
+  EXPECT_GT(incoming_->remove_unwanted(), 60u);
+  EXPECT_EQ(incoming_->have(wanted[0], 100), 60u);
+  EXPECT_EQ(incoming_->have(wanted[1], 100), 60u);
+  EXPECT_EQ(incoming_->have(wanted[2], 100), 0u);
+  store_->erase_partial(second);
+  incoming_->remove_unwanted();
+  EXPECT_EQ(incoming_->have(wanted[0], 100), 60u);
+  EXPECT_EQ(incoming_->have(wanted[1], 100), 0u) << "its model was removed";
+}
+
+// Whoever was killed while damaged groups came again goes on with what came, and the damaged bytes go.
+TEST_F(IncomingTest, WhatCameOfADamagedGroupIsKept) {
+  const Content content = content_of(430, 2'500'000);
+  const Hash256 hash = sha256(content);
+  append(content, hash, 0, content.size());
+  incoming_->flush();
+  EXPECT_FALSE(incoming_->take_mended());
+  for (const std::string& key : bulk_->keys()) bulk_->value(key)->back() ^= std::byte{1};
+  incoming_->check(hash, content.size());
+  EXPECT_EQ(append(content, hash, 0, 1'800'000), State::kPart);
+  start();
+  EXPECT_EQ(incoming_->have(hash, content.size()), 1'800'000u);
+  start();
+  EXPECT_EQ(incoming_->have(hash, content.size()), 1'800'000u);
+  EXPECT_EQ(append(content, hash, 1'800'000, 700'000), State::kWhole);
+  incoming_->flush();
+  EXPECT_TRUE(stored(hash) == content);
+  EXPECT_TRUE(incoming_->take_mended());
+  EXPECT_EQ(files(), 0u);
 }
 
 // A process of its own that appends the groups in their order and kills itself after so many bytes.

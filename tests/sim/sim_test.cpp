@@ -324,6 +324,28 @@ TEST(SimTest, ThePresentRingServesWhileAPeerFetchesItsWeights) {
   }
 }
 
+// A disk that is full for a while: not at once again and again, and not never.
+TEST(SimTest, WhatCouldNotBeFetchedIsAskedForAgain) {
+  for (const uint32_t failures : {1u, 2u, 4u}) {
+    SimConfig config;
+    config.head_hosts_stage = true;
+    config.fetching = {1};
+    config.fetch_time = milliseconds(100);
+    config.fetch_failures = failures;
+    SimWorld world(config);
+    world.start(0);
+    world.start(1);
+    const auto stages = [&] {
+      return world.head().ready() ? world.head().ring().assignment()->route.size() : 0;
+    };
+    world.run_until(Time{} + seconds(9));
+    EXPECT_EQ(stages(), 1u);
+    // After three of them it is left out for a minute, and then for two.
+    const auto latest = failures < 3 ? seconds(15 * failures) : seconds(240);
+    EXPECT_TRUE(world.run_until(Time{} + latest, [&] { return stages() == 2; })) << failures;
+  }
+}
+
 TEST(SimTest, WithoutOthersARingFormsAndItsStagesFetch) {
   SimConfig config;
   config.fetching = {1, 2};

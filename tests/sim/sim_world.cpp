@@ -287,6 +287,12 @@ Duration SimWorld::fetch(uint32_t index, UnitSpan span) {
 }
 
 void SimWorld::act(uint32_t index, FetchUnits& what) {
+  if (failed_fetches_ < config_.fetch_failures) {
+    ++failed_fetches_;
+    return deliver_at(now_, index, [this, what](Node& node) {
+      node.on(UnitsFetched{what.ring, what.plan, "the disk is full"}, now_);
+    });
+  }
   deliver_at(now_ + fetch(index, what.span), index, [this, what](Node& node) {
     node.on(UnitsFetched{what.ring, what.plan, {}}, now_);
   });

@@ -49,6 +49,7 @@ struct SimConfig {
   Duration row_time = std::chrono::microseconds(20);     // one row through one layer
   std::set<uint32_t> fetching;                           // processes without the model's file
   Duration fetch_time = std::chrono::milliseconds(100);  // of one unit
+  uint32_t fetch_failures = 0;                           // so many fetches beside a ring fail, at once
   Duration peer_timeout = std::chrono::seconds(10);
   Duration step_timeout = std::chrono::seconds(120);
 };
@@ -181,6 +182,7 @@ class SimWorld {
   HashModel model_;
   Time now_{};
   uint64_t order_ = 0, events_ = 0;
+  uint32_t failed_fetches_ = 0;
   std::priority_queue<Event> queue_;
   std::map<uint32_t, Process> processes_;
   std::map<uint32_t, HashArchive> archives_;

@@ -239,10 +239,11 @@ TEST(CutTable, AnyBytesEnd) {
     std::ofstream(path, std::ios::binary)
         .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
     size_t found = 0;
-    read_cut_table(path, [&](auto, auto value) { found += value.size(); });
+    EXPECT_EQ(read_cut_table(path, [&](auto, auto value) { found += value.size(); }), "");
     EXPECT_LE(found, bytes.size());
   }
-  EXPECT_THROW(read_cut_table(folder.path() + "/none", [](auto, auto) {}), Error);
+  for (const char* name : {"/none", "/"})
+    EXPECT_NE(read_cut_table(folder.path() + name, [](auto, auto) {}), "") << name;
 }
 
 }  // namespace
