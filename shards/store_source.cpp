@@ -81,23 +81,6 @@ std::string GroupInFiles::path() const {
   return files->file_path(group.tensors.front().extent.file).value_or(files->describe());
 }
 
-bool GroupInFiles::hashes_to(const Hash256& hash) const {
-  const uint64_t bytes = group.bytes().count;
-  std::vector<std::byte> buffer(std::min<uint64_t>(limits::kShardChunkBytes, bytes));
-  Sha256 found;
-  try {
-    for (uint64_t offset = 0; offset < bytes;) {
-      const auto part = std::span(buffer).first(std::min<uint64_t>(buffer.size(), bytes - offset));
-      read(offset, part);
-      found.update(part);
-      offset += part.size();
-    }
-  } catch (const Error&) {
-    return false;  // it cannot be read
-  }
-  return found.finish() == hash;
-}
-
 std::vector<GroupInFiles> find_in_files(const ShardStore& store, const Hash256& group, uint64_t bytes) {
   std::vector<ModelRecord> records;
   try {
@@ -118,6 +101,52 @@ std::vector<GroupInFiles> find_in_files(const ShardStore& store, const Hash256& 
   }
   return found;
 }
+
+// A group in files, and sums of its chunks from when all of it had the right hash: files may be written to.
+class StoreSource::CheckedGroup {
+ public:
+  // Reads all of it. Null when that cannot be, or is another content.
+  static std::shared_ptr<const CheckedGroup> look_at(GroupInFiles place, const Hash256& hash) {
+    auto group = std::make_shared<CheckedGroup>();
+    group->place_ = std::move(place);
+    Sha256 found;
+    try {
+      for (uint64_t chunk = 0; chunk * limits::kShardChunkBytes < group->bytes(); ++chunk) {
+        const std::vector<std::byte> content = group->read_chunk(chunk);
+        found.update(content);
+        group->sums_.push_back(xxh3(content));
+      }
+    } catch (const Error&) {
+      return nullptr;
+    }
+    return found.finish() == hash ? group : nullptr;
+  }
+  // Throws kMalformed naming the file when the bytes are others now, and what reading throws.
+  void read(uint64_t offset, std::span<std::byte> out) const {
+    while (!out.empty()) {
+      const uint64_t chunk = offset / limits::kShardChunkBytes, skip = offset % limits::kShardChunkBytes;
+      const std::vector<std::byte> content = read_chunk(chunk);
+      if (xxh3(content) != sums_[chunk])
+        fail(ErrorCode::kMalformed, "{} was written to while it stood in for damaged bytes", place_.path());
+      const auto part = std::span(content).subspan(skip, std::min(content.size() - skip, out.size()));
+      std::memcpy(out.data(), part.data(), part.size());
+      out = out.subspan(part.size());
+      offset += part.size();
+    }
+  }
+  std::string path() const { return place_.path(); }
+
+ private:
+  uint64_t bytes() const { return place_.group.bytes().count; }
+  std::vector<std::byte> read_chunk(uint64_t chunk) const {
+    const uint64_t offset = chunk * limits::kShardChunkBytes;
+    std::vector<std::byte> content(std::min<uint64_t>(limits::kShardChunkBytes, bytes() - offset));
+    place_.read(offset, content);
+    return content;
+  }
+  GroupInFiles place_;
+  std::vector<uint64_t> sums_;
+};
 
 StoreSource::StoreSource(std::shared_ptr<const ShardStore> store, const ModelRecord& record,
                          std::shared_ptr<const Source> elsewhere)
@@ -156,25 +185,32 @@ void StoreSource::read(uint32_t file, uint64_t offset, std::span<std::byte> out)
            : fetched_ ? "; it is fetched again when this process makes its stage anew"
                       : "; import the model again from a good file, under any name, and caravan verify "
                         "mends it");
-    elsewhere->read(offset, out);
+    try {
+      elsewhere->read(offset, out);
+    } catch (const Error&) {
+      const std::lock_guard lock(mutex_);
+      found_.erase(file);  // the next read looks for another place
+      throw;
+    }
   }
 }
 
 // Told once, and hashed once: it is read again for each pass.
-std::shared_ptr<const GroupInFiles> StoreSource::find_elsewhere(uint32_t file, const Error& damage) const {
+std::shared_ptr<const StoreSource::CheckedGroup> StoreSource::find_elsewhere(uint32_t file,
+                                                                             const Error& damage) const {
   const std::lock_guard lock(mutex_);
   if (const auto known = found_.find(file); known != found_.end()) return known->second;
   std::vector<GroupInFiles> places = find_in_files(*store_, hashes_[file], groups_[file].bytes().count);
   if (elsewhere_) places.insert(places.begin(), {elsewhere_, groups_[file]});
-  const auto good = std::find_if(places.begin(), places.end(),
-                                 [&](const GroupInFiles& place) { return place.hashes_to(hashes_[file]); });
-  if (good == places.end()) return nullptr;
-  const auto found = std::make_shared<const GroupInFiles>(std::move(*good));
+  std::shared_ptr<const CheckedGroup> found;
+  for (size_t i = 0; i < places.size() && !found; ++i)
+    found = CheckedGroup::look_at(std::move(places[i]), hashes_[file]);
+  if (!found) return nullptr;
   found_.emplace(file, found);
   log_warning(
       "group_damaged group={} model={} reason=\"{}\" then=\"what is damaged is read from {} instead, each "
       "time; caravan verify mends it\"",
-      to_string(groups_[file].id), model_, damage.message(), found->files->describe());
+      to_string(groups_[file].id), model_, damage.message(), found->path());
   return found;
 }
 

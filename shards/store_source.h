@@ -27,8 +27,6 @@ struct GroupInFiles {
   WeightGroup group;
   std::string path() const;  // of its first tensor
   void read(uint64_t offset, std::span<std::byte> out) const { read_content(*files, group, offset, out); }
-  // All of it is read. False when it cannot be.
-  bool hashes_to(const Hash256& hash) const;
 };
 // Where a group's content is to be had beside the store: in the files of whatever models it knows that have
 // it, of those that are as they were when they were imported. None when the records cannot be read.
@@ -51,8 +49,9 @@ class StoreSource final : public Source {
   std::span<const std::byte> mapped(Extent) const override { return {}; }
 
  private:
+  class CheckedGroup;
   // Null when there is no place.
-  std::shared_ptr<const GroupInFiles> find_elsewhere(uint32_t file, const Error& damage) const;
+  std::shared_ptr<const CheckedGroup> find_elsewhere(uint32_t file, const Error& damage) const;
 
   const std::shared_ptr<const ShardStore> store_;
   const std::string model_;
@@ -61,7 +60,7 @@ class StoreSource final : public Source {
   const std::shared_ptr<const Source> elsewhere_;
   const bool fetched_;        // from a head: there never were files
   mutable std::mutex mutex_;  // found_: movers read at the same time
-  mutable std::map<uint32_t, std::shared_ptr<const GroupInFiles>> found_;  // of damaged groups, told of
+  mutable std::map<uint32_t, std::shared_ptr<const CheckedGroup>> found_;  // of damaged groups, told of
 };
 
 // The manifest of an imported model: over its files while these are as they were, or over the store when the

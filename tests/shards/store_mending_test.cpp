@@ -125,6 +125,33 @@ TEST_F(MendingTest, FilesWithOtherBytesBehindTheSameTimeAreNoPlaceToReadFrom) {
   EXPECT_GT(good, 0u);
 }
 
+TEST_F(MendingTest, AFileThatIsWrittenToWhileItStandsInIsLeft) {
+  const RandomModel model;
+  import_both(model, &model);
+  const std::string third = write(model, "z");
+  import(third, false);
+  damage_all();
+  const Manifest manifest = opened(store_, "x");
+  expect_same_model(original_, manifest);
+  change_behind_the_time(other_);
+  size_t refused = 0;
+  for (int pass = 0; pass < 2; ++pass) {
+    refused = 0;
+    for (uint32_t i = 0; i < original_.groups.size(); ++i) {
+      std::vector<std::byte> expected(original_.groups[i].bytes().count), found(expected.size());
+      read_content(*original_.source, original_.groups[i], 0, expected);
+      try {
+        manifest.source->read(i, 0, found);
+        EXPECT_TRUE(found == expected);
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::kMalformed);
+        ++refused;
+      }
+    }
+    EXPECT_EQ(refused > 0, pass == 0) << "the third has it";
+  }
+}
+
 TEST_F(MendingTest, WhatTheDiskDoesNotGiveOutIsReadFromAnotherModelsFile) {
   const RandomModel model;
   import_both(model, &model);
