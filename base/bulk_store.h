@@ -41,8 +41,8 @@ class BulkStore {
   virtual ~BulkStore() = default;
   virtual std::unique_ptr<Batch> begin(Uncommitted then = Uncommitted::kGone) = 0;
   // Values of kept batches that were given up, in this life or an earlier one, as far as they reached the
-  // disk: each batch's in ascending order. They are what was added only as far as sums say so. A batch is
-  // gone when `use` has returned for all of it. One thread.
+  // disk: each batch's in ascending order. They are what was added only as far as sums say so. What `use` has
+  // returned for may be gone from then on, and the one for which it throws comes again. One thread.
   using UseSalvaged =
       std::function<void(std::string_view notes, std::string_view key, std::span<const std::byte> value)>;
   virtual void salvage(const UseSalvaged& use) = 0;

@@ -17,7 +17,7 @@ constexpr size_t kMostBlocksABatch = 16;
 // A computation that needs a frame waits for the end of one batch of copies at most: a short one.
 constexpr size_t kMostCopiesABatch = 4;
 // Dead blocks that are left alone whatever lives beside them.
-constexpr uint64_t kDeadBlocks = 16;
+constexpr uint64_t kDeadBlocks = 4;
 
 }  // namespace
 

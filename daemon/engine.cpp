@@ -52,6 +52,9 @@ Bytes rows_bytes(const ModelSpec& spec, const EngineOptions& options) {
   return {2 * uint64_t{options.max_rows} * spec.width * sizeof(float)};
 }
 
+// Of KV on disk beside those that are of use, at most, where these are few.
+constexpr uint64_t kBlocksInPassing = 32;
+
 // A guess where the system does not tell.
 Bytes of_the_machine(std::string_view name) {
   return memory_line("/proc/meminfo", name).value_or(Bytes{uint64_t{1} << 30});
@@ -162,7 +165,10 @@ void Engine::open_spill(KvSpill& places, Hosted& hosted) {
 // `beside`.
 void Engine::open_idle_spill(KvSpill& places, Hosted& hosted, KvRoom kv, const KvNeeds& needs,
                              uint64_t least_weights, Bytes& beside) {
-  const uint64_t on_disk = needs.blocks_on_disk(kv_disk());
+  // What waits to be erased, and what is written again for that, are few blocks, but not of a small disk.
+  const uint64_t all = needs.block_bytes == 0 ? 0 : kv_disk().count / needs.block_bytes;
+  const uint64_t on_disk =
+      std::min(needs.blocks_on_disk(kv_disk()), all - std::min<uint64_t>(all, kBlocksInPassing));
   const uint64_t frames = kv.frames * needs.block_bytes, more = places.archive ? 0 : needs.staging_bytes;
   if (on_disk <= KvCache::kLeastFrames || weights_room(beside.count + frames + more) < least_weights) return;
   if (options_.kv_memory && frames + more > options_.kv_memory->count) return;

@@ -189,9 +189,9 @@ void Head::handle(const PeerKey& from, const Fetched& message, Time now) {
     considered_ = 0;  // it may make a better ring now
     return;
   }
+  // It costs the others nothing meanwhile, and room may come any time.
   fetch_again_ = std::min(fetch_again_, now + kFetchAgain);
   log_warning("fetch_failed peer={} reason=\"{}\"", short_string(from), message.reason);
-  blame(from, message.reason, now);
 }
 
 std::vector<const Member*> Head::candidates(Time now) {
@@ -308,7 +308,7 @@ void Head::pump(Time now) {
   }
   if (now >= fetch_again_) {
     wishes_stale_ = true;
-    fetch_again_ = probation_.next_return(now);  // who failed too often is asked when it may try again
+    fetch_again_ = Time::max();
   }
   if (ready() && std::exchange(wishes_stale_, false)) candidates(now);
   grow_if_idle(now);

@@ -52,6 +52,7 @@ ChunkSlots::ChunkSlots(const std::string& path, size_t bytes)
   void* mapped = nullptr;
   if (error == 0) mapped = ::mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   if (mapped == MAP_FAILED) error = errno;
+  if (error != 0) (void)!::ftruncate(file, 0);  // what room it got
   ::close(file);
   if (error != 0) fail(ErrorCode::kIo, "{}: {}", path, std::strerror(error));
   data_ = static_cast<std::byte*>(mapped);
@@ -114,8 +115,19 @@ void ChunkSlots::read(const std::string& path, const Use& use) {
     std::vector<std::byte> content(header.bytes);
     file.seekg(static_cast<std::streamoff>(slot * bytes + kHeaderBytes));
     if (!file.read(reinterpret_cast<char*>(content.data()), header.bytes)) return;
-    use(group, header.chunk, content);
+    use(group, header.chunk, content, slot);
   }
+}
+
+void ChunkSlots::forget(const std::string& path, size_t slot) {
+  const int file = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  if (file < 0) return;
+  std::error_code error;
+  const auto bytes = static_cast<off_t>(std::filesystem::file_size(path, error) / kSlots);
+  if (!error)
+    (void)::fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(slot) * bytes,
+                      bytes);
+  ::close(file);
 }
 
 }  // namespace caravan

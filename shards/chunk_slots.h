@@ -34,8 +34,11 @@ class ChunkSlots {
   void landed();
 
   // What a process that was killed left in such a file, if there is one.
-  using Use = std::function<void(const Hash256& group, uint32_t chunk, std::span<const std::byte> bytes)>;
+  using Use = std::function<void(const Hash256& group, uint32_t chunk, std::span<const std::byte> bytes,
+                                 size_t slot)>;
   static void read(const std::string& path, const Use& use);
+  // Nothing is left in that slot, and the disk has its room again.
+  static void forget(const std::string& path, size_t slot);
 
  private:
   struct Header;

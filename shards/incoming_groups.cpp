@@ -6,10 +6,10 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <set>
 #include <system_error>
 #include <utility>
 
+#include "base/bytes.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "base/log.h"
@@ -20,6 +20,20 @@ namespace caravan {
 namespace {
 
 constexpr const char* kSuffix = ".part";
+// Of the disk, what is left for whoever removes something, and what a writer takes before it has written.
+constexpr uint64_t kLeftFree = 2u << 20;
+constexpr uint64_t kWriterBytes = 6u << 20;
+
+void require_free(const std::string& folder, uint64_t bytes) {
+  std::error_code error;
+  const auto space = std::filesystem::space(folder, error);
+  if (!error && space.available < bytes + kLeftFree)
+    fail(ErrorCode::kIo,
+         "the disk of {} is full, it has less than {} left; what was fetched is kept, and the fetch goes on "
+         "when "
+         "there is room",
+         folder, to_string(Bytes{bytes + kLeftFree}));
+}
 
 // Whose file has that name.
 std::optional<Hash256> group_of(const std::string& name) {
@@ -128,6 +142,7 @@ void IncomingGroups::use_writer(const std::function<void(ShardStore::Writer&)>& 
   try {
     if (!writer_) {
       salvage();  // its file of chunks is the next one's
+      require_free(folder_, kWriterBytes);
       writer_.emplace(*store_, chunks_path());
     }
     what(*writer_);
@@ -161,6 +176,8 @@ IncomingGroups::State IncomingGroups::finish(const Hash256& group, uint64_t byte
   }
   has_mended_ |= store_->contains(group);
   finished_.push_back(group);
+  // A file that is in the store makes room for the next one.
+  if (!has_passed) use_writer([](ShardStore::Writer& writer) { writer.flush(); });
   remove_stored();
   return State::kWhole;
 }
@@ -183,16 +200,25 @@ void IncomingGroups::set_aside() {
     if (is_good(group)) continue;
     const auto file = PartFile::open(path_of(group), group);
     if (!file) fail(ErrorCode::kIo, "{}: it is gone", path_of(group));
-    use_writer([&](ShardStore::Writer& writer) { add_file(writer, group, file->have()); });
+    use_writer([&](ShardStore::Writer& writer) {
+      add_file(writer, group, file->have());
+      writer.flush();
+    });
     finished_.push_back(group);
+    remove_stored();
   }
 }
 
-// Where it fails, what is left stays for the next time.
-void IncomingGroups::salvage() {
-  if (!may_salvage_ || writer_) return;
+// Where it fails, what is left stays for the next time. Tables give their room back as they are used.
+uint64_t IncomingGroups::salvage(const std::set<Hash256>* wanted) {
+  if (!may_salvage_ || writer_) return 0;
   std::set<Hash256> begun;
+  uint64_t unwanted = 0;
   store_->salvage([&](const Hash256& group, uint64_t offset, std::span<const std::byte> bytes) {
+    if (wanted && !wanted->count(group)) {
+      unwanted += bytes.size();
+      return;
+    }
     // What came before had another hash. And where there was a file, no table has more of the group.
     const bool again = offset == 0 && begun.count(group) > 0;
     if (write_salvaged(group, offset, bytes, again)) begun.insert(group);
@@ -201,15 +227,21 @@ void IncomingGroups::salvage() {
     Hash256 group;
     uint64_t offset;
     std::vector<std::byte> bytes;
+    size_t slot;
   };
   std::vector<Chunk> last;
-  ShardStore::salvage_chunks(chunks_path(), [&](const Hash256& group, uint64_t offset, auto bytes) {
-    last.push_back({group, offset, {bytes.begin(), bytes.end()}});
+  ShardStore::salvage_chunks(chunks_path(), [&](const Hash256& group, uint64_t offset,
+                                                std::span<const std::byte> bytes, size_t slot) {
+    last.push_back({group, offset, {bytes.begin(), bytes.end()}, slot});
   });
   std::sort(last.begin(), last.end(), [](const Chunk& a, const Chunk& b) { return a.offset < b.offset; });
-  for (const Chunk& chunk : last) write_salvaged(chunk.group, chunk.offset, chunk.bytes, false);
+  for (const Chunk& chunk : last) {
+    if (!wanted || wanted->count(chunk.group)) write_salvaged(chunk.group, chunk.offset, chunk.bytes, false);
+    ChunkSlots::forget(chunks_path(), chunk.slot);
+  }
   remove_file(chunks_path());
   may_salvage_ = false;
+  return unwanted;
 }
 
 bool IncomingGroups::write_salvaged(const Hash256& group, uint64_t offset, std::span<const std::byte> bytes,
@@ -217,6 +249,7 @@ bool IncomingGroups::write_salvaged(const Hash256& group, uint64_t offset, std::
   if (is_good(group)) return false;
   PartFile file = PartFile::make(path_of(group), group);
   if (!again && file.have() != offset) return false;
+  require_free(folder_, bytes.size());
   file.write(offset, bytes);
   file.note_have();
   return true;
@@ -249,7 +282,6 @@ void IncomingGroups::remove_stored() {
 }
 
 uint64_t IncomingGroups::remove_unwanted() {
-  salvage();
   std::set<Hash256> wanted;
   for (const Hash256& record : store_->partial_models()) {
     wanted.insert(record);
@@ -260,12 +292,13 @@ uint64_t IncomingGroups::remove_unwanted() {
       return 0;  // nobody knows what it names
     }
   }
+  const uint64_t unwanted = salvage(&wanted);
   const uint64_t before = bytes_in(folder_);
   remove_files([&](const std::string& name) {
     const auto group = group_of(name);
     return group && (!wanted.count(*group) || is_good(*group));
   });
-  return before - std::min(before, bytes_in(folder_));
+  return unwanted + before - std::min(before, bytes_in(folder_));
 }
 
 uint64_t IncomingGroups::bytes_in(const std::string& folder) {

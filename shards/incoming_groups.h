@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -67,7 +68,8 @@ class IncomingGroups {
   State finish(const Hash256& group, uint64_t bytes);
   void add_file(ShardStore::Writer& writer, const Hash256& group, uint64_t bytes);
   void set_aside();
-  void salvage();
+  // Returns how many bytes of tables nobody wants.
+  uint64_t salvage(const std::set<Hash256>* wanted = nullptr);
   bool write_salvaged(const Hash256& group, uint64_t offset, std::span<const std::byte> bytes,
                       bool again) const;
   void forget_writer();

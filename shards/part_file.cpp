@@ -110,7 +110,8 @@ bool PartFile::read_at(uint64_t place, std::span<std::byte> bytes) const {
 }
 
 void PartFile::fail_with(int error) const {
-  fail(ErrorCode::kIo, "{}: {}", path_, std::strerror(error));
+  fail(ErrorCode::kIo, "{}: {}{}", path_, std::strerror(error),
+       error == ENOSPC ? "; what was fetched is kept, and the fetch goes on when there is room" : "");
 }
 
 }  // namespace caravan

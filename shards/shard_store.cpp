@@ -156,27 +156,26 @@ ShardStore::Segment ShardStore::read_segment(uint64_t number, std::string_view b
 
 void ShardStore::salvage(const UseSalvaged& use) {
   Hash256 group;
-  ChunkPlace next;  // in the order of keys
   bulk_->salvage([&](std::string_view notes, std::string_view key, std::span<const std::byte> value) {
     const auto place = parse_chunk_key(key);
     if (!place || value.size() <= kChunkHeaderBytes) return;
     const size_t note = size_t{place->ordinal} * group.size();
-    if (note + group.size() > notes.size() || (place->chunk > 0 && *place != next)) return;
+    if (note + group.size() > notes.size()) return;
     std::memcpy(group.bytes.data(), notes.data() + note, group.size());
     const auto bytes = value.subspan(kChunkHeaderBytes);
     uint64_t sum = 0;
     std::memcpy(&sum, value.data(), sizeof sum);
     if (sum != chunk_sum(group, place->chunk, bytes)) return;
     use(group, uint64_t{place->chunk} * limits::kShardChunkBytes, bytes);
-    next = {place->segment, place->ordinal, place->chunk + 1};
   });
 }
 
-void ShardStore::salvage_chunks(const std::string& path, const UseSalvaged& use) {
-  ChunkSlots::read(path, [&](const Hash256& group, uint32_t chunk, std::span<const std::byte> value) {
-    if (value.size() > kChunkHeaderBytes)
-      use(group, uint64_t{chunk} * limits::kShardChunkBytes, value.subspan(kChunkHeaderBytes));
-  });
+void ShardStore::salvage_chunks(const std::string& path, const UseChunk& use) {
+  ChunkSlots::read(
+      path, [&](const Hash256& group, uint32_t chunk, std::span<const std::byte> value, size_t slot) {
+        if (value.size() > kChunkHeaderBytes)
+          use(group, uint64_t{chunk} * limits::kShardChunkBytes, value.subspan(kChunkHeaderBytes), slot);
+      });
 }
 
 std::optional<ShardStore::Place> ShardStore::find(const Hash256& group) const {

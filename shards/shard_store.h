@@ -69,14 +69,16 @@ class ShardStore {
   // Reads a part of a group's content, from wherever it comes.
   using Content = std::function<void(uint64_t offset, std::span<std::byte> out)>;
   class Writer;
-  // Parts of what writers that keep had begun, and never acknowledged: chunk after chunk of a group, from its
-  // first on, with the right checksums. A table is gone when `use` has returned for all of it. Throws kIo,
-  // and what `use` throws. The thread that writes.
+  // Chunks, with the right checksums, of what writers that keep had begun and never acknowledged: each
+  // group's in their order, as far as no earlier call has used them. What was used is gone. Throws kIo, and
+  // what `use` throws. The thread that writes.
   using UseSalvaged =
       std::function<void(const Hash256& group, uint64_t offset, std::span<const std::byte> bytes)>;
   void salvage(const UseSalvaged& use);
   // Of such a writer that was killed: the last chunks that it put together, in its file. Some are in tables.
-  static void salvage_chunks(const std::string& path, const UseSalvaged& use);
+  using UseChunk = std::function<void(const Hash256& group, uint64_t offset, std::span<const std::byte> bytes,
+                                      size_t slot)>;
+  static void salvage_chunks(const std::string& path, const UseChunk& use);
 
   // Models, sorted by name.
   std::vector<ModelRecord> models() const;

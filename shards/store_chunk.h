@@ -53,7 +53,6 @@ inline std::string chunk_key(uint64_t segment, uint32_t ordinal, uint32_t chunk)
 struct ChunkPlace {
   uint64_t segment = 0;
   uint32_t ordinal = 0, chunk = 0;
-  bool operator==(const ChunkPlace&) const = default;
 };
 // As chunk_key made it; nothing for what it did not.
 inline std::optional<ChunkPlace> parse_chunk_key(std::string_view key) {

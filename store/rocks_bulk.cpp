@@ -81,6 +81,8 @@ class Bulk final : public BulkStore {
   DirectTables tables_;
 };
 
+constexpr uint64_t kLeftForOthers = 1u << 20;
+
 // One table file outside the database until it is moved in.
 class TableBatch final : public BulkStore::Batch {
  public:
@@ -109,7 +111,8 @@ class TableBatch final : public BulkStore::Batch {
 
   void note(std::string_view text) override { table_.note(text); }
   void add(std::string_view key, std::span<const std::byte> value) override {
-    if (is_kept_) require_room(state_->path, Bytes{value.size()});
+    // Also for the value that RocksDB has not written yet, and so that what `rm` needs is left.
+    if (is_kept_) require_room(state_->path, Bytes{2 * value.size() + kLeftForOthers});
     check(writer_->Put(slice(key), {reinterpret_cast<const char*>(value.data()), value.size()}));
     empty_ = false;
     if (is_kept_) require_taken(value.size());

@@ -22,6 +22,9 @@ constexpr std::string_view kPut("\x01\0\0\0\0\0\0\0", 8);
 constexpr size_t kRestartInterval = 16;
 constexpr size_t kTrailerBytes = 5;  // behind a block: how it is compressed, its checksum
 constexpr size_t kMostVarintBytes = 5;
+// Of a table whose beginning was used: then where the rest begins. No block begins so.
+constexpr std::array<char, 16> kUsedMagic{"caravan used 1\n"};
+constexpr uint64_t kPageBytes = 4096;
 constexpr uint32_t kMostKeyBytes = 4096;
 constexpr uint32_t kMostValueBytes = 64u << 20;
 
@@ -44,11 +47,16 @@ std::optional<uint32_t> take_varint(std::span<const std::byte>& from) {
 class CutTable {
  public:
   explicit CutTable(const std::string& path)
-      : path_(path), descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
+      : path_(path), descriptor_(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK)) {
     struct stat status {};
     if (descriptor_ < 0 || ::fstat(descriptor_, &status) != 0) fail_with(errno);
     if (!S_ISREG(status.st_mode)) fail(ErrorCode::kIo, "{}: no regular file", path_);
     bytes_ = static_cast<uint64_t>(status.st_size);
+    is_ours_ = status.st_nlink == 1;
+    Used used{};
+    if (bytes_ < sizeof used) return;
+    read(0, std::as_writable_bytes(std::span(&used, 1)));
+    if (used.magic == kUsedMagic) at_ = std::min(used.until, bytes_);
   }
   ~CutTable() {
     if (descriptor_ >= 0) ::close(descriptor_);
@@ -85,6 +93,16 @@ class CutTable {
     at_ = key_at + *own + *value_bytes;
     return true;
   }
+  // What lies before the block of the value that is next, or was last, was used.
+  void forget_used() {
+    if (!is_ours_ || block_ < kForgottenAtOnce + forgotten_) return;
+    const Used used{kUsedMagic, block_};
+    const uint64_t until = block_ / kPageBytes * kPageBytes;
+    if (::pwrite(descriptor_, &used, sizeof used, 0) != sizeof used) return;  // a full disk: it stays
+    (void)::fallocate(descriptor_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, kPageBytes,
+                      static_cast<off_t>(until - kPageBytes));
+    forgotten_ = block_;
+  }
   std::string_view key() const { return std::string_view(key_).substr(0, key_.size() - kPut.size()); }
   std::span<const std::byte> value() const { return value_; }
 
@@ -116,9 +134,17 @@ class CutTable {
     fail(ErrorCode::kIo, "{}: {}", path_, std::strerror(error));
   }
 
+  struct Used {
+    std::array<char, 16> magic;
+    uint64_t until;
+  };
+  static constexpr uint64_t kForgottenAtOnce = 256u << 10;
+
   const std::string path_;
   const int descriptor_;
   uint64_t bytes_ = 0;
+  bool is_ours_ = false;
+  uint64_t forgotten_ = 0;          // up to there
   uint64_t at_ = 0, block_ = 0;     // in the file
   size_t entries_ = 0;              // of the block so far
   std::vector<uint32_t> restarts_;  // of the block so far, by offset in it
@@ -150,6 +176,7 @@ std::string read_cut_table(
     } catch (const Error& error) {
       return error.message();
     }
+    table->forget_used();
     use(table->key(), table->value());
   }
 }

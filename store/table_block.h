@@ -19,6 +19,8 @@ std::string block_begin(std::string_view key, uint32_t value_bytes);
 // The values of a table that was cut short anywhere, in their order, up to the first thing that is none: what
 // follows the values of a whole table may be taken for one, so that `use` has to know its own. Returns why it
 // could not be read to its end, or nothing. Throws what `use` throws.
+// As it goes on, what was used gives its room on the disk back, unless the file has another name, too; the
+// next call goes on behind it.
 std::string read_cut_table(
     const std::string& path,
     const std::function<void(std::string_view key, std::span<const std::byte> value)>& use);

@@ -111,7 +111,7 @@ TEST_F(EngineTest, ASmallDiskTakesAPart) {
   options_.archive.limit = {};
   const ModelSpec spec = read_spec(manifest_);
   const uint64_t block = KvCache::block_bytes(kv_layers(spec, {0, spec.unit_count()}), KvType::kF32).count;
-  options_.kv_disk = {6 * block};
+  options_.kv_disk = {(4 + 32) * block};
   const Taken taken = idle_beside_one();
   EXPECT_EQ(taken.after, taken.with_others + block - 4 * block) << "one has come";
 }

@@ -32,7 +32,7 @@ void fill(const ChunkSlots& slots, uint32_t chunk, size_t bytes) {
 // Chunk number to bytes, of what lies in the file while it is in use: as after a kill.
 std::map<uint32_t, size_t> left_in(const std::string& path) {
   std::map<uint32_t, size_t> found;
-  ChunkSlots::read(path, [&](const Hash256& group, uint32_t chunk, std::span<const std::byte> bytes) {
+  ChunkSlots::read(path, [&](const Hash256& group, uint32_t chunk, std::span<const std::byte> bytes, size_t) {
     EXPECT_EQ(group, group_of(1));
     for (const std::byte byte : bytes) ASSERT_EQ(byte, static_cast<std::byte>(chunk));
     found[chunk] = bytes.size();
@@ -76,6 +76,22 @@ TEST(ChunkSlots, TheLastOfATableStaysUntilItHasLanded) {
   EXPECT_EQ(left_in(path).count(7), 0u);
 }
 
+TEST(ChunkSlots, WhatIsForgottenIsGone) {
+  const test::TemporaryFolder folder;
+  const std::string path = folder.path() + "/chunks";
+  {
+    ChunkSlots slots(path, kBytes);
+    for (uint32_t chunk = 0; chunk < 3; ++chunk) {
+      fill(slots, chunk, 100);
+      slots.next();
+    }
+  }
+  ChunkSlots::read(path, [&](const Hash256&, uint32_t chunk, auto, size_t slot) {
+    if (chunk == 1) ChunkSlots::forget(path, slot);
+  });
+  EXPECT_EQ(left_in(path), (std::map<uint32_t, size_t>{{0, 100}, {2, 100}}));
+}
+
 TEST(ChunkSlots, WithoutAFileThereIsOne) {
   ChunkSlots slots("", kBytes);
   std::byte* const first = slots.now().data();
@@ -114,9 +130,9 @@ TEST(ChunkSlots, AnyFileIsRead) {
     }
     file.close();
     if (random.below(3) == 0) std::filesystem::resize_file(path, random.below(bytes));
-    ChunkSlots::read(path, [&](const auto&, auto, auto left) { EXPECT_LE(left.size(), bytes / 4); });
+    ChunkSlots::read(path, [&](const auto&, auto, auto left, auto) { EXPECT_LE(left.size(), bytes / 4); });
   }
-  ChunkSlots::read(folder.path() + "/none", [](const auto&, auto, auto) { FAIL(); });
+  ChunkSlots::read(folder.path() + "/none", [](const auto&, auto, auto, auto) { FAIL(); });
 }
 
 }  // namespace

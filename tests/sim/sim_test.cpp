@@ -340,9 +340,7 @@ TEST(SimTest, WhatCouldNotBeFetchedIsAskedForAgain) {
     };
     world.run_until(Time{} + seconds(9));
     EXPECT_EQ(stages(), 1u);
-    // After three of them it is left out for a minute, and then for two.
-    const auto latest = failures < 3 ? seconds(15 * failures) : seconds(240);
-    EXPECT_TRUE(world.run_until(Time{} + latest, [&] { return stages() == 2; })) << failures;
+    EXPECT_TRUE(world.run_until(Time{} + seconds(15 * failures), [&] { return stages() == 2; })) << failures;
   }
 }
 

@@ -1,5 +1,6 @@
 // What is left of batches that were given up, or whose process was killed.
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -176,6 +177,52 @@ TEST(RocksBulk, SalvagesTheBeginningOfATableThatWasCutAnywhere) {
     EXPECT_LE(lost, bytes - left + cut + 100) << "no more than the one that was cut, seed " << seed;
     EXPECT_TRUE(table_with(folder.path(), ".left").empty());
     EXPECT_TRUE(table_with(folder.path(), ".notes").empty());
+  }
+}
+
+// Whoever uses what was salvaged fails now and then: each value comes until it was used, and the room of
+// those before it is given back meanwhile. Not of a table that the database has, too.
+TEST(RocksBulk, WhatWasSalvagedGivesItsRoomBackAsItIsUsed) {
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    TemporaryFolder folder;
+    SeededRandom random(200 + seed);
+    Entries entries(30);
+    for (size_t i = 0; i < entries.size(); ++i) {
+      entries[i] = {key_of(i),
+                    Value(random.below(4) > 0 ? 150'000 + random.below(300'000) : random.below(2000))};
+      for (std::byte& byte : entries[i].value) byte = static_cast<std::byte>(random.below(256));
+    }
+    RocksStore store(folder.path(), {kFamily});
+    const auto bulk = store.bulk(kFamily);
+    add(*bulk->begin(kKept), entries);
+    const fs::path table = table_with(folder.path(), ".left");
+    const bool has_two_names = seed % 4 == 0;
+    if (has_two_names) fs::create_hard_link(table, folder.path() + "/other");
+    struct stat before {};
+    ASSERT_EQ(::stat(table.c_str(), &before), 0);
+    Entries used;
+    blkcnt_t least = before.st_blocks;
+    for (bool fails = true; fails;) {
+      fails = false;
+      try {
+        bulk->salvage([&](auto, std::string_view key, std::span<const std::byte> value) {
+          if (random.below(6) == 0) fail(ErrorCode::kIo, "the disk is full");
+          if (!used.empty() && key <= used.back().key) return;  // used before
+          used.push_back({std::string(key), {value.begin(), value.end()}});
+        });
+      } catch (const Error&) {
+        fails = true;
+        struct stat now {};
+        ASSERT_EQ(::stat(table.c_str(), &now), 0);
+        least = std::min(least, now.st_blocks);
+      }
+    }
+    EXPECT_EQ(used, entries) << "seed " << seed;
+    if (has_two_names)
+      EXPECT_EQ(least, before.st_blocks);
+    else
+      EXPECT_LT(least, before.st_blocks) << "seed " << seed;
+    EXPECT_TRUE(salvage(*bulk).entries.empty());
   }
 }
 
