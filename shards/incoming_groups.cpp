@@ -30,8 +30,7 @@ void require_free(const std::string& folder, uint64_t bytes) {
   if (!error && space.available < bytes + kLeftFree)
     fail(ErrorCode::kIo,
          "the disk of {} is full, it has less than {} left; what was fetched is kept, and the fetch goes on "
-         "when "
-         "there is room",
+         "when there is room",
          folder, to_string(Bytes{bytes + kLeftFree}));
 }
 
@@ -121,7 +120,6 @@ IncomingGroups::State IncomingGroups::append(const Hash256& group, uint64_t byte
     });
   else
     write_file(group, offset, parts);
-  written_bytes_ += end - offset;
   return end < bytes ? State::kPart : finish(group, bytes);
 }
 

@@ -52,7 +52,6 @@ class IncomingGroups {
   // What lies in such a folder of groups that are not in the store yet. Any thread.
   static uint64_t bytes_in(const std::string& folder);
 
-  uint64_t written_bytes() const { return written_bytes_; }
   // Whether something came again that is damaged in the store, since this was asked last.
   bool take_mended() { return std::exchange(has_mended_, false); }
 
@@ -82,7 +81,6 @@ class IncomingGroups {
   std::optional<ShardStore::Writer> writer_;
   std::vector<Hash256> finished_;  // given to the writer, and not acknowledged yet
   bool may_salvage_ = true, has_mended_ = false;
-  uint64_t written_bytes_ = 0;
 };
 
 }  // namespace caravan

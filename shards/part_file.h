@@ -10,10 +10,9 @@
 
 namespace caravan {
 
-// The beginning of some content, in a file: a header that says of which and how much, then the bytes. A file
-// that was another content's before is written over, which costs half of what new pages of the page cache do.
-// What a power failure garbles is for the content's hash to find; a header that cannot be read counts as
-// none. Throws kIo naming the file.
+// The beginning of some content, in a file: a header that says of which and how much, then the bytes. What a
+// power failure garbles is for the content's hash to find; a header that cannot be read counts as none.
+// Throws kIo naming the file.
 class PartFile {
  public:
   // Of `content`, empty when the file is new or was another's.

@@ -47,6 +47,23 @@ class MendingTest : public StoreTest {
                  [&] { manifest.source->read(0, 0, some); });
   }
 
+  // Each group is read as it was, or refused as damaged.
+  size_t groups_refused(const Manifest& manifest) const {
+    size_t refused = 0;
+    for (uint32_t i = 0; i < original_.groups.size(); ++i) {
+      std::vector<std::byte> expected(original_.groups[i].bytes().count), found(expected.size());
+      read_content(*original_.source, original_.groups[i], 0, expected);
+      try {
+        manifest.source->read(i, 0, found);
+        EXPECT_TRUE(found == expected);
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::kMalformed);
+        ++refused;
+      }
+    }
+    return refused;
+  }
+
   Manifest original_;
   std::string other_;
 };
@@ -108,21 +125,9 @@ TEST_F(MendingTest, FilesWithOtherBytesBehindTheSameTimeAreNoPlaceToReadFrom) {
   expect_same_model(original_, opened(store_, "x"));
   change_behind_the_time(third);
   const Manifest manifest = opened(store_, "x");
-  size_t refused = 0, good = 0;
-  for (uint32_t i = 0; i < original_.groups.size(); ++i) {
-    std::vector<std::byte> expected(original_.groups[i].bytes().count), found(expected.size());
-    read_content(*original_.source, original_.groups[i], 0, expected);
-    try {
-      manifest.source->read(i, 0, found);
-      EXPECT_TRUE(found == expected);
-      ++good;
-    } catch (const Error& error) {
-      EXPECT_EQ(error.code(), ErrorCode::kMalformed);
-      ++refused;
-    }
-  }
+  const size_t refused = groups_refused(manifest);
   EXPECT_GT(refused, 0u);
-  EXPECT_GT(good, 0u);
+  EXPECT_LT(refused, original_.groups.size());
 }
 
 TEST_F(MendingTest, AFileThatIsWrittenToWhileItStandsInIsLeft) {
@@ -134,22 +139,8 @@ TEST_F(MendingTest, AFileThatIsWrittenToWhileItStandsInIsLeft) {
   const Manifest manifest = opened(store_, "x");
   expect_same_model(original_, manifest);
   change_behind_the_time(other_);
-  size_t refused = 0;
-  for (int pass = 0; pass < 2; ++pass) {
-    refused = 0;
-    for (uint32_t i = 0; i < original_.groups.size(); ++i) {
-      std::vector<std::byte> expected(original_.groups[i].bytes().count), found(expected.size());
-      read_content(*original_.source, original_.groups[i], 0, expected);
-      try {
-        manifest.source->read(i, 0, found);
-        EXPECT_TRUE(found == expected);
-      } catch (const Error& error) {
-        EXPECT_EQ(error.code(), ErrorCode::kMalformed);
-        ++refused;
-      }
-    }
-    EXPECT_EQ(refused > 0, pass == 0) << "the third has it";
-  }
+  EXPECT_GT(groups_refused(manifest), 0u);
+  EXPECT_EQ(groups_refused(manifest), 0u) << "the third has it";
 }
 
 TEST_F(MendingTest, WhatTheDiskDoesNotGiveOutIsReadFromAnotherModelsFile) {
